@@ -1,0 +1,251 @@
+"""Window arithmetic on plain integers: output sizes, padding, and where the windows lie. Imports no JAX."""
+
+from dataclasses import dataclass
+
+Padding = str | int | tuple[int, int]
+
+
+def _check(**numbers: int) -> None:
+    for name, value in numbers.items():
+        if value < 1:
+            raise ValueError(f"shapes: expected {name} of at least 1, got {value}. Give a positive integer.")
+
+
+def same_padding(size: int, kernel: int, stride: int = 1, dilation: int = 1) -> tuple[int, int]:
+    """Return the padding (low, high) that `SAME` means along one axis.
+
+    The output has `ceil(size / stride)` positions; of an odd total, the larger half goes to the high side.
+
+    Args:
+      size: Pixels along the axis.
+      kernel: Taps of the window.
+      stride: Pixels between two windows.
+      dilation: Pixels between two taps.
+    Returns:
+      Pixels added before and after.
+    Example:
+      >>> same_padding(224, kernel=7, stride=2)
+      (2, 3)
+    """
+    _check(size=size, kernel=kernel, stride=stride, dilation=dilation)
+    positions = -(-size // stride)
+    total = max((positions - 1) * stride + (kernel - 1) * dilation + 1 - size, 0)
+    return total // 2, total - total // 2
+
+
+def resolve_padding(size: int, kernel: int, stride: int, padding: Padding, dilation: int = 1) -> tuple[int, int]:
+    """Return a padding in any of its forms as the pair (low, high) along one axis.
+
+    Example:
+      >>> resolve_padding(32, kernel=5, stride=1, padding="SAME")
+      (2, 2)
+    """
+    if isinstance(padding, str):
+        word = padding.upper()
+        if word == "VALID":
+            return 0, 0
+        if word in ("SAME", "SAME_LOWER"):
+            low, high = same_padding(size, kernel, stride, dilation)
+            return (low, high) if word == "SAME" else (high, low)
+        raise ValueError(f"shapes: expected padding SAME, SAME_LOWER, VALID, an int or pairs, got {padding!r}.")
+    if isinstance(padding, tuple):
+        return padding
+    return padding, padding
+
+
+def window_padding(
+    size: int, kernel: int, stride: int, padding: Padding, dilation: int = 1, ceil_mode: bool = False
+) -> tuple[int, int]:
+    """Return the padding (low, high) with which floor arithmetic gives the positions that were asked for.
+
+    In ceil mode the high side grows until the last window fits; a last window that would start beyond the
+    image and its low padding is dropped, as PyTorch drops it.
+
+    Raises:
+      ValueError: If no window fits, or negative padding leaves nothing.
+    Example:
+      >>> window_padding(112, kernel=3, stride=2, padding=0, ceil_mode=True)
+      (0, 1)
+    """
+    _check(size=size, kernel=kernel, stride=stride, dilation=dilation)
+    low, high = resolve_padding(size, kernel, stride, padding, dilation)
+    if size + low + high < 1 or -low > size or -high > size:
+        raise ValueError(
+            f"shapes: expected padding that leaves pixels, got ({low}, {high}) on size {size}. Cut off fewer pixels."
+        )
+    reach = (kernel - 1) * dilation + 1
+    room = size + low + high - reach
+    if room < 0:
+        what = f"kernel {kernel}" if dilation == 1 else f"kernel {kernel} with dilation {dilation} (reach {reach})"
+        raise ValueError(
+            f"shapes: expected a window no larger than the padded size {size + low + high}, got {what}. "
+            "Use a smaller kernel or dilation, more padding, or a larger input."
+        )
+    if ceil_mode and room % stride and (room // stride + 1) * stride < size + low:
+        high += stride - room % stride
+    return low, high
+
+
+def conv_output_size(
+    size: int, kernel: int, stride: int = 1, padding: Padding = 0, dilation: int = 1, ceil_mode: bool = False
+) -> int:
+    """Return how many window positions a convolution or pool has along one axis.
+
+    `floor((size + low + high - dilation * (kernel - 1) - 1) / stride) + 1`, or the ceiling of the quotient.
+
+    Args:
+      size: Pixels along the axis.
+      kernel: Taps of the window.
+      stride: Pixels between two windows.
+      padding: `"SAME"`, `"SAME_LOWER"`, `"VALID"`, an integer for both sides, or a pair.
+      dilation: Pixels between two taps.
+      ceil_mode: Round up, as far as the last window still starts inside the image or its low padding.
+    Returns:
+      The number of positions.
+    Raises:
+      ValueError: If no window fits; the message says which number is too large.
+    Example:
+      >>> conv_output_size(224, kernel=7, stride=2, padding=3)
+      112
+    """
+    low, high = window_padding(size, kernel, stride, padding, dilation, ceil_mode)
+    return (size + low + high - (kernel - 1) * dilation - 1) // stride + 1
+
+
+def conv_transpose_padding(kernel: int, stride: int, padding: Padding, dilation: int = 1) -> tuple[int, int]:
+    """Return the padding of the stride-dilated input that makes a convolution the transpose of another.
+
+    Example:
+      >>> conv_transpose_padding(kernel=4, stride=2, padding=1)
+      (2, 2)
+    """
+    _check(kernel=kernel, stride=stride, dilation=dilation)
+    reach = (kernel - 1) * dilation + 1
+    if isinstance(padding, str):
+        word = padding.upper()
+        if word == "SAME":
+            low = reach - 1 if stride > reach - 1 else -(-(reach + stride - 2) // 2)
+            return low, reach + stride - 2 - low
+        if word == "VALID":
+            return reach - 1, reach + stride - 2 + max(reach - stride, 0) - (reach - 1)
+        raise ValueError(f"shapes: expected padding SAME, VALID, an int or pairs, got {padding!r}.")
+    low, high = padding if isinstance(padding, tuple) else (padding, padding)
+    return reach - 1 - low, reach - 1 - high
+
+
+def conv_transpose_output_size(
+    size: int, kernel: int, stride: int = 1, padding: Padding = 0, dilation: int = 1, output_padding: int = 0
+) -> int:
+    """Return the output size of a transposed convolution along one axis.
+
+    `(size - 1) * stride - low - high + dilation * (kernel - 1) + 1 + output_padding`; `SAME` gives
+    `size * stride` and `VALID` `size * stride + max(reach - stride, 0)`.
+
+    Args:
+      size: Pixels along the axis.
+      kernel: Taps of the window.
+      stride: Stride of the convolution that is transposed.
+      padding: Padding of the convolution that is transposed.
+      dilation: Pixels between two taps.
+      output_padding: Pixels added to the high side of the output.
+    Returns:
+      The output size.
+    Raises:
+      ValueError: If nothing is left.
+    Example:
+      >>> conv_transpose_output_size(7, kernel=4, stride=2, padding=1)
+      14
+    """
+    _check(size=size, kernel=kernel, stride=stride, dilation=dilation)
+    low, high = conv_transpose_padding(kernel, stride, padding, dilation)
+    output = (size - 1) * stride + 1 + low + high + output_padding - (kernel - 1) * dilation
+    if output < 1:
+        raise ValueError(
+            f"shapes: expected padding smaller than the output, got {padding!r} with nothing left. Pad less."
+        )
+    return output
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Say where the windows lie along one axis.
+
+    Args:
+      size: Pixels along the axis.
+      kernel: Taps of the window.
+      stride: Pixels between two windows.
+      dilation: Pixels between two taps.
+      output: Number of window positions.
+      padding: Pixels added before and after, ceil mode's own among them.
+      starts: First pixel of each window, counted from the image's own first pixel.
+      unread: Pixels of the image that no window reads.
+      remainder: What is left of `size + padding - reach` once divided by the stride, before ceil mode.
+    """
+
+    size: int
+    kernel: int
+    stride: int
+    dilation: int
+    output: int
+    padding: tuple[int, int]
+    starts: tuple[int, ...]
+    unread: tuple[int, ...]
+    remainder: int
+
+    def __str__(self) -> str:
+        low, high = self.padding
+        reach = (self.kernel - 1) * self.dilation + 1
+        first, last = self.starts[0], self.starts[-1] + reach - 1
+        lines = [
+            f"input {self.size}, kernel {self.kernel}, stride {self.stride}, dilation {self.dilation}: "
+            f"output {self.output}",
+            f"padding: {low} before, {high} after" + ("" if low == high else " (uneven)"),
+            f"windows: {self.output} of reach {reach}, from pixel {first} to pixel {last}; "
+            f"the image is 0 to {self.size - 1}",
+        ]
+        if self.remainder:
+            lines.append(
+                f"(input + padding - reach) / stride is not whole: {self.remainder} of stride {self.stride} left over"
+            )
+        lines.append(f"pixels never read: {_ranges(self.unread) if self.unread else 'none'}")
+        return "\n".join(lines)
+
+
+def _ranges(pixels: tuple[int, ...]) -> str:
+    breaks = [i for i in range(1, len(pixels)) if pixels[i] != pixels[i - 1] + 1]
+    runs = [pixels[a:b] for a, b in zip([0, *breaks], [*breaks, len(pixels)])]
+    return ", ".join(f"{run[0]}" if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+
+
+def explain(
+    size: int, kernel: int, stride: int = 1, padding: Padding = 0, dilation: int = 1, ceil_mode: bool = False
+) -> Explanation:
+    """Work out where the windows of a convolution or pool lie along one axis.
+
+    Args:
+      size: Pixels along the axis.
+      kernel: Taps of the window.
+      stride: Pixels between two windows.
+      padding: `"SAME"`, `"SAME_LOWER"`, `"VALID"`, an integer for both sides, or a pair.
+      dilation: Pixels between two taps.
+      ceil_mode: Round the number of positions up.
+    Returns:
+      Positions, padding and unread pixels; `print` shows them in words.
+    Raises:
+      ValueError: If no window fits.
+    Example:
+      >>> print(explain(8, kernel=3, stride=2, padding=0))
+      input 8, kernel 3, stride 2, dilation 1: output 3
+      padding: 0 before, 0 after
+      windows: 3 of reach 3, from pixel 0 to pixel 6; the image is 0 to 7
+      (input + padding - reach) / stride is not whole: 1 of stride 2 left over
+      pixels never read: 7
+    """
+    low, high = window_padding(size, kernel, stride, padding, dilation, ceil_mode)
+    output = conv_output_size(size, kernel, stride, padding, dilation, ceil_mode)
+    starts = tuple(i * stride - low for i in range(output))
+    read = {start + tap * dilation for start in starts for tap in range(kernel)}
+    unread = tuple(pixel for pixel in range(size) if pixel not in read)
+    reach = (kernel - 1) * dilation + 1
+    remainder = (size + sum(resolve_padding(size, kernel, stride, padding, dilation)) - reach) % stride
+    return Explanation(size, kernel, stride, dilation, output, (low, high), starts, unread, remainder)
