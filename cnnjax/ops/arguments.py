@@ -1,0 +1,54 @@
+"""What users write for windows, strides and padding, checked and made plain."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+Size = int | Sequence[int]
+Pair = tuple[int, int]
+PaddingLike = str | int | Sequence[int | Sequence[int]]
+
+
+def images(op: str, x) -> jax.Array:
+    """Return x as an array after checking that it is a batch of images, `[N, H, W, C]`."""
+    x = as_numbers(op, "x", x)
+    if x.ndim != 4:
+        hint = " Add a channel axis: x[..., None]." if x.ndim == 3 else " Reshape x."
+        raise ValueError(f"{op}: expected x of rank 4 [N, H, W, C], got shape {x.shape}.{hint}")
+    return x
+
+
+def as_numbers(op: str, name: str, x) -> jax.Array:
+    """Return x as an array after checking that it holds numbers."""
+    try:
+        x = jnp.asarray(x)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{op}: expected {name} to be a numeric array, got {type(x).__name__}. Convert it.") from error
+    if not jnp.issubdtype(x.dtype, jnp.number):
+        raise TypeError(f"{op}: expected {name} of a numeric dtype, got {x.dtype}. Cast it: {name}.astype('float32').")
+    return x
+
+
+def pair(op: str, name: str, value: Size) -> Pair:
+    """Return one integer or two as two positive ones (height, width)."""
+    numbers = (value, value) if isinstance(value, int) else tuple(value)
+    if len(numbers) != 2 or any(int(n) != n or n < 1 for n in numbers):
+        raise ValueError(f"{op}: expected {name} of one or two positive integers, got {value}. Write {name}=(2, 2).")
+    return int(numbers[0]), int(numbers[1])
+
+
+def per_axis(op: str, padding: PaddingLike) -> tuple[str, str] | tuple[Pair, Pair]:
+    """Return padding in any of its forms as one word or one pair an axis (height, width)."""
+    if isinstance(padding, str):
+        return padding, padding
+    if isinstance(padding, int):
+        return (padding, padding), (padding, padding)
+    sides = [(p, p) if isinstance(p, int) else tuple(p) for p in padding]
+    if len(sides) != 2 or any(len(side) != 2 for side in sides):
+        raise ValueError(
+            f"{op}: expected padding as a word, an int or two pairs, got {padding}. "
+            "Write padding=((top, bottom), (left, right))."
+        )
+    (top, bottom), (left, right) = sides
+    return (int(top), int(bottom)), (int(left), int(right))

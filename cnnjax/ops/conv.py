@@ -1,0 +1,215 @@
+"""Convolutions of images `[N, H, W, C]` with kernels `[H, W, I, O]`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from cnnjax import shapes
+from cnnjax.ops.arguments import PaddingLike, Size, as_numbers, images, pair, per_axis
+
+NHWC = ("NHWC", "HWIO", "NHWC")
+
+
+def conv_general_dilated(
+    lhs,
+    rhs,
+    window_strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    lhs_dilation: Sequence[int] | None = None,
+    rhs_dilation: Sequence[int] | None = None,
+    dimension_numbers: Any = None,
+    feature_group_count: int = 1,
+    batch_group_count: int = 1,
+    precision: Any = None,
+    preferred_element_type: Any = None,
+    out_sharding: Any = None,
+) -> jax.Array:
+    """Do what `jax.lax.conv_general_dilated` does, argument for argument.
+
+    Give it to any Flax module: `nn.Conv(..., conv_general_dilated=cnnjax.ops.conv_general_dilated)`.
+
+    Args:
+      lhs: Input, by default `[N, C, H, W]`.
+      rhs: Kernel, by default `[O, I, H, W]`.
+      window_strides: Pixels between windows, one an axis.
+      padding: `"SAME"`, `"SAME_LOWER"`, `"VALID"` or a pair an axis.
+      lhs_dilation: Pixels between the input's pixels.
+      rhs_dilation: Pixels between the kernel's taps.
+      dimension_numbers: Layouts of input, kernel and output, such as `("NHWC", "HWIO", "NHWC")`.
+      feature_group_count: Groups of channels.
+      batch_group_count: Groups of the batch.
+      precision: As in `jax.lax`.
+      preferred_element_type: Type of the sums and of the output.
+      out_sharding: As in `jax.lax`.
+    Returns:
+      The convolution, in the layout that `dimension_numbers` asks for.
+    """
+    return lax.conv_general_dilated(
+        lhs,
+        rhs,
+        window_strides,
+        padding,
+        lhs_dilation=lhs_dilation,
+        rhs_dilation=rhs_dilation,
+        dimension_numbers=dimension_numbers,
+        feature_group_count=feature_group_count,
+        batch_group_count=batch_group_count,
+        precision=precision,
+        preferred_element_type=preferred_element_type,
+        out_sharding=out_sharding,
+    )
+
+
+def operands(op: str, x, kernel, groups: int):
+    """Return x and kernel after checking ranks, dtypes and channels."""
+    x = images(op, x)
+    kernel = as_numbers(op, "kernel", kernel)
+    if kernel.ndim != 4:
+        raise ValueError(f"{op}: expected kernel of rank 4 [H, W, I, O], got shape {kernel.shape}. Reshape it.")
+    if x.dtype != kernel.dtype:
+        raise TypeError(
+            f"{op}: expected x and kernel of one dtype, got {x.dtype} and {kernel.dtype}. "
+            "Cast one: kernel.astype(x.dtype)."
+        )
+    channels, per_group, features = x.shape[3], kernel.shape[2], kernel.shape[3]
+    if groups < 1 or channels % groups or features % groups:
+        raise ValueError(
+            f"{op}: expected feature_group_count to divide the {channels} channels of x and the {features} features "
+            f"of the kernel, got {groups}. Change the groups or the features."
+        )
+    if per_group * groups != channels:
+        raise ValueError(
+            f"{op}: expected a kernel with {channels // groups} input channels for x {x.shape} in {groups} group(s), "
+            f"got kernel {kernel.shape}. Make the kernel's third axis {channels // groups}."
+        )
+    return x, kernel
+
+
+def add_bias(op: str, y, bias):
+    if bias is None:
+        return y
+    bias = as_numbers(op, "bias", bias)
+    if bias.shape != y.shape[3:]:
+        raise ValueError(f"{op}: expected bias of shape {y.shape[3:]}, got {bias.shape}. Give one number a feature.")
+    return y + bias.astype(y.dtype).reshape(1, 1, 1, -1)
+
+
+def _pads(op, sizes, taps, strides, padding, dilation):
+    """Return padding as pairs, after checking that a window fits; the error names the op."""
+    sides = per_axis(op, padding)
+    try:
+        return [shapes.window_padding(n, k, s, p, d) for n, k, s, p, d in zip(sizes, taps, strides, sides, dilation)]
+    except ValueError as error:
+        raise ValueError(str(error).replace("shapes:", f"{op}:", 1)) from None
+
+
+def conv2d(
+    x,
+    kernel,
+    bias=None,
+    *,
+    strides: Size = 1,
+    padding: PaddingLike = "SAME",
+    kernel_dilation: Size = 1,
+    feature_group_count: int = 1,
+) -> jax.Array:
+    """Cross-correlate images with a kernel, as CNNs do.
+
+    `y[n, i, j, o] = bias[o] + sum x[n, i * s + a * d - p, j * s + b * d - p, c] * kernel[a, b, c, o]`
+
+    Args:
+      x: Images, `[N, H, W, C]`.
+      kernel: `[KH, KW, C / feature_group_count, O]`, the dtype of x.
+      bias: `[O]`, or None.
+      strides: Pixels between windows, one integer or two.
+      padding: `"SAME"`, `"VALID"`, an integer, or `((top, bottom), (left, right))`.
+      kernel_dilation: Pixels between the kernel's taps.
+      feature_group_count: Groups of channels that don't mix.
+    Returns:
+      `[N, H', W', O]`, the dtype of x.
+    Raises:
+      TypeError: If a dtype is not numeric or the two differ.
+      ValueError: If ranks, channels or groups don't fit, or no window does.
+    Example:
+      >>> conv2d(jnp.ones((1, 5, 5, 2)), jnp.ones((3, 3, 2, 4)), padding="VALID").shape
+      (1, 3, 3, 4)
+    """
+    return _conv2d("conv2d", x, kernel, bias, strides, padding, kernel_dilation, feature_group_count)
+
+
+def _conv2d(op, x, kernel, bias, strides, padding, kernel_dilation, groups):
+    x, kernel = operands(op, x, kernel, groups)
+    strides = pair(op, "strides", strides)
+    dilation = pair(op, "kernel_dilation", kernel_dilation)
+    pads = _pads(op, x.shape[1:3], kernel.shape[:2], strides, padding, dilation)
+    y = conv_general_dilated(
+        x, kernel, strides, pads, rhs_dilation=dilation, dimension_numbers=NHWC, feature_group_count=groups
+    )
+    return add_bias(op, y, bias)
+
+
+def convolve2d(
+    x,
+    kernel,
+    bias=None,
+    *,
+    strides: Size = 1,
+    padding: PaddingLike = "SAME",
+    kernel_dilation: Size = 1,
+    feature_group_count: int = 1,
+) -> jax.Array:
+    """Convolve images with a kernel in the mathematical sense: the kernel is flipped.
+
+    `convolve2d(x, kernel) == conv2d(x, kernel[::-1, ::-1])`
+
+    Args:
+      x: Images, `[N, H, W, C]`.
+      kernel: `[KH, KW, C / feature_group_count, O]`, the dtype of x.
+      bias: `[O]`, or None.
+      strides: Pixels between windows, one integer or two.
+      padding: `"SAME"`, `"VALID"`, an integer, or `((top, bottom), (left, right))`.
+      kernel_dilation: Pixels between the kernel's taps.
+      feature_group_count: Groups of channels that don't mix.
+    Returns:
+      `[N, H', W', O]`, the dtype of x.
+    Raises:
+      TypeError: If a dtype is not numeric or the two differ.
+      ValueError: If ranks, channels or groups don't fit, or no window does.
+    Example:
+      >>> x = jnp.zeros((1, 3, 3, 1)).at[0, 1, 1, 0].set(1.0)  # an impulse answers with the kernel itself
+      >>> convolve2d(x, jnp.arange(9.0).reshape(3, 3, 1, 1))[0, :, :, 0].tolist()
+      [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0], [6.0, 7.0, 8.0]]
+    """
+    operands("convolve2d", x, kernel, feature_group_count)
+    flipped = lax.rev(jnp.asarray(kernel), (0, 1))
+    return _conv2d("convolve2d", x, flipped, bias, strides, padding, kernel_dilation, feature_group_count)
+
+
+def depthwise_conv2d(
+    x, kernel, bias=None, *, strides: Size = 1, padding: PaddingLike = "SAME", kernel_dilation: Size = 1
+) -> jax.Array:
+    """Cross-correlate every channel with kernels of its own.
+
+    Output feature `c * M + m` comes from channel c alone, as with `feature_group_count=C`.
+
+    Args:
+      x: Images, `[N, H, W, C]`.
+      kernel: `[KH, KW, 1, C * M]`, the dtype of x.
+      bias: `[C * M]`, or None.
+      strides: Pixels between windows, one integer or two.
+      padding: `"SAME"`, `"VALID"`, an integer, or `((top, bottom), (left, right))`.
+      kernel_dilation: Pixels between the kernel's taps.
+    Returns:
+      `[N, H', W', C * M]`, the dtype of x.
+    Raises:
+      TypeError: If a dtype is not numeric or the two differ.
+      ValueError: If ranks or channels don't fit, or no window does.
+    Example:
+      >>> depthwise_conv2d(jnp.ones((1, 5, 5, 2)), jnp.ones((3, 3, 1, 6))).shape
+      (1, 5, 5, 6)
+    """
+    channels = images("depthwise_conv2d", x).shape[3]
+    return _conv2d("depthwise_conv2d", x, kernel, bias, strides, padding, kernel_dilation, channels)

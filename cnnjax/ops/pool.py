@@ -1,0 +1,238 @@
+"""Max, average, adaptive and global pooling of images `[N, H, W, C]`."""
+
+from functools import partial, reduce
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from cnnjax import shapes
+from cnnjax.ops.arguments import PaddingLike, Size, images, pair, per_axis
+
+# Longer windows than this are folded by doubling: log2(k) passes instead of k slices.
+_LONGEST_FOLD = 8
+
+
+def _first_max(a, b):
+    # Not jnp.maximum: a tie goes to the first, so does its gradient, and NaN stays.
+    return jnp.where((a >= b) | (a != a), a, b)
+
+
+def _slices(x, starts, length, stride, axis):
+    return [lax.slice_in_dim(x, s, s + (length - 1) * stride + 1, stride, axis) for s in starts]
+
+
+def _fold(x, combine, kernel, stride, axis):
+    """Combine `kernel` neighbours along one axis, in order, at every `stride`-th position."""
+    length = (x.shape[axis] - kernel) // stride + 1
+    if kernel <= _LONGEST_FOLD:
+        return reduce(combine, _slices(x, range(kernel), length, stride, axis))
+    powers, parts, done = x, [], 0
+    for bit in range(kernel.bit_length()):
+        width = 1 << bit
+        if kernel & width:
+            parts += _slices(powers, [done], length, stride, axis)
+            done += width
+        if done < kernel:
+            room = powers.shape[axis] - width
+            powers = combine(*_slices(powers, [0, width], room, 1, axis))
+    return reduce(combine, parts)
+
+
+def _fold_window(x, combine, window, strides):
+    # Along a row first, then down: of equal values the first in reading order wins.
+    x = _fold(x, combine, window[1], strides[1], 2)
+    return _fold(x, combine, window[0], strides[0], 1)
+
+
+def _lowest(dtype):
+    return -jnp.inf if jnp.issubdtype(dtype, jnp.floating) else jnp.iinfo(dtype).min
+
+
+def _max_by_slices(x, *, window, strides, padding):
+    if any(map(any, padding)):
+        x = lax.pad(x, jnp.array(_lowest(x.dtype), x.dtype), _edges(padding))
+    return _fold_window(x, _first_max, window, strides)
+
+
+def _edges(padding):
+    return [(0, 0, 0), *((low, high, 0) for low, high in padding), (0, 0, 0)]
+
+
+def _max_by_window(x, *, window, strides, padding):
+    init = np.array(_lowest(x.dtype), x.dtype)
+    return lax.reduce_window(x, init, lax.max, (1, *window, 1), (1, *strides, 1), [(0, 0), *padding, (0, 0)])
+
+
+def _sum_by_slices(x, *, window, strides, padding):
+    if any(map(any, padding)):
+        x = lax.pad(x, jnp.zeros((), x.dtype), _edges(padding))
+    return _fold_window(x, jnp.add, window, strides)
+
+
+def _sum_by_window(x, *, window, strides, padding):
+    init = np.zeros((), x.dtype)
+    return lax.reduce_window(x, init, lax.add, (1, *window, 1), (1, *strides, 1), [(0, 0), *padding, (0, 0)])
+
+
+def _windows(op, x, window, strides, padding, ceil_mode):
+    """Return x and the window, strides and padding pairs, all checked."""
+    x = images(op, x)
+    window = pair(op, "window", window)
+    strides = window if strides is None else pair(op, "strides", strides)
+    sides = per_axis(op, padding)
+    sizes = x.shape[1:3]
+    try:
+        pads = tuple(
+            shapes.window_padding(n, k, s, p, ceil_mode=ceil_mode) for n, k, s, p in zip(sizes, window, strides, sides)
+        )
+    except ValueError as error:
+        raise ValueError(str(error).replace("shapes:", f"{op}:", 1)) from None
+    if any(side >= k for k, (low, high) in zip(window, pads) for side in (low, high)):
+        raise ValueError(
+            f"{op}: expected padding smaller than the window {window}, got {pads}. "
+            "Pad less: a window of padding alone has no value."
+        )
+    return x, window, strides, pads
+
+
+def max_pool(
+    x, window: Size, *, strides: Size | None = None, padding: PaddingLike = "VALID", ceil_mode: bool = False
+) -> jax.Array:
+    """Take the maximum of every window.
+
+    `y[n, i, j, c] = max x[n, i * s + a, j * s + b, c]`; padding counts as minus infinity. Of equal values the first
+    in reading order gets the gradient; NaN propagates.
+
+    Args:
+      x: Images, `[N, H, W, C]`.
+      window: Height and width of the window, or one integer for both.
+      strides: Pixels between windows; None for the window itself.
+      padding: `"VALID"`, `"SAME"`, an integer, or `((top, bottom), (left, right))`.
+      ceil_mode: Whether a last window may hang over the end (PyTorch's rule).
+    Returns:
+      `[N, H', W', C]`, the dtype of x.
+    Raises:
+      ValueError: If x is not of rank 4, no window fits, or the padding is as large as the window.
+    Example:
+      >>> max_pool(jnp.arange(16.0).reshape(1, 4, 4, 1), 2)[0, :, :, 0].tolist()
+      [[5.0, 7.0], [13.0, 15.0]]
+    """
+    x, window, strides, pads = _windows("max_pool", x, window, strides, padding, ceil_mode)
+    arguments = {"window": window, "strides": strides, "padding": pads}
+    # XLA:CPU expands the gradient of reduce_window into a slow loop, and its fused 2/2 maximum drops NaN.
+    return lax.platform_dependent(
+        x, cpu=partial(_max_by_slices, **arguments), default=partial(_max_by_window, **arguments)
+    )
+
+
+def _counts(size, kernel, stride, pads, declared):
+    """Return how many pixels of `[-low, size + high)`, the declared padding, each window holds."""
+    starts = np.arange((size + sum(pads) - kernel) // stride + 1) * stride - pads[0]
+    low, high = declared
+    return np.minimum(starts + kernel, size + high) - np.maximum(starts, -low)
+
+
+def avg_pool(
+    x,
+    window: Size,
+    *,
+    strides: Size | None = None,
+    padding: PaddingLike = "VALID",
+    ceil_mode: bool = False,
+    count_include_pad: bool = False,
+) -> jax.Array:
+    """Take the mean of every window.
+
+    Sums are taken in float32 at least. Pixels that only ceil mode adds are never counted.
+
+    Args:
+      x: Images, float, `[N, H, W, C]`.
+      window: Height and width of the window, or one integer for both.
+      strides: Pixels between windows; None for the window itself.
+      padding: `"VALID"`, `"SAME"`, an integer, or `((top, bottom), (left, right))`.
+      ceil_mode: Whether a last window may hang over the end (PyTorch's rule).
+      count_include_pad: Whether padding counts as pixels of value 0 (PyTorch's and Flax's default) or not at all
+        (Keras's).
+    Returns:
+      `[N, H', W', C]`, the dtype of x.
+    Raises:
+      TypeError: If x is not floating.
+      ValueError: If x is not of rank 4, no window fits, or the padding is as large as the window.
+    Example:
+      >>> avg_pool(jnp.ones((1, 2, 2, 1)), 3, strides=2, padding=1)[0, :, :, 0].tolist()
+      [[1.0]]
+    """
+    declared = _windows("avg_pool", x, window, strides, padding, False)[3] if ceil_mode else None
+    x, window, strides, pads = _windows("avg_pool", x, window, strides, padding, ceil_mode)
+    declared = pads if declared is None else declared
+    _check_floating("avg_pool", x)
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    arguments = {"window": window, "strides": strides, "padding": pads}
+    sums = lax.platform_dependent(
+        x.astype(wide), cpu=partial(_sum_by_slices, **arguments), default=partial(_sum_by_window, **arguments)
+    )
+    counted = declared if count_include_pad else ((0, 0), (0, 0))
+    rows, columns = map(_counts, x.shape[1:3], window, strides, pads, counted)
+    counts = np.multiply.outer(rows, columns)[None, :, :, None]
+    if (counts == counts.flat[0]).all():
+        return (sums / int(counts.flat[0])).astype(x.dtype)
+    return (sums / jnp.asarray(counts, wide)).astype(x.dtype)
+
+
+def _check_floating(op, x):
+    if not jnp.issubdtype(x.dtype, jnp.inexact):
+        raise TypeError(f"{op}: expected x of a floating dtype, got {x.dtype}. Cast it: x.astype('float32').")
+
+
+def global_avg_pool(x) -> jax.Array:
+    """Take the mean over height and width.
+
+    Args:
+      x: Images, float, `[N, H, W, C]`.
+    Returns:
+      `[N, C]`, the dtype of x.
+    Raises:
+      TypeError: If x is not floating.
+      ValueError: If x is not of rank 4.
+    Example:
+      >>> global_avg_pool(jnp.ones((2, 7, 7, 3))).shape
+      (2, 3)
+    """
+    x = images("global_avg_pool", x)
+    _check_floating("global_avg_pool", x)
+    return jnp.mean(x, axis=(1, 2))
+
+
+def adaptive_avg_pool(x, output_size: Size) -> jax.Array:
+    """Average into a given number of windows, whatever the size of the image.
+
+    Window i covers pixels `floor(i * H / H')` up to `ceil((i + 1) * H / H')`, as PyTorch's does.
+
+    Args:
+      x: Images, float, `[N, H, W, C]`.
+      output_size: Height and width of the output, or one integer for both.
+    Returns:
+      `[N, H', W', C]`, the dtype of x.
+    Raises:
+      TypeError: If x is not floating.
+      ValueError: If x is not of rank 4 or a size is not positive.
+    Example:
+      >>> adaptive_avg_pool(jnp.ones((2, 13, 9, 3)), 6).shape
+      (2, 6, 6, 3)
+    """
+    x = images("adaptive_avg_pool", x)
+    _check_floating("adaptive_avg_pool", x)
+    rows, columns = pair("adaptive_avg_pool", "output_size", output_size)
+    if x.shape[1] % rows == 0 and x.shape[2] % columns == 0:
+        return avg_pool(x, (x.shape[1] // rows, x.shape[2] // columns))
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return _adapt(_adapt(wide, columns, 2), rows, 1).astype(x.dtype)
+
+
+def _adapt(x, length, axis):
+    size = x.shape[axis]
+    edges = [(i * size // length, -(-(i + 1) * size // length)) for i in range(length)]
+    means = [jnp.mean(lax.slice_in_dim(x, a, b, axis=axis), axis=axis, keepdims=True) for a, b in edges]
+    return jnp.concatenate(means, axis=axis)

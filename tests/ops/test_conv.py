@@ -1,0 +1,242 @@
+"""Convolutions against jax.lax in float64."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax import lax
+from jax.test_util import check_grads
+
+from cnnjax import ops, shapes
+from tests.ops import oracles
+
+CASES = st.fixed_dictionaries(
+    {
+        "batch": st.integers(1, 3),
+        "size": st.tuples(st.integers(3, 13), st.integers(3, 11)),
+        "channels": st.sampled_from([(1, 1, 1), (1, 6, 1), (3, 4, 1), (4, 4, 2), (6, 6, 6), (4, 8, 4)]),
+        "window": st.tuples(st.integers(1, 5), st.integers(1, 4)),
+        "strides": st.sampled_from([1, 2, (1, 3), (5, 4)]),
+        "padding": st.sampled_from(["SAME", "VALID", 0, 2, ((0, 1), (2, 0)), ((-1, 2), (0, 0))]),
+        "dilation": st.sampled_from([1, 2, (3, 1)]),
+    }
+)
+
+
+def draw(*shapes, dtype: Any = np.float32):
+    rng = np.random.default_rng(0)
+    return [rng.normal(size=shape).astype(dtype) for shape in shapes]
+
+
+def both(value):
+    return (value, value) if isinstance(value, int) else value
+
+
+def operands(case):
+    channels, features, groups = case["channels"]
+    x_shape, k_shape = (case["batch"], *case["size"], channels), (*case["window"], channels // groups, features)
+    padding = case["padding"]
+    if isinstance(padding, int):
+        padding = ((padding, padding),) * 2
+    sides = (padding,) * 2 if isinstance(padding, str) else padding
+    dilation, strides = both(case["dilation"]), both(case["strides"])
+    try:
+        for n, k, s, p, d in zip(case["size"], case["window"], strides, sides, dilation):
+            shapes.window_padding(n, k, s, p, d)
+    except ValueError:
+        return None
+    return draw(x_shape, k_shape), strides, padding, dilation, groups
+
+
+@settings(max_examples=25, deadline=None)
+@given(CASES)
+def test_values_and_gradients_equal_lax_in_float64(case):
+    drawn = operands(case)
+    if drawn is None:
+        return
+    (x, k), strides, padding, dilation, groups = drawn
+
+    def ours(x, k):
+        return ops.conv2d(
+            x,
+            k,
+            strides=case["strides"],
+            padding=case["padding"],
+            kernel_dilation=case["dilation"],
+            feature_group_count=groups,
+        )
+
+    truth = oracles.conv(x, k, strides, padding, dilation, groups)
+    y = jax.jit(ours)(x, k)
+    oracles.close(y, truth)
+    g = draw(truth.shape)[0]
+    dx, dk = jax.jit(lambda x, k, g: jax.vjp(ours, x, k)[1](g))(x, k, g)
+    dx_true, dk_true = oracles.conv_gradients(x, k, g, strides, padding, dilation, groups)
+    oracles.close(dx, dx_true)
+    oracles.close(dk, dk_true)
+
+
+@settings(max_examples=200, deadline=None)
+@given(CASES)
+def test_sizes_equal_eval_shape(case):
+    drawn = operands(case)
+    if drawn is None:
+        return
+    (x, k), strides, padding, dilation, groups = drawn
+    sides = (padding,) * 2 if isinstance(padding, str) else padding
+    y = jax.eval_shape(
+        lambda x, k: ops.conv2d(
+            x, k, strides=strides, padding=case["padding"], kernel_dilation=dilation, feature_group_count=groups
+        ),
+        x,
+        k,
+    )
+    assert y.shape[1:3] == tuple(
+        shapes.conv_output_size(*numbers) for numbers in zip(case["size"], case["window"], strides, sides, dilation)
+    )
+
+
+def test_drop_in_is_lax_for_any_layout():
+    x, k = draw((2, 3, 8, 7), (4, 3, 3, 3))
+    cases: tuple[dict[str, Any], ...] = (
+        {},
+        {"lhs_dilation": (2, 1)},
+        {"rhs_dilation": (1, 2), "precision": lax.Precision.HIGHEST},
+        {"preferred_element_type": jnp.float32},
+        {"dimension_numbers": ("NCHW", "OIHW", "NHWC")},
+    )
+    for options in cases:
+        pads = [(1, 1), (0, 2)] if "lhs_dilation" in options else "SAME"
+        y = ops.conv_general_dilated(x, k, (1, 2), pads, **options)
+        np.testing.assert_allclose(y, lax.conv_general_dilated(x, k, (1, 2), pads, **options), rtol=1e-5, atol=1e-5)
+    x, k = draw((4, 9, 3), (3, 3, 5))
+    oned: dict[str, Any] = {"dimension_numbers": ("NHC", "HIO", "NHC")}
+    y = ops.conv_general_dilated(x, k, (2,), [(1, 1)], **oned)
+    np.testing.assert_allclose(y, lax.conv_general_dilated(x, k, (2,), [(1, 1)], **oned), rtol=1e-5, atol=1e-5)
+
+
+def test_drop_in_serves_a_foreign_flax_module():
+    x = draw((2, 12, 11, 3))[0]
+    theirs, ours = (
+        nn.Conv(8, (3, 3), strides=2, kernel_dilation=1, conv_general_dilated=conv)
+        for conv in (None, ops.conv_general_dilated)
+    )
+    variables = theirs.init(jax.random.key(0), x)
+    assert jax.tree.structure(variables) == jax.tree.structure(ours.init(jax.random.key(0), x))
+    oracles.close(ours.apply(variables, x), theirs.apply(variables, x))
+
+
+def test_convolve2d_is_the_flipped_convolution():
+    x, k = draw((2, 9, 8, 3), (3, 4, 3, 5))
+    flipped = ops.conv2d(x, k[::-1, ::-1], strides=2, padding=1)
+    np.testing.assert_allclose(ops.convolve2d(x, k, strides=2, padding=1), flipped, rtol=1e-6)
+    one, kernel = draw((1, 7, 6, 1), (3, 3, 1, 1))
+    full = ops.convolve2d(one, kernel, padding=2)[0, :, :, 0]
+    truth = np.zeros((9, 8))
+    for a in range(3):
+        for b in range(3):
+            truth[a : a + 7, b : b + 6] += one[0, :, :, 0].astype(np.float64) * kernel[a, b, 0, 0]
+    oracles.close(full, truth)
+
+
+def test_depthwise_convolution_mixes_no_channels():
+    x, k, bias = draw((2, 9, 8, 3), (3, 3, 1, 6), (6,))
+    y = ops.depthwise_conv2d(x, k, bias, strides=2, padding=1)
+    for channel in range(3):
+        pair = slice(2 * channel, 2 * channel + 2)
+        alone = ops.conv2d(x[..., channel : channel + 1], k[..., pair], bias[pair], strides=2, padding=1)
+        np.testing.assert_allclose(y[..., pair], alone, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID", 0, 1, ((0, 1), (2, 1))])
+@pytest.mark.parametrize(("strides", "dilation"), [(1, 1), (2, 1), (3, 2), ((1, 2), (2, 1))])
+def test_conv_transpose_is_laxs(padding, strides, dilation):
+    x, k = draw((2, 5, 6, 3), (3, 4, 3, 2))
+    pads = ((padding, padding),) * 2 if isinstance(padding, int) else padding
+    truth = lax.conv_transpose(
+        x, k, both(strides), pads, rhs_dilation=both(dilation), use_consistent_padding=True, precision="highest"
+    )
+    y = ops.conv_transpose2d(x, k, strides=strides, padding=padding, kernel_dilation=dilation)
+    np.testing.assert_allclose(y, truth, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("strides", "size"), [(1, 9), (2, 9), (2, 10)])
+def test_transposed_kernel_gives_the_gradient_of_conv2d(strides, size):
+    x, k = draw((2, size, size, 3), (3, 3, 3, 4))
+    y, vjp = jax.vjp(lambda x: ops.conv2d(x, k, strides=strides, padding=1), x)
+    output_padding = size - shapes.conv_transpose_output_size(y.shape[1], 3, strides, 1)
+    up = ops.conv_transpose2d(y, k, strides=strides, padding=1, output_padding=output_padding, transpose_kernel=True)
+    np.testing.assert_allclose(up, vjp(y)[0], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+def test_dtypes_are_kept_and_close(dtype):
+    x, k, bias = (jnp.asarray(a, dtype) for a in draw((2, 9, 8, 3), (3, 3, 3, 4), (4,)))
+    y = ops.conv2d(x, k, bias, strides=2)
+    assert y.dtype == dtype
+    truth = oracles.conv(x, k, (2, 2), "SAME") + np.asarray(bias, np.float64)
+    oracles.close(y, truth, 4 * float(jnp.finfo(dtype).eps))
+    gradients = jax.grad(lambda *a: ops.conv2d(*a).astype(jnp.float32).sum(), (0, 1, 2))(x, k, bias)
+    assert {g.dtype for g in gradients} == {jnp.dtype(dtype)}
+
+
+def test_float64():
+    with jax.enable_x64(True):
+        x, k = draw((2, 9, 8, 3), (3, 3, 3, 4), dtype=np.float64)
+        y = ops.conv2d(x, k)
+        assert y.dtype == jnp.float64
+        oracles.close(y, oracles.conv(x, k, (1, 1), "SAME"), 1e-13)
+
+
+def test_transformations():
+    x, k = map(jnp.asarray, draw((2, 6, 5, 2), (3, 3, 2, 3)))
+
+    def f(x, k):
+        return ops.conv2d(x, k, strides=(2, 1), padding=1)
+
+    check_grads(f, (x, k), order=2, modes=("fwd", "rev"), eps=1e-2, atol=2e-2, rtol=2e-2)
+    xs, ks = jnp.stack([x, -x]), jnp.stack([k, 2 * k])
+    np.testing.assert_allclose(jax.vmap(f)(xs, ks), jnp.stack([f(x, k), -2 * f(x, k)]), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(jax.vmap(f, (None, 0))(x, ks)[1], 2 * f(x, k), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(jax.vmap(f, (0, None))(xs, k)[1], -f(x, k), rtol=1e-5, atol=1e-5)
+    expected = jax.grad(lambda k: (f(x, k) ** 2).sum())(k)
+    remat = jax.grad(lambda k: (jax.checkpoint(f)(x, k) ** 2).sum())(k)
+    np.testing.assert_allclose(remat, expected, rtol=1e-5, atol=1e-5)
+    scanned = jax.jit(lambda xs: lax.scan(lambda c, x: (c, f(x, k)), 0, xs)[1])(xs)
+    np.testing.assert_allclose(scanned, jax.vmap(f, (0, None))(xs, k), rtol=1e-5, atol=1e-5)
+    exported = jax.export.export(jax.jit(f))(x, k)
+    np.testing.assert_allclose(exported.call(x, k), f(x, k), rtol=1e-6)
+
+
+X, K = np.ones((2, 8, 8, 4), np.float32), np.ones((3, 3, 4, 6), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "text"),
+    [
+        (lambda: ops.conv2d(np.ones((32, 28, 28), np.float32), K), ValueError, "got shape (32, 28, 28). Add a channel"),
+        (lambda: ops.conv2d(X, K[0]), ValueError, "kernel of rank 4"),
+        (lambda: ops.conv2d(X, K[:, :, :3]), ValueError, "third axis 4"),
+        (lambda: ops.conv2d(X, K, feature_group_count=4), ValueError, "feature_group_count"),
+        (lambda: ops.conv2d(X, K, feature_group_count=0), ValueError, "feature_group_count"),
+        (lambda: ops.conv2d(X, K, np.ones(5, np.float32)), ValueError, "bias of shape (6,)"),
+        (lambda: ops.conv2d(X, K, padding=-4), ValueError, "leaves pixels"),
+        (lambda: ops.conv2d(X[:, :2], K, padding="VALID"), ValueError, "kernel 3"),
+        (lambda: ops.conv2d(X, K, strides=(1, 2, 3)), ValueError, "strides"),
+        (lambda: ops.conv2d(X, K.astype(np.float16)), TypeError, "one dtype"),
+        (lambda: ops.conv2d(X.astype(bool), K), TypeError, "numeric dtype"),
+        (lambda: ops.conv2d(X.astype(str), K), TypeError, "numeric array"),
+        (lambda: ops.depthwise_conv2d(X, K), ValueError, "feature_group_count"),
+        (lambda: ops.conv_transpose2d(X, K, padding=9), ValueError, "nothing left"),
+    ],
+)
+def test_bad_input_gets_one_sentence(call, error, text):
+    with pytest.raises(error, match=r"^\w+: expected .*\.") as caught:
+        call()
+    assert text in str(caught.value)
+    assert "\n" not in str(caught.value)
