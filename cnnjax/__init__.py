@@ -1,3 +1,22 @@
 """Convolutional networks in JAX and Flax linen: modules, models, training, data."""
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cnnjax import data, errors, models, ops, recipes, runs, shapes, training
+
 __version__ = "0.1.0"
+
+__all__ = ["data", "errors", "models", "ops", "recipes", "runs", "shapes", "training"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a subpackage when it is first named, so that importing cnnjax costs nothing that is not used."""
+    if name in __all__:
+        return importlib.import_module(f"cnnjax.{name}")
+    raise AttributeError(f"module 'cnnjax' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,65 @@
+"""The nets, one file a family; a name in a family's `__all__` is a model."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from cnnjax.errors import UsageError, unknown
+from cnnjax.models import lenet
+
+_FAMILIES = (lenet,)
+
+
+def available() -> list[str]:
+    """Return the names that `build` knows, sorted.
+
+    Example:
+      >>> "lenet5" in available()
+      True
+    """
+    return sorted(name for family in _FAMILIES for name in family.__all__)
+
+
+def build(
+    name: str,
+    *,
+    num_classes: int = 1000,
+    include_top: bool = True,
+    pooling: str | None = None,
+    dtype: Any = jnp.float32,
+    **options: Any,
+) -> nn.Module:
+    """Return the linen module of that name.
+
+    Args:
+      name: One of `available()`.
+      num_classes: Width of the logits.
+      include_top: Whether the classifier is part of it.
+      pooling: Without the top: `avg`, `max`, or None for the feature map.
+      dtype: What is computed in; parameters stay float32.
+      **options: What the model itself takes beyond these.
+    Returns:
+      The module; `module.apply(variables, x, train=False)` gives logits, float32, `[N, num_classes]`.
+    Raises:
+      UsageError: If the name is not known (the nearest ones are in the message) or `num_classes` is below 1.
+    Example:
+      >>> build("lenet5", num_classes=10).num_classes
+      10
+    """
+    if num_classes < 1:
+        raise UsageError(f"build: expected num_classes >= 1, got {num_classes}.")
+    return _constructor(name)(num_classes=num_classes, include_top=include_top, pooling=pooling, dtype=dtype, **options)
+
+
+def input_shape(name: str) -> tuple[int, int, int]:
+    """Return the shape `(H, W, C)` of the images that the net was published for."""
+    return _constructor(name).input_shape
+
+
+def _constructor(name: str) -> Any:
+    constructors: dict[str, Callable[..., nn.Module]] = {n: getattr(f, n) for f in _FAMILIES for n in f.__all__}
+    if name not in constructors:
+        raise unknown("model", name, constructors)
+    return constructors[name]

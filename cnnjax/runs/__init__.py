@@ -1,0 +1,33 @@
+"""What a run on disk is: its folder, checkpoints, digest, and how signals end it."""
+
+from cnnjax.runs.checkpoint import (
+    CheckpointError,
+    Checkpoints,
+    callback_arrays,
+    is_final,
+    load,
+    newest_checkpoint,
+    restore_state,
+    restore_variables,
+)
+from cnnjax.runs.digest import digest_arrays, digest_directory
+from cnnjax.runs.signals import StopOnSignal
+from cnnjax.runs.workdir import Workdir, default_workdir, environment, read_run
+
+__all__ = [
+    "CheckpointError",
+    "Checkpoints",
+    "StopOnSignal",
+    "Workdir",
+    "callback_arrays",
+    "default_workdir",
+    "digest_arrays",
+    "digest_directory",
+    "environment",
+    "is_final",
+    "load",
+    "newest_checkpoint",
+    "read_run",
+    "restore_state",
+    "restore_variables",
+]

@@ -1,0 +1,40 @@
+"""Training: the state, the step, losses, metrics, optimizers, the loop and its callbacks."""
+
+from cnnjax.batch import Batch
+from cnnjax.training.callbacks import CsvHistory, EarlyStopping
+from cnnjax.training.fit import NonFiniteError, evaluate, fit
+from cnnjax.training.loop import Callback, History, Loop
+from cnnjax.training.losses import softmax_cross_entropy
+from cnnjax.training.metrics import Metrics, classification_metrics
+from cnnjax.training.optim import OPTIMIZERS, SCHEDULES, make_optimizer, make_schedule
+from cnnjax.training.progress import Progress
+from cnnjax.training.state import TrainState, create_state
+from cnnjax.training.step import eval_step, make_eval_step, make_train_step, train_step
+from cnnjax.training.tensorboard import TensorBoard
+
+__all__ = [
+    "OPTIMIZERS",
+    "SCHEDULES",
+    "Batch",
+    "Callback",
+    "CsvHistory",
+    "EarlyStopping",
+    "History",
+    "Loop",
+    "Metrics",
+    "NonFiniteError",
+    "Progress",
+    "TensorBoard",
+    "TrainState",
+    "classification_metrics",
+    "create_state",
+    "eval_step",
+    "evaluate",
+    "fit",
+    "make_eval_step",
+    "make_optimizer",
+    "make_schedule",
+    "make_train_step",
+    "softmax_cross_entropy",
+    "train_step",
+]

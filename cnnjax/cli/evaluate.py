@@ -1,0 +1,95 @@
+"""`cnnjax eval`: a trained run's metrics on a split, with confusion matrix and accuracy by class."""
+
+import argparse
+import csv
+import pathlib
+from typing import TYPE_CHECKING, Any
+
+from cnnjax.cli import loading, modelling
+from cnnjax.cli.output import Output
+from cnnjax.errors import CnnjaxError
+from cnnjax.recipes import Recipe
+
+if TYPE_CHECKING:
+    from cnnjax.data import Split
+    from cnnjax.training import Metrics, TrainState
+
+# A larger matrix than this does not fit a terminal.
+_MATRIX_CLASSES = 20
+
+
+def add_parser(verbs: Any, common: argparse.ArgumentParser) -> None:
+    """Add the verb and its options."""
+    parser = verbs.add_parser("eval", parents=[common], help="evaluate a trained run")
+    parser.set_defaults(run=run, parser=parser)
+    parser.add_argument("--workdir", type=pathlib.Path, required=True, metavar="DIR", help="the run's workdir")
+    parser.add_argument("--split", choices=["test", "validation", "train"], default="test", help="default: test")
+    parser.add_argument("--batch-size", type=int, metavar="N", help="images at once; the result does not depend on it")
+    parser.add_argument("--dump-predictions", type=pathlib.Path, metavar="FILE.csv", help="write id,label,prediction")
+    loading.add_options(parser)
+
+
+def run(args: argparse.Namespace, out: Output) -> int:
+    """Print the metrics of every example of the split, each counted once."""
+    from cnnjax import data
+    from cnnjax.training import evaluate, make_eval_step
+
+    state, config, described = modelling.restore(args.workdir)
+    recipe = Recipe(**{k: tuple(v) if k == "augment" else v for k, v in config.items() if k not in ("recipe", "seed")})
+    dataset = loading.load(recipe, args, out)
+    if dict(dataset.info.digests) != described["digests"]:
+        out.say("warning: these are other data than the run was trained with")
+    split = getattr(dataset, args.split)
+    size = args.batch_size or loading.eval_batch_size(recipe.batch_size, split.image_shape)
+    metrics = evaluate(state, data.batches(split, size), eval_step=make_eval_step(confusion=True))
+    if args.dump_predictions:
+        _dump(state, split, size, args.dump_predictions)
+    _report(metrics, described["class_names"], args, out)
+    return 0
+
+
+def _report(metrics: "Metrics", names: list[str], args: argparse.Namespace, out: Output) -> None:
+    per_class = [None if value != value else float(value) for value in metrics.per_class_accuracy]
+    result = {
+        "examples": metrics.examples,
+        **metrics.compute(),
+        "split": args.split,
+        "per_class_accuracy": dict(zip(names, per_class)),
+        "confusion": metrics.confusion.tolist(),
+    }
+    lines = [
+        f"{args.split}: {metrics.examples:,} examples, {metrics.accuracy:.2%} correct, loss {metrics.loss:.4f}, "
+        f"label among the first five {metrics.top5:.2%}",
+        *(
+            f"  {name:20} {'no examples' if value is None else f'{value:8.2%}'}"
+            for name, value in zip(names, per_class)
+        ),
+    ]
+    if len(names) <= _MATRIX_CLASSES:
+        width = max(len(str(metrics.confusion.max())), 4)
+        lines.append("confusion matrix, a row the label and a column the prediction:")
+        lines += [
+            "  " + " ".join(f"{n:{width}d}" for n in row) + f"  {name}" for row, name in zip(metrics.confusion, names)
+        ]
+    out.result(result, lines)
+
+
+def _dump(state: "TrainState", split: "Split", size: int, path: pathlib.Path) -> None:
+    import jax
+    import numpy as np
+
+    from cnnjax import data
+
+    predict = jax.jit(lambda state, image: state.apply_fn(state.variables, image, train=False).argmax(axis=-1))
+    parts = [np.array(predict(state, batch.image)) for batch in data.batches(split, size)]
+    predictions = np.concatenate(parts)[: len(split)]  # the last batch is filled up
+    aside = path.with_name(path.name + ".tmp")
+    try:
+        with aside.open("w", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["id", "label", "prediction"])
+            writer.writerows(zip(split.ids, split.labels.tolist(), predictions.tolist()))
+        aside.replace(path)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise CnnjaxError(f"cannot write {path}: {error.strerror}.") from error

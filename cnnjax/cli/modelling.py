@@ -1,0 +1,126 @@
+"""From the word MODEL on the command line to a module, and from a workdir back to its trained state."""
+
+import importlib
+import pathlib
+import sys
+from typing import TYPE_CHECKING, Any
+
+from cnnjax.errors import CnnjaxError, UsageError
+
+if TYPE_CHECKING:
+    from flax import linen as nn
+
+    from cnnjax.training import TrainState
+
+
+def build_model(name: str, num_classes: int) -> "nn.Module":
+    """Return the module that MODEL names.
+
+    Args:
+      name: A model of `cnnjax.models`, or `package.module:Class` of a linen module of the user's own, which is called
+        as `Class(num_classes=...)` if it has such a field and as `Class()` if not.
+      num_classes: Classes of the dataset.
+    Raises:
+      UsageError: If there is no such model or class.
+    """
+    from cnnjax import models
+
+    if ":" not in name:
+        return models.build(name, num_classes=num_classes)
+    cls = _import_class(name)
+    return cls(num_classes=num_classes) if "num_classes" in cls.__dataclass_fields__ else cls()
+
+
+def check_model_name(name: str) -> None:
+    """Refuse a MODEL that does not exist, before any work is done.
+
+    Raises:
+      UsageError: If there is no such model or class.
+    """
+    build_model(name, num_classes=10)
+
+
+def check_output(model: "nn.Module", image_shape: tuple[int, ...], num_classes: int) -> None:
+    """Refuse a model that does not map these images to logits, by tracing it; nothing is computed.
+
+    Args:
+      model: The module.
+      image_shape: `(H, W, C)`.
+      num_classes: Classes of the dataset.
+    Raises:
+      UsageError: If the output's shape is not `(N, num_classes)`, or the model can't take the images.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    name = type(model).__name__
+    images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
+    try:
+        output, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), images)
+    except UsageError:
+        raise
+    except Exception as error:  # the user's own module may raise anything
+        line = " ".join(str(error).split())
+        raise UsageError(f"{name} can't take images of shape {image_shape}: {line}") from error
+    if getattr(output, "shape", None) != (2, num_classes):
+        found = getattr(output, "shape", type(output).__name__)
+        raise UsageError(f"{name} gives {found} for 2 images, expected logits of shape (2, {num_classes}).")
+
+
+def image_size_for(name: str, image_shape: tuple[int, ...]) -> tuple[int, int] | None:
+    """Return the size that images are to be resized to, or None when the model takes them as they are.
+
+    Args:
+      name: MODEL.
+      image_shape: `(H, W, C)` as stored.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    from cnnjax import models
+
+    if ":" in name:
+        return None
+    try:
+        images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+        jax.eval_shape(build_model(name, 10).init, jax.random.key(0), images)
+    except UsageError:  # too small for it
+        return models.input_shape(name)[:2]
+    return None
+
+
+def restore(workdir: pathlib.Path) -> tuple["TrainState", dict[str, Any], dict[str, Any]]:
+    """Return the trained state of a workdir, its configuration and what it says of its data.
+
+    Raises:
+      CnnjaxError: If there is no run or no checkpoint, or it can't be read.
+    """
+    import jax
+    import optax
+
+    from cnnjax import runs
+    from cnnjax.training import create_state
+
+    config, data = runs.read_run(workdir)
+    checkpoint = runs.newest_checkpoint(workdir / "checkpoints")
+    if checkpoint is None:
+        raise CnnjaxError(f"no checkpoint in {workdir} yet. Train there first: cnnjax train ... --workdir {workdir}.")
+    model = build_model(config["model"], len(data["class_names"]))
+    state = create_state(model, optax.identity(), tuple(data["input_shape"]), key=jax.random.key(0))
+    arrays, _ = runs.load(checkpoint)
+    return runs.restore_variables(state, arrays), config, data
+
+
+def _import_class(name: str) -> Any:
+    from flax import linen as nn
+
+    module_name, _, class_name = name.partition(":")
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # a module beside the user, as `python -m` would find it
+    try:
+        cls = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UsageError(f"cannot import model {name!r}: {error}. Expected package.module:Class.") from error
+    if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
+        raise UsageError(f"{name!r} is no Flax linen module class.")
+    return cls

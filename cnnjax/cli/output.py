@@ -1,0 +1,34 @@
+"""Where a verb's words go: to stdout, or with --json to stderr, so that stdout holds one JSON object."""
+
+import dataclasses
+import json
+import sys
+from typing import IO, Any
+
+
+@dataclasses.dataclass
+class Output:
+    """Hold how a verb speaks.
+
+    Args:
+      as_json: Whether stdout is for the result alone.
+    """
+
+    as_json: bool = False
+
+    @property
+    def words(self) -> IO[str]:
+        """The stream for everything that is not the result."""
+        return sys.stderr if self.as_json else sys.stdout
+
+    def say(self, line: str) -> None:
+        """Print a line for a person."""
+        print(line, file=self.words, flush=True)
+
+    def result(self, result: dict[str, Any], lines: list[str]) -> None:
+        """Print what the verb found: as JSON, or the lines for a person."""
+        if self.as_json:
+            print(json.dumps(result), flush=True)  # noqa: T201
+        else:
+            for line in lines:
+                self.say(line)

@@ -1,0 +1,94 @@
+"""`cnnjax train`: from words on the command line to a finished run in a workdir."""
+
+import argparse
+import dataclasses
+import pathlib
+from typing import Any
+
+from cnnjax import recipes
+from cnnjax.cli import loading, modelling
+from cnnjax.cli.output import Output
+from cnnjax.errors import UsageError, unknown
+from cnnjax.recipes import Recipe
+
+
+def add_parser(verbs: Any, common: argparse.ArgumentParser) -> None:
+    """Add the verb and its options."""
+    parser = verbs.add_parser("train", parents=[common], help="train a model on a dataset")
+    parser.set_defaults(run=run, parser=parser)
+    add = parser.add_argument
+    add("model", nargs="?", metavar="MODEL", help="model name, or package.module:Class of a linen module")
+    add("--dataset", metavar="NAME", help="dataset name (cnnjax data list), or folder:DIR of one folder a class")
+    add(
+        "--recipe",
+        metavar="NAME",
+        help=f"one of: {', '.join(recipes.available())}; default: the model's and dataset's own",
+    )
+    add("--epochs", type=int, metavar="N", help="epochs at most")
+    add("--batch-size", type=int, metavar="N", help="examples a step")
+    add("--optimizer", metavar="NAME", help="sgd, momentum, nesterov, adam, adamw, lars, lamb")
+    add("--learning-rate", type=float, metavar="X", help="greatest learning rate")
+    add("--schedule", metavar="NAME", help="constant, cosine, step, one-cycle")
+    add("--warmup-epochs", type=float, metavar="X", help="epochs of linear rise before the schedule")
+    add("--momentum", type=float, metavar="X", help="for momentum, nesterov and lars")
+    add("--weight-decay", type=float, metavar="X", help="decoupled for adamw, lamb and lars, else L2")
+    add("--label-smoothing", type=float, metavar="X", help="in [0, 1)")
+    add("--augment", nargs="*", metavar="NAME:N", help="such as translate:2 (shift by up to 2 pixels)")
+    add("--image-size", type=int, metavar="PIXELS", help="resize images to this side, inside jit")
+    add("--validation", type=int, metavar="N", help="examples taken out of the training set for validation")
+    add("--monitor", metavar="NAME", help="what early stopping watches, such as val_loss or val_accuracy")
+    add("--patience", type=int, metavar="N", help="epochs without improvement before stopping early")
+    add("--min-delta", type=float, metavar="X", help="what counts as an improvement")
+    add("--seed", type=int, default=0, metavar="N", help="decides initial values, order and augmentation")
+    add("--workdir", type=pathlib.Path, metavar="DIR", help="where the run lives; the same command again resumes it")
+    loading.add_options(parser)
+    add("--checkpoint-every", type=int, metavar="STEPS", help="save within epochs too")
+    add("--no-tensorboard", action="store_true", help="write no TensorBoard files")
+
+
+def run(args: argparse.Namespace, out: Output) -> int:
+    """Train, evaluate on the test set once, print the result."""
+    recipe_name, recipe = choose_recipe(args)
+    _check(recipe, args)
+    from cnnjax.cli import training_run
+
+    config = {"recipe": recipe_name, **dataclasses.asdict(recipe), "seed": args.seed}
+    if recipe_name and args.recipe is None:
+        out.say(f"recipe: {recipe_name} (made for {recipe.model} on {recipe.dataset}; see --recipe)")
+    return training_run.run(recipe, config, args, out)
+
+
+def choose_recipe(args: argparse.Namespace) -> tuple[str | None, Recipe]:
+    """Return the recipe that the options name, changed as they say, and its name."""
+    if args.recipe is not None:
+        name, recipe = args.recipe, recipes.get(args.recipe)
+    elif args.model and args.dataset:
+        name, recipe = recipes.default_for(args.model, args.dataset)
+    else:
+        raise UsageError("train: expected MODEL and --dataset NAME, or --recipe NAME. See cnnjax train --help.")
+    changes = {f.name: getattr(args, f.name) for f in dataclasses.fields(Recipe)}
+    if changes["augment"] is not None:
+        changes["augment"] = tuple(changes["augment"])
+    return name, recipe.replace(**changes)
+
+
+def _check(recipe: Recipe, args: argparse.Namespace) -> None:
+    """Refuse what can be refused before anything is loaded, in the order of the words."""
+    from cnnjax import data
+    from cnnjax.data import augment
+    from cnnjax.training import OPTIMIZERS, SCHEDULES
+
+    modelling.check_model_name(recipe.model)
+    if not recipe.dataset.startswith("folder:") and recipe.dataset not in data.available():
+        raise unknown("dataset", recipe.dataset, [*data.available(), "folder:DIR"])
+    for kind, name, known in (("optimizer", recipe.optimizer, OPTIMIZERS), ("schedule", recipe.schedule, SCHEDULES)):
+        if name not in known:
+            raise unknown(kind, name, known)
+    augment.parse(recipe.augment)
+    numbers = {"--epochs": recipe.epochs, "--batch-size": recipe.batch_size, "--image-size": recipe.image_size}
+    numbers |= {"--patience": recipe.patience, "--checkpoint-every": args.checkpoint_every}
+    for option, number in numbers.items():
+        if number is not None and number < 1:
+            raise UsageError(f"{option}: expected at least 1, got {number}.")
+    if not 0 <= recipe.label_smoothing < 1:
+        raise UsageError(f"--label-smoothing: expected a number in [0, 1), got {recipe.label_smoothing}.")

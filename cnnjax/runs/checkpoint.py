@@ -1,0 +1,226 @@
+"""Checkpoints of a run: Orbax holds the arrays, JSON the position; one folder each, the newest ones kept."""
+
+import json
+import logging
+import pathlib
+import shutil
+import time
+from typing import Any
+
+import jax
+import numpy as np
+from flax import serialization
+
+from cnnjax.errors import CnnjaxError
+from cnnjax.training import Callback, Loop, TrainState
+
+log = logging.getLogger("cnnjax")
+
+Flat = dict[str, np.ndarray]
+_FINAL = "final"
+
+
+class CheckpointError(CnnjaxError):
+    """A checkpoint could not be written or read."""
+
+
+class Checkpoints(Callback):
+    """Save the run so that it can go on exactly: between epochs, every so many steps, and when it ends.
+
+    Args:
+      directory: Folder of the checkpoints.
+      every_steps: Save within epochs too, each time that many steps have been taken; None for not.
+      every_seconds: Between epochs, save only when the last checkpoint is at least that old.
+      keep: How many of the newest to keep.
+    """
+
+    def __init__(
+        self, directory: pathlib.Path, *, every_steps: int | None = None, every_seconds: float = 10.0, keep: int = 2
+    ):
+        self.directory, self.every_steps, self.every_seconds, self.keep = directory, every_steps, every_seconds, keep
+        self.saved_at = time.monotonic()
+
+    def on_step(self, loop: Loop) -> None:
+        if self.every_steps and loop.step % self.every_steps == 0 and not loop.interrupted:
+            self._save(loop)
+
+    def on_epoch(self, loop: Loop) -> None:
+        ends_now = loop.stopped or loop.epoch == loop.epochs
+        if not ends_now and time.monotonic() - self.saved_at >= self.every_seconds:
+            self._save(loop)
+
+    def on_end(self, loop: Loop) -> None:
+        self._save(loop, final=not loop.interrupted)
+
+    def _save(self, loop: Loop, *, final: bool = False) -> None:
+        name = f"step-{loop.step:09d}-epoch-{loop.epoch:05d}" + (f"-{_FINAL}" if final else "")
+        arrays = flatten_state(loop.state) | _flatten("callbacks", loop.arrays())
+        save(self.directory / name, arrays, loop.position())
+        for old in checkpoint_dirs(self.directory)[: -self.keep]:
+            shutil.rmtree(old, ignore_errors=True)
+        self.saved_at = time.monotonic()
+
+
+def checkpoint_dirs(directory: pathlib.Path) -> list[pathlib.Path]:
+    """Return the finished checkpoints in a folder, oldest first; what a killed save left behind is not among them."""
+    if not directory.is_dir():
+        return []
+    return sorted(p for p in directory.iterdir() if p.name.startswith("step-") and "orbax" not in p.name)
+
+
+def newest_checkpoint(directory: pathlib.Path) -> pathlib.Path | None:
+    """Return the newest finished checkpoint in a folder, or None."""
+    return next(iter(reversed(checkpoint_dirs(directory))), None)
+
+
+def is_final(checkpoint: pathlib.Path) -> bool:
+    """Return whether the checkpoint was written at the end of a run that ended by itself."""
+    return checkpoint.name.endswith(_FINAL)
+
+
+def save(path: pathlib.Path, arrays: Flat, position: dict[str, Any]) -> None:
+    """Write one checkpoint: under another name first, then renamed, so that a finished one is whole.
+
+    Args:
+      path: Folder to make.
+      arrays: Every array by its path.
+      position: JSON values.
+    Raises:
+      CheckpointError: If it could not be written; nothing of it stays.
+    """
+    if path.exists():  # A resumed run that took no step has nothing new to say.
+        return
+    import orbax.checkpoint as ocp  # takes most of a second, which only runs that save should pay
+
+    clean(path.parent)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+            checkpointer.save(
+                path.absolute(),
+                args=ocp.args.Composite(
+                    arrays=ocp.args.StandardSave(arrays),
+                    position=ocp.args.JsonSave(position),
+                ),
+            )
+    except (OSError, ValueError, RuntimeError) as error:
+        clean(path.parent)
+        reason = _reason(error)
+        raise CheckpointError(
+            f"could not save the checkpoint {path}: {reason}. The earlier checkpoints are untouched."
+        ) from error
+
+
+def load(path: pathlib.Path) -> tuple[Flat, dict[str, Any]]:
+    """Read one checkpoint back.
+
+    Args:
+      path: Folder of the checkpoint.
+    Returns:
+      The arrays by their paths and the position.
+    Raises:
+      CheckpointError: If it is no checkpoint or is damaged.
+    """
+    import orbax.checkpoint as ocp
+
+    try:
+        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+            restored = checkpointer.restore(
+                path.absolute(),
+                args=ocp.args.Composite(arrays=ocp.args.StandardRestore(), position=ocp.args.JsonRestore()),
+            )
+        return {name: np.asarray(value) for name, value in restored["arrays"].items()}, restored["position"]
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"could not read the checkpoint {path}: {_reason(error)}.") from error
+
+
+def flatten_state(state: TrainState) -> Flat:
+    """Return every array of a state by its path, such as `params/c1/kernel`; the PRNG key as its words."""
+    if jax.dtypes.issubdtype(state.key.dtype, jax.dtypes.prng_key):
+        state = state.replace(key=jax.random.key_data(state.key))
+    return _flatten("", serialization.to_state_dict(state))
+
+
+def restore_state(state: TrainState, arrays: Flat) -> TrainState:
+    """Return the state with its arrays replaced by those of a checkpoint.
+
+    Args:
+      state: A state of the same model and optimizer.
+      arrays: What `flatten_state` gave, or more.
+    Returns:
+      The restored state.
+    Raises:
+      CheckpointError: If an array is missing, left over or of another shape or dtype.
+    """
+    typed = jax.dtypes.issubdtype(state.key.dtype, jax.dtypes.prng_key)
+    template = state.replace(key=jax.random.key_data(state.key)) if typed else state
+    own = {name: value for name, value in arrays.items() if not name.startswith("callbacks/")}
+    restored = _restore(template, own)
+    return restored.replace(key=jax.random.wrap_key_data(restored.key)) if typed else restored
+
+
+def restore_variables(state: TrainState, arrays: Flat) -> TrainState:
+    """Return the state with its parameters and statistics replaced by those of a checkpoint, and nothing else.
+
+    Args:
+      state: A state of the same model, whatever its optimizer.
+      arrays: What `flatten_state` gave, or more.
+    Raises:
+      CheckpointError: If an array is missing, left over or of another shape or dtype.
+    """
+    template = {"params": state.params, "batch_stats": state.batch_stats}
+    own = {name: value for name, value in arrays.items() if name.split("/")[0] in template}
+    return state.replace(**_restore(template, own))
+
+
+def _restore(template: Any, found: Flat) -> Any:
+    tree = serialization.to_state_dict(template)
+    expected = _flatten("", tree)
+    for name in sorted(expected.keys() | found.keys()):
+        a, b = (f"{d[name].dtype}{list(d[name].shape)}" if name in d else "nothing" for d in (expected, found))
+        if a != b:
+            raise CheckpointError(f"the checkpoint does not fit the model: {name} is {b} in it, expected {a}.")
+    restored = serialization.from_state_dict(template, _unflatten(found, tree))
+    # Copies on the device: a step will give their memory away, and NumPy must not keep a view of it.
+    return jax.tree.map(jax.numpy.array, restored)
+
+
+def callback_arrays(arrays: Flat) -> dict[str, Any]:
+    """Return the arrays that callbacks saved, as `Loop.restore` takes them."""
+    tree: dict[str, Any] = {}
+    for name, value in arrays.items():
+        if name.startswith("callbacks/"):
+            *parents, leaf = name.split("/")[1:]
+            node = tree
+            for parent in parents:
+                node = node.setdefault(parent, {})
+            node[leaf] = value
+    return tree
+
+
+def clean(directory: pathlib.Path) -> None:
+    """Remove what interrupted saves left in a folder of checkpoints."""
+    if directory.is_dir():
+        for left in directory.glob("step-*.orbax-checkpoint-tmp*"):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _flatten(prefix: str, tree: Any) -> Flat:
+    if isinstance(tree, dict):
+        start = f"{prefix}/" if prefix else ""
+        return {name: leaf for key, value in tree.items() for name, leaf in _flatten(f"{start}{key}", value).items()}
+    return {prefix: np.array(tree)}
+
+
+def _unflatten(flat: Flat, like: Any, prefix: str = "") -> Any:
+    """Return the nested dict of the shape of `like`, empty nodes included, with the leaves of `flat`."""
+    if isinstance(like, dict):
+        start = f"{prefix}/" if prefix else ""
+        return {key: _unflatten(flat, value, f"{start}{key}") for key, value in like.items()}
+    return flat[prefix]
+
+
+def _reason(error: BaseException) -> str:
+    """Return the part of a storage library's message that a person can use: its last clause."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text.rsplit(": ", 1)[-1].split(" [os_error", 1)[0].rstrip(".")

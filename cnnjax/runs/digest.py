@@ -1,0 +1,60 @@
+"""The digest of a checkpoint: equal exactly when every bit that a resumed run would read is equal."""
+
+import hashlib
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from cnnjax.errors import CnnjaxError
+from cnnjax.runs.checkpoint import Flat, load, newest_checkpoint
+
+# Where the data are is part of a run's state; how long it took, and what it has told, is not.
+_POSITION = ("epoch", "batch", "metrics", "callbacks")
+
+
+def digest_arrays(arrays: Flat, position: dict[str, Any]) -> dict[str, Any]:
+    """Return the sha256 of every leaf and of all together.
+
+    Args:
+      arrays: Arrays by their paths.
+      position: A run's position, of which the parts that decide how it goes on count.
+    Returns:
+      `{"leaves": {path: sha256}, "digest": sha256}`; dtype, shape and every byte count.
+    """
+    leaves = {name: _digest(value) for name, value in arrays.items()}
+    for name in _POSITION:
+        text = json.dumps(position.get(name), sort_keys=True)
+        leaves[f"position/{name}"] = hashlib.sha256(text.encode()).hexdigest()
+    leaves = dict(sorted(leaves.items()))
+    total = hashlib.sha256("".join(f"{name}={value}\n" for name, value in leaves.items()).encode())
+    return {"leaves": leaves, "digest": total.hexdigest()}
+
+
+def digest_directory(path: str | pathlib.Path) -> dict[str, Any]:
+    """Return the digest of a workdir's newest checkpoint, or of one checkpoint's folder.
+
+    Args:
+      path: A workdir or a checkpoint.
+    Returns:
+      As `digest_arrays`, with the checkpoint's name under `checkpoint`.
+    Raises:
+      CnnjaxError: If there is no checkpoint or it can't be read.
+    """
+    path = pathlib.Path(path)
+    checkpoint = path if path.name.startswith("step-") else newest_checkpoint(path / "checkpoints")
+    if checkpoint is None or not checkpoint.is_dir():
+        raise CnnjaxError(
+            f"no checkpoint in {path}. Give a run's --workdir or one of its checkpoints/step-... folders."
+        )
+    return {"checkpoint": checkpoint.name, **digest_arrays(*load(checkpoint))}
+
+
+def _digest(value: np.ndarray) -> str:
+    header = f"{value.dtype.name}{list(value.shape)}".encode()
+    # Little-endian, so that the digest means the same on every machine.
+    ordered = np.ascontiguousarray(value)
+    if ordered.dtype.byteorder == ">":
+        ordered = ordered.astype(ordered.dtype.newbyteorder("<"))
+    return hashlib.sha256(header + ordered.tobytes()).hexdigest()

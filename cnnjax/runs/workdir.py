@@ -1,0 +1,195 @@
+"""A run's folder: who holds it, what it was started with, where things lie in it, and how it ended."""
+
+import json
+import os
+import pathlib
+import platform
+import time
+from collections.abc import Mapping
+from importlib import metadata
+from typing import IO, Any
+
+from cnnjax.errors import CnnjaxError, UsageError
+
+_PACKAGES = ("cnnjax", "jax", "jaxlib", "flax", "optax", "numpy")
+
+
+class Workdir:
+    """Hold a run's folder, for this process alone until `close`.
+
+    Args:
+      path: The folder; made if it does not exist.
+    Raises:
+      CnnjaxError: If it cannot be made or written.
+      UsageError: If another process holds it.
+    """
+
+    def __init__(self, path: str | pathlib.Path):
+        self.path = pathlib.Path(path)
+        self._lock: IO[str] | None = None
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.path / "lock").open("a+")
+        except OSError as error:
+            raise CnnjaxError(f"cannot write the workdir {self.path}: {error.strerror}.") from error
+        self._take_lock()
+
+    @property
+    def checkpoints(self) -> pathlib.Path:
+        """Folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """What the finished run found, or None while it is not finished."""
+        return self._read("result.json")
+
+    def compare(self, config: Mapping[str, Any]) -> list[str]:
+        """Compare what a run is to be made of with what the folder's run was made of.
+
+        Args:
+          config: All that decides the result, as JSON values.
+        Returns:
+          Warnings, one for each version or device that differs from the run's first process, after which results
+          are no longer bit for bit those of an uninterrupted run; none for a new folder.
+        Raises:
+          UsageError: If the folder holds a run with another configuration; the message shows the differences.
+        """
+        recorded = self._read("run.json")
+        if recorded is None:
+            return []
+        self._refuse(_differences(recorded["config"], _as_json(config)))
+        changed = _differences(recorded["environment"], environment())
+        return [f"the run began with another {c}: it is no longer bit for bit the uninterrupted one" for c in changed]
+
+    def record(self, config: Mapping[str, Any], data: Mapping[str, Any]) -> None:
+        """Write down what the run is made of, or refuse other data than the folder's run had.
+
+        Args:
+          config: As for `compare`.
+          data: What is to be known of the data without reading them, their digests among it.
+        Raises:
+          UsageError: If the folder holds a run with other data.
+          CnnjaxError: If it cannot be written.
+        """
+        recorded = self._read("run.json")
+        if recorded is not None:
+            self._refuse(_differences(recorded["data"], {**_as_json(data), "source": recorded["data"].get("source")}))
+            return
+        self.write_json("run.json", {"config": config, "environment": environment(), "data": data})
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """Write what the finished run found."""
+        self.write_json("result.json", result)
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write a JSON file whole or not at all."""
+        aside = self.path / f"{name}.tmp"
+        try:
+            aside.write_text(json.dumps(value, indent=2) + "\n")
+            aside.replace(self.path / name)
+        except OSError as error:
+            aside.unlink(missing_ok=True)
+            raise CnnjaxError(f"cannot write {self.path / name}: {error.strerror}.") from error
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def __enter__(self) -> "Workdir":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _read(self, name: str) -> dict[str, Any] | None:
+        return _read_json(self.path / name)
+
+    def _refuse(self, differences: list[str]) -> None:
+        if differences:
+            raise UsageError(
+                f"the workdir {self.path} holds a run with another configuration: {'; '.join(differences)}. "
+                "Take another --workdir, or the run's own settings."
+            )
+
+    def _take_lock(self) -> None:
+        """Lock the file itself: the system lets go of it when its holder dies, however it dies."""
+        try:
+            import fcntl
+        except ImportError:  # no such locks on Windows
+            return
+        lock = self._lock
+        if lock is None:
+            return
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            holder = lock.read().strip() or "another process"
+            self.close()
+            raise UsageError(f"the workdir {self.path} is in use by {holder}. Wait for it, or take another.") from None
+        try:
+            lock.truncate(0)
+            lock.write(f"process {os.getpid()} on {platform.node()}\n")
+            lock.flush()
+        except OSError as error:
+            raise CnnjaxError(f"cannot write the workdir {self.path}: {error.strerror}.") from error
+
+
+def read_run(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what the run in a folder was started with: its configuration and its data's description.
+
+    Args:
+      path: The workdir; it is not locked.
+    Raises:
+      CnnjaxError: If the folder holds no run.
+    """
+    run = _read_json(path / "run.json")
+    if run is None:
+        raise CnnjaxError(f"no run in {path}: expected a run.json there, as `cnnjax train --workdir` makes it.")
+    return run["config"], run["data"]
+
+
+def default_workdir(model: str, dataset: str) -> pathlib.Path:
+    """Return a folder below `runs` that does not exist yet, named after the run and the time."""
+    name = "".join(c if c.isalnum() or c in "-_" else "-" for c in f"{model}-{dataset}").strip("-")
+    stem = pathlib.Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    candidates = (stem if n == 0 else stem.with_name(f"{stem.name}-{n}") for n in range(10_000))
+    return next(path for path in candidates if not path.exists())
+
+
+def environment() -> dict[str, Any]:
+    """Return what equal seeds need to be equal too for equal bits: versions, machine type, cores, devices."""
+    import jax
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    versions = {name: metadata.version(name) for name in _PACKAGES}
+    devices = jax.devices()
+    return {
+        "python": platform.python_version(),
+        **versions,
+        "machine": platform.machine(),
+        "cores": cores,
+        "devices": f"{len(devices)} x {devices[0].device_kind}",
+    }
+
+
+def _read_json(path: pathlib.Path) -> dict[str, Any] | None:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise CnnjaxError(f"cannot read {path}: {error}.") from error
+
+
+def _as_json(value: Any) -> Any:
+    """Return what reading the value back from JSON gives: lists for tuples."""
+    return json.loads(json.dumps(value))
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    return [f"{name} {before.get(name)!r} there, {now.get(name)!r} here" for name in names]

@@ -1,0 +1,92 @@
+"""Callbacks that any run can use."""
+
+import math
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from cnnjax.errors import UsageError
+from cnnjax.training.loop import Callback, Loop
+
+
+class EarlyStopping(Callback):
+    """Stop when a metric has not become better for some epochs.
+
+    Args:
+      monitor: A column of the history, such as `val_loss` or `val_accuracy`.
+      patience: Epochs without an improvement after which the run stops; at least 1.
+      min_delta: What counts as an improvement, in the metric's units.
+      restore_best: Whether the run ends with the best epoch's parameters and statistics instead of the last one's.
+      mode: `min`, `max`, or `auto`: max for a name that ends in accuracy or top5, else min.
+    Raises:
+      UsageError: If an argument is out of range, or the history has no such column.
+    """
+
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        patience: int = 3,
+        min_delta: float = 0.0,
+        restore_best: bool = True,
+        *,
+        mode: str = "auto",
+    ):
+        if patience < 1 or min_delta < 0 or mode not in ("auto", "min", "max"):
+            raise UsageError(
+                "EarlyStopping: expected patience >= 1, min_delta >= 0 and mode auto, min or max, got "
+                f"{patience}, {min_delta} and {mode!r}."
+            )
+        if mode == "auto":
+            mode = "max" if monitor.endswith(("accuracy", "top5")) else "min"
+        self.monitor, self.patience, self.min_delta, self.restore_best = monitor, patience, min_delta, restore_best
+        self.sign = 1.0 if mode == "min" else -1.0
+        self.best = math.inf
+        self.best_epoch = 0
+        self.best_variables: dict[str, Any] = {}
+
+    def on_epoch(self, loop: Loop) -> None:
+        row = loop.history[-1]
+        if self.monitor not in row:
+            known = ", ".join(name for name in row if name.startswith(("train_", "val_")))
+            raise UsageError(f"EarlyStopping: no metric {self.monitor!r} to watch. Known: {known}.")
+        value = self.sign * row[self.monitor]
+        # A NaN compares as no improvement.
+        if value < self.best - self.min_delta:
+            self.best, self.best_epoch = value, loop.epoch
+            if self.restore_best:
+                # Copies, because the next step gives the state's own memory away.
+                self.best_variables = _copy(loop.state.variables)
+        elif loop.epoch - self.best_epoch >= self.patience:
+            loop.stop(f"{self.monitor} did not improve for {self.patience} epochs (best: epoch {self.best_epoch})")
+
+    def on_end(self, loop: Loop) -> None:
+        if self.best_variables and not loop.interrupted:
+            loop.state = loop.state.replace(**_copy(self.best_variables))
+
+    def position(self) -> dict[str, Any]:
+        return {"best": self.best, "best_epoch": self.best_epoch} if self.best_epoch else {}
+
+    def arrays(self) -> dict[str, Any]:
+        return self.best_variables
+
+    def restore(self, position: dict[str, Any], arrays: dict[str, Any]) -> None:
+        self.best, self.best_epoch = position["best"], position["best_epoch"]
+        self.best_variables = _copy(arrays)
+
+
+class CsvHistory(Callback):
+    """Write the history as a CSV file after each epoch, whole, so that a resumed run doubles and drops no row."""
+
+    def __init__(self, path: str | pathlib.Path):
+        self.path = pathlib.Path(path)
+
+    def on_epoch(self, loop: Loop) -> None:
+        aside = self.path.with_suffix(".tmp")
+        aside.write_text(loop.history.to_csv())
+        aside.replace(self.path)
+
+
+def _copy(tree: Any) -> Any:
+    return jax.tree.map(jnp.array, tree)

@@ -1,0 +1,156 @@
+"""The loop: epochs of steps, an exact evaluation after each, and callbacks in between."""
+
+import itertools
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import jax
+
+from cnnjax.errors import CnnjaxError
+from cnnjax.training.loop import Callback, History, Loop
+from cnnjax.training.metrics import Metrics
+from cnnjax.training.progress import Progress
+from cnnjax.training.state import TrainState
+from cnnjax.training.step import EvalStep, TrainStep
+from cnnjax.training.step import eval_step as default_eval_step
+from cnnjax.training.step import train_step as default_train_step
+
+Batches = Iterable[Any] | Callable[..., Iterable[Any]]
+
+# Steps whose metrics may still be under way on the device. Fetching only older ones never makes the device wait.
+_STEPS_AHEAD = 64
+
+
+class NonFiniteError(CnnjaxError, FloatingPointError):
+    """The loss became NaN or infinite."""
+
+
+def fit(
+    state: TrainState,
+    train_batches: Batches,
+    eval_batches: Batches | None = None,
+    *,
+    epochs: int,
+    callbacks: Sequence[Callback] = (),
+    train_step: TrainStep = default_train_step,
+    eval_step: EvalStep = default_eval_step,
+    progress: bool = True,
+    resume: tuple[dict[str, Any], dict[str, Any]] | None = None,
+) -> tuple[TrainState, History]:
+    """Train for some epochs, evaluating after each; install no signal handler and write no file.
+
+    Args:
+      state: Where to start from; donated, so use the one that comes back.
+      train_batches: An iterable of batches that can be walked anew each epoch, or a function `epoch -> batches`,
+        called as `(epoch, start)` when an epoch is resumed after its first `start` batches.
+      eval_batches: The same for evaluation, called without arguments when it is a function; None for no evaluation.
+      epochs: Epochs in all, those before a resumed one included.
+      callbacks: Called in order after each step and each epoch.
+      train_step: `(state, batch) -> (state, metrics)`.
+      eval_step: `(state, batch) -> metrics`.
+      progress: Whether to show the progress on stdout.
+      resume: What `Loop.position` and `Loop.arrays` gave when `state` was saved, to go on exactly there.
+    Returns:
+      The last state and the history, a row an epoch.
+    Raises:
+      ValueError: If an epoch has no batch.
+      NonFiniteError: If the loss of a step is not finite; the message names the step.
+    """
+    loop = Loop(state, epochs, [*([Progress()] if progress else []), *callbacks], step=int(jax.device_get(state.step)))
+    if resume is not None:
+        loop.restore(*resume)
+    try:
+        loop.notify("on_start")
+        while loop.epoch < epochs and not loop.stopped:
+            _run_epoch(loop, train_batches, eval_batches, train_step, eval_step)
+        loop.notify("on_end")
+    finally:
+        loop.notify("on_close")
+    return loop.state, loop.history
+
+
+def evaluate(state: TrainState, eval_batches: Batches, *, eval_step: EvalStep = default_eval_step) -> Metrics:
+    """Return the metrics of all batches together, each unmasked example counted once.
+
+    Args:
+      state: The state to evaluate.
+      eval_batches: Batches, or a function that returns them.
+      eval_step: `(state, batch) -> metrics`.
+    Returns:
+      The sums, on the host, in 64-bit types; `.loss`, `.accuracy` and `.top5` are the averages.
+    Raises:
+      ValueError: If there is no batch.
+    """
+    batches = eval_batches() if callable(eval_batches) else eval_batches
+    under_way: deque[Metrics] = deque()
+    total = None
+    for batch in batches:
+        under_way.append(eval_step(state, batch))
+        if len(under_way) > _STEPS_AHEAD:
+            total = _add(total, under_way.popleft())
+    for metrics in under_way:
+        total = _add(total, metrics)
+    if total is None:
+        raise ValueError("evaluate: expected at least one batch, got none. Check that the split is not empty.")
+    return total
+
+
+def _run_epoch(
+    loop: Loop, train_batches: Batches, eval_batches: Batches | None, train_step: TrainStep, eval_step: EvalStep
+) -> None:
+    begin = time.perf_counter()
+    under_way: deque[Metrics] = deque()
+
+    def collect(ahead: int) -> None:
+        while len(under_way) > ahead:
+            _collect_one(loop, under_way)
+
+    loop.settle = lambda: collect(0)
+    for batch in _epoch_batches(train_batches, loop.epoch, loop.batch):
+        loop.state, metrics = train_step(loop.state, batch)
+        loop.batch += 1
+        loop.step += 1
+        under_way.append(metrics)
+        collect(_STEPS_AHEAD)
+        loop.notify("on_step")
+        if loop.interrupted:
+            break
+    collect(0)
+    loop.seconds += time.perf_counter() - begin
+    if loop.interrupted:
+        return
+    if loop.metrics is None:
+        raise ValueError(
+            f"fit: expected batches for epoch {loop.epoch + 1}, got none. "
+            "Pass a list or a function epoch -> batches; a generator is used up after one epoch."
+        )
+    begin = time.perf_counter()
+    evaluated = evaluate(loop.state, eval_batches, eval_step=eval_step) if eval_batches is not None else None
+    loop.finish_epoch(evaluated, time.perf_counter() - begin)
+
+
+def _epoch_batches(train_batches: Batches, epoch: int, start: int) -> Iterable[Any]:
+    if callable(train_batches):
+        return train_batches(epoch, start) if start else train_batches(epoch)
+    return itertools.islice(train_batches, start, None)
+
+
+def _collect_one(loop: Loop, under_way: deque[Metrics]) -> None:
+    """Add the oldest step's metrics to the epoch's, and stop the run if its loss is no number."""
+    behind = len(under_way)
+    metrics = under_way.popleft().to_host()
+    # A sum over examples: finite exactly when every one of them is (two infinities of opposite sign give NaN).
+    if not abs(float(metrics.loss_sum)) < float("inf"):
+        step = loop.step - behind + 1
+        raise NonFiniteError(
+            f"the loss became {float(metrics.loss_sum)} at step {step} (epoch {loop.epoch + 1}). "
+            "Lower the learning rate, or check the labels and the images."
+        )
+    loop.metrics = metrics if loop.metrics is None else loop.metrics + metrics
+
+
+def _add(total: Metrics | None, metrics: Metrics) -> Metrics:
+    host = metrics.to_host()
+    return host if total is None else total + host

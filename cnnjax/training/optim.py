@@ -1,0 +1,106 @@
+"""Optimizers and learning-rate schedules by name; every one of them is optax's."""
+
+from collections.abc import Callable
+from typing import Any
+
+import optax
+
+from cnnjax.errors import UsageError, unknown
+
+Schedule = Callable[[Any], Any]
+
+_OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
+    "sgd": lambda rate, momentum, decay: _sgd(rate, None, decay),
+    "momentum": lambda rate, momentum, decay: _sgd(rate, momentum, decay),
+    "nesterov": lambda rate, momentum, decay: _sgd(rate, momentum, decay, nesterov=True),
+    "adam": lambda rate, momentum, decay: _decayed(optax.adam(rate), decay),
+    "adamw": lambda rate, momentum, decay: optax.adamw(rate, weight_decay=decay),
+    "lars": lambda rate, momentum, decay: optax.lars(rate, weight_decay=decay, momentum=momentum),
+    "lamb": lambda rate, momentum, decay: optax.lamb(rate, weight_decay=decay),
+}
+OPTIMIZERS = tuple(_OPTIMIZERS)
+SCHEDULES = ("constant", "cosine", "step", "one-cycle")
+
+
+def make_optimizer(
+    name: str, learning_rate: float | Schedule, *, momentum: float = 0.9, weight_decay: float = 0.0
+) -> optax.GradientTransformation:
+    """Return optax's optimizer of that name.
+
+    Weight decay is decoupled for adamw, lamb and lars, as their papers have it, and is added to the gradient (an L2
+    penalty) for the others.
+
+    Args:
+      name: One of `OPTIMIZERS`.
+      learning_rate: A number or a schedule `step -> number`.
+      momentum: Share of the last update that is kept; used by momentum, nesterov and lars.
+      weight_decay: Share of each parameter that is taken off a step, before the learning rate.
+    Returns:
+      The transformation.
+    Raises:
+      UsageError: If the name is not known or a number is out of range.
+    """
+    if name not in _OPTIMIZERS:
+        raise unknown("optimizer", name, OPTIMIZERS)
+    if not 0 <= momentum < 1 or weight_decay < 0:
+        raise UsageError(
+            f"make_optimizer: expected momentum in [0, 1) and weight_decay >= 0, got {momentum} and {weight_decay}."
+        )
+    return _OPTIMIZERS[name](learning_rate, momentum, weight_decay)
+
+
+def make_schedule(
+    name: str,
+    learning_rate: float,
+    total_steps: int,
+    *,
+    warmup_steps: int = 0,
+    boundaries: tuple[float, ...] = (0.5, 0.75),
+    factor: float = 0.1,
+) -> Schedule:
+    """Return the learning rate as a function of the step.
+
+    Args:
+      name: `constant`; `cosine` (to 0 at the end); `step` (times `factor` at each boundary); `one-cycle` (up over the
+        first 30 %, then down to nearly 0).
+      learning_rate: The greatest value.
+      total_steps: Steps of the whole run, warm-up included.
+      warmup_steps: Steps of a linear rise from 0 that comes before the rest.
+      boundaries: For `step`: where the rate falls, each as a share of the steps that follow the warm-up.
+      factor: For `step`: what the rate is multiplied by at each boundary.
+    Returns:
+      `step -> learning rate`, usable inside jit.
+    Raises:
+      UsageError: If the name is not known or a number is out of range.
+    Example:
+      >>> rate = make_schedule("cosine", 0.1, total_steps=100, warmup_steps=10)
+      >>> [round(float(rate(step)), 4) for step in (0, 5, 10, 55, 100)]
+      [0.0, 0.05, 0.1, 0.05, 0.0]
+    """
+    if name not in SCHEDULES:
+        raise unknown("schedule", name, SCHEDULES)
+    if not learning_rate > 0 or total_steps < 1 or not 0 <= warmup_steps < total_steps:
+        raise UsageError(
+            f"make_schedule: expected learning_rate > 0 and 0 <= warmup_steps < total_steps, got learning_rate="
+            f"{learning_rate}, warmup_steps={warmup_steps}, total_steps={total_steps}."
+        )
+    rest = total_steps - warmup_steps
+    if name == "constant":
+        main = optax.constant_schedule(learning_rate)
+    elif name == "cosine":
+        main = optax.cosine_decay_schedule(learning_rate, rest)
+    elif name == "step":
+        main = optax.piecewise_constant_schedule(learning_rate, {int(share * rest): factor for share in boundaries})
+    else:
+        main = optax.cosine_onecycle_schedule(rest, learning_rate)
+    if not warmup_steps:
+        return main
+    return optax.join_schedules([optax.linear_schedule(0.0, learning_rate, warmup_steps), main], [warmup_steps])
+
+
+def _sgd(rate: Any, momentum: float | None, decay: float, *, nesterov: bool = False) -> optax.GradientTransformation:
+    return _decayed(optax.sgd(rate, momentum=momentum, nesterov=nesterov), decay)
+
+
+def _decayed(tx: optax.GradientTransformation, decay: float) -> optax.GradientTransformation:
+    return optax.chain(optax.add_decayed_weights(decay), tx) if decay else tx

@@ -1,0 +1,100 @@
+"""What a person sees of a run: a live line on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from typing import IO, Any
+
+from cnnjax.training.loop import Callback, Loop
+
+# A terminal's line is drawn anew this often; a plain line within an epoch comes this often. Seconds.
+_REDRAW, _PLAIN = 0.25, 30.0
+
+
+class Progress(Callback):
+    """Show epoch, step, loss, accuracy, images a second and the time left.
+
+    Args:
+      file: Where to write; stdout by default.
+      epoch_steps: Steps of an epoch, for the time left within the first one; measured from then on.
+    """
+
+    def __init__(self, file: IO[str] | None = None, *, epoch_steps: int | None = None):
+        self.file = file if file is not None else sys.stdout
+        self.epoch_steps = epoch_steps
+        self.live: Any = None
+
+    def on_start(self, loop: Loop) -> None:
+        self.begin = self.drawn = time.monotonic()
+        self.steps = 0
+        if self.file.isatty():
+            from rich.console import Console
+            from rich.live import Live
+
+            # Not its own thread: a redraw then never runs beside a step on a small machine.
+            self.live = Live(console=Console(file=self.file), auto_refresh=False, transient=True)
+            self.live.start()
+
+    def on_step(self, loop: Loop) -> None:
+        self.steps += 1
+        now = time.monotonic()
+        if now - self.drawn < (_REDRAW if self.live else _PLAIN):
+            return
+        self.drawn = now
+        loop.settle()
+        line = self._running(loop)
+        if self.live:
+            from rich.text import Text
+
+            self.live.update(Text(line, no_wrap=True, overflow="ellipsis"), refresh=True)
+        else:
+            self._print(line)
+
+    def on_epoch(self, loop: Loop) -> None:
+        row = loop.history[-1]
+        if len(loop.history) > 1:
+            self.epoch_steps = row["step"] - loop.history[-2]["step"]
+        else:
+            self.epoch_steps = row["step"]
+        width = len(str(loop.epochs))
+        parts = [f"epoch {loop.epoch:{width}d}/{loop.epochs}", f"step {row['step']}"]
+        for split in ("train", "val"):
+            if f"{split}_loss" in row:
+                parts.append(f"{split} loss {row[f'{split}_loss']:.4f} accuracy {row[f'{split}_accuracy']:.2%}")
+        parts += [f"{row['images_per_second']:,.0f} images/s", f"{row['seconds']:.1f} s"]
+        left = self._left(loop)
+        self._print("  ".join(parts) + (f"  {left} left" if left else ""))
+
+    def on_end(self, loop: Loop) -> None:
+        if loop.stopped:
+            self._print(f"stopped: {loop.stopped}")
+
+    def on_close(self, loop: Loop) -> None:
+        if self.live:
+            self.live.stop()
+            self.live = None
+
+    def _running(self, loop: Loop) -> str:
+        parts = [f"epoch {loop.epoch + 1}/{loop.epochs}"]
+        parts.append(f"step {loop.batch}" + (f"/{self.epoch_steps}" if self.epoch_steps else ""))
+        if loop.metrics is not None:
+            parts.append(f"loss {loop.metrics.loss:.4f}  accuracy {loop.metrics.accuracy:.2%}")
+            examples = loop.metrics.examples / max(loop.batch, 1) * self.steps
+            parts.append(f"{examples / (time.monotonic() - self.begin):,.0f} images/s")
+        left = self._left(loop)
+        return "  ".join(parts + ([f"{left} left"] if left else []))
+
+    def _left(self, loop: Loop) -> str:
+        """Return the time left, from this process's own pace, or nothing when it can't be known."""
+        if not self.epoch_steps or not self.steps:
+            return ""
+        steps_left = (loop.epochs - loop.epoch) * self.epoch_steps - loop.batch
+        seconds = round((time.monotonic() - self.begin) / self.steps * max(steps_left, 0))
+        minutes, seconds = divmod(seconds, 60)
+        hours, minutes = divmod(minutes, 60)
+        return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+    def _print(self, line: str) -> None:
+        if self.live:
+            self.live.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        else:
+            print(line, file=self.file, flush=True)

@@ -1,0 +1,119 @@
+"""The state of a training run: everything that a step reads and writes."""
+
+import functools
+import inspect
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from flax import struct
+
+log = logging.getLogger("cnnjax")
+
+
+class TrainState(struct.PyTreeNode):
+    """Hold what a training step turns into its successor.
+
+    Args:
+      params: Parameters, a nested dict of arrays.
+      batch_stats: Running statistics of the normalisation layers; empty for a net without any.
+      opt_state: State of `tx`.
+      step: Steps taken, int32 scalar.
+      key: PRNG key of the run; each step derives its own by folding `step` in, so it never changes.
+      apply_fn: The model's `apply`, called as `apply_fn(variables, x, train=..., ...)`; static.
+      tx: The optimizer, an optax transformation; static.
+    """
+
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+    step: Any
+    key: Any
+    apply_fn: Callable[..., Any] = struct.field(pytree_node=False)
+    tx: optax.GradientTransformation = struct.field(pytree_node=False)
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """The collections that `apply_fn` takes."""
+        return {"params": self.params, "batch_stats": self.batch_stats} if self.batch_stats else {"params": self.params}
+
+    @property
+    def num_params(self) -> int:
+        """Number of trainable parameters."""
+        return sum(leaf.size for leaf in jax.tree.leaves(self.params))
+
+    def __repr__(self) -> str:
+        return f"TrainState(step={self.step}, {self.num_params:,} parameters)"
+
+
+def create_state(
+    model: nn.Module,
+    tx: optax.GradientTransformation,
+    input_shape: tuple[int, ...],
+    *,
+    key: jax.Array,
+    variables: Mapping[str, Any] | None = None,
+) -> TrainState:
+    """Make the state of a new run and log the number of parameters.
+
+    Args:
+      model: A linen module called as `model(x)` or `model(x, train=...)`.
+      tx: The optimizer.
+      input_shape: Shape of one image `(H, W, C)` or of a batch `(N, H, W, C)`.
+      key: PRNG key; the initial values and the run's own key are both derived from it.
+      variables: Start from these instead of initialising, `{"params": ..., "batch_stats": ...}`; copied, because a
+        step gives the state's memory away.
+    Returns:
+      The state at step 0.
+    Raises:
+      ValueError: If `input_shape` is neither of the two, or the model keeps variables that a step would not carry on.
+    """
+    if len(input_shape) not in (3, 4):
+        raise ValueError(f"create_state: expected input_shape (H, W, C) or (N, H, W, C), got {tuple(input_shape)}.")
+    init_key, run_key = jax.random.split(key)
+    if variables is None:
+        shape = (1, *input_shape[-3:])
+        variables = jax.jit(lambda k: _init(model, k, shape))(init_key)
+    else:
+        variables = jax.tree.map(jnp.array, dict(variables))
+    unknown = set(variables) - {"params", "batch_stats"}
+    if unknown:
+        raise ValueError(
+            f"create_state: expected only 'params' and 'batch_stats', got {sorted(unknown)} too. "
+            "A training step does not carry other collections on."
+        )
+    state = TrainState(
+        params=variables["params"],
+        batch_stats=variables.get("batch_stats", {}),
+        opt_state=jax.jit(tx.init)(variables["params"]),
+        step=jnp.zeros((), jnp.int32),
+        key=run_key,
+        apply_fn=_apply_fn(model),
+        tx=tx,
+    )
+    log.info("%s: %s parameters", type(model).__name__, f"{state.num_params:,}")
+    return state
+
+
+def _init(model: nn.Module, key: jax.Array, shape: tuple[int, ...]) -> dict[str, Any]:
+    params_key, dropout_key = jax.random.split(key)
+    variables = model.init({"params": params_key, "dropout": dropout_key}, jnp.zeros(shape, jnp.float32))
+    # What a module sows while it initialises is an output, not a part of the state.
+    return {name: value for name, value in variables.items() if name != "intermediates"}
+
+
+def _apply_fn(model: nn.Module) -> Callable[..., Any]:
+    """Return `model.apply`, for a module that knows no modes one that drops `train`."""
+    parameters = inspect.signature(type(model).__call__).parameters.values()
+    if any(p.name == "train" or p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
+        return model.apply
+    return functools.partial(_apply_without_mode, model)
+
+
+def _apply_without_mode(model: nn.Module, variables: Any, x: jax.Array, *, train: bool = False, **options: Any) -> Any:
+    del train
+    return model.apply(variables, x, **options)

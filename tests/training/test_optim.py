@@ -1,0 +1,74 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from cnnjax.errors import UsageError
+from cnnjax.training import OPTIMIZERS, SCHEDULES, make_optimizer, make_schedule
+
+
+def test_the_lists_are_what_the_documentation_promises():
+    assert set(OPTIMIZERS) == {"sgd", "momentum", "nesterov", "adam", "adamw", "lars", "lamb"}
+    assert set(SCHEDULES) == {"constant", "cosine", "step", "one-cycle"}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_each_optimizer_goes_downhill(name):
+    tx = make_optimizer(name, 0.05, weight_decay=1e-4)
+    params = {"w": jnp.array([[1.0, -2.0], [3.0, 0.5]])}
+    loss = lambda p: jnp.sum(p["w"] ** 2)  # noqa: E731
+    state, before = tx.init(params), loss(params)
+    for _ in range(5):
+        updates, state = tx.update(jax.grad(loss)(params), state, params)
+        params = optax.apply_updates(params, updates)
+    assert loss(params) < before
+
+
+def test_momentum_and_nesterov_equal_the_textbook():
+    gradients = [1.0, -0.5, 2.0]
+    for name, nesterov in (("momentum", False), ("nesterov", True)):
+        tx = make_optimizer(name, 0.1, momentum=0.9)
+        w, state, velocity, expected = jnp.array(1.0), tx.init(jnp.array(1.0)), 0.0, 1.0
+        for g in gradients:
+            updates, state = tx.update(jnp.array(g), state, w)
+            w = optax.apply_updates(w, updates)
+            velocity = 0.9 * velocity + g
+            expected -= 0.1 * (g + 0.9 * velocity if nesterov else velocity)
+        np.testing.assert_allclose(w, expected, rtol=1e-6)
+
+
+def test_weight_decay_is_l2_for_sgd_and_decoupled_for_adamw():
+    zero, w = jnp.array(0.0), jnp.array(2.0)
+    for name, expected in (("sgd", -0.1 * 0.01 * 2.0), ("adamw", -0.1 * 0.01 * 2.0)):
+        tx = make_optimizer(name, 0.1, weight_decay=0.01)
+        np.testing.assert_allclose(tx.update(zero, tx.init(w), w)[0], expected, rtol=1e-6)
+    tx = make_optimizer("adam", 0.1, weight_decay=0.01)  # L2 passes through Adam's normalisation: a full step
+    np.testing.assert_allclose(tx.update(zero, tx.init(w), w)[0], -0.1, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_schedules_rise_through_the_warm_up_and_stay_positive(name):
+    rate = make_schedule(name, 0.4, 100, warmup_steps=10)
+    values = np.array([float(rate(step)) for step in range(101)])
+    np.testing.assert_allclose(values[:10], np.arange(10) * 0.04, atol=1e-7)
+    assert values.max() == pytest.approx(0.4)
+    assert values[1:100].min() > 0
+    if name != "constant":
+        assert values[99] < 0.01
+
+
+def test_step_schedule_falls_at_its_boundaries():
+    rate = make_schedule("step", 1.0, 100, boundaries=(0.5, 0.75), factor=0.1)
+    np.testing.assert_allclose([rate(s) for s in (0, 49, 51, 74, 76, 99)], [1, 1, 0.1, 0.1, 0.01, 0.01], rtol=1e-6)
+
+
+def test_refuses_wrong_names_and_numbers():
+    with pytest.raises(UsageError, match="unknown optimizer 'adma': did you mean 'adam'"):
+        make_optimizer("adma", 0.1)
+    with pytest.raises(UsageError, match="unknown schedule 'cosin': did you mean 'cosine'"):
+        make_schedule("cosin", 0.1, 10)
+    with pytest.raises(UsageError, match=r"momentum in \[0, 1\)"):
+        make_optimizer("momentum", 0.1, momentum=1.0)
+    with pytest.raises(UsageError, match="warmup_steps=10, total_steps=10"):
+        make_schedule("cosine", 0.1, 10, warmup_steps=10)
