@@ -1,0 +1,24 @@
+"""Datasets: verified sources, TFDS directories read without TensorFlow, folders of images, batches made inside jit.
+
+Importing this loads neither TFDS nor Pillow; they are loaded when first needed.
+"""
+
+from cnnjax.batch import Batch
+from cnnjax.data.catalogue import available
+from cnnjax.data.load import describe_sources, load_dataset, prepare
+from cnnjax.data.resident import Dataset, DatasetInfo, Split, prepare_images
+from cnnjax.data.stream import batches, epoch_range
+
+__all__ = [
+    "Batch",
+    "Dataset",
+    "DatasetInfo",
+    "Split",
+    "available",
+    "batches",
+    "describe_sources",
+    "epoch_range",
+    "load_dataset",
+    "prepare",
+    "prepare_images",
+]

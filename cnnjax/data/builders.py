@@ -1,0 +1,69 @@
+"""TFDS builders that write the content they are given; features and splits are the stock builders' own.
+
+Only this module and `prepared` import TFDS, and only when they are needed: it takes a second.
+"""
+
+from collections.abc import Mapping
+
+import tensorflow_datasets as tfds
+
+from cnnjax.data import catalogue, png
+from cnnjax.data.content import Examples
+from cnnjax.data.entry import Entry
+
+
+class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Write examples that were read and verified elsewhere: nothing is downloaded here.
+
+    Stock builders hand arrays to TensorFlow for encoding; bytes that are PNG already need no TensorFlow.
+    """
+
+    entry: Entry
+    content: Mapping[str, Examples] = {}
+
+    def _info(self):
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=self.entry.description,
+            features=features(self.entry),
+            supervised_keys=("image", "label"),
+            homepage=self.entry.homepage,
+        )
+
+    def _split_generators(self, dl_manager):  # pyright: ignore[reportIncompatibleMethodOverride]  # with one for Beam, TFDS loads Beam
+        return {split: self._generate_examples(split) for split in ("train", "test")}
+
+    def _generate_examples(self, split):
+        examples = self.content[split]
+        for place, image in enumerate(examples.images):
+            example = {"image": png.encode(image), "label": int(examples.labels[place])}
+            if self.entry.coarse_names and examples.coarse is not None:
+                example["coarse_label"] = int(examples.coarse[place])
+            if self.entry.has_id:
+                example["id"] = f"{split}_{place:05d}"
+            yield place, example
+
+
+def _builder(name: str) -> type[_Builder]:
+    entry = catalogue.get(name)
+    fields = {"entry": entry, "name": entry.name, "VERSION": tfds.core.Version(entry.version), "__module__": __name__}
+    return type(_Builder)(name.title().replace("_", ""), (_Builder,), fields, skip_registration=True)
+
+
+BUILDERS = {name: _builder(name) for name in catalogue.available()}
+
+
+def features(entry: Entry) -> tfds.features.FeaturesDict:
+    """Return the features of a dataset, equal to those of TFDS's own builder.
+
+    Args:
+      entry: The dataset.
+    """
+    label = tfds.features.ClassLabel
+    names = {"names": list(entry.class_names)} if entry.names_known else {"num_classes": len(entry.class_names)}
+    found = {"image": tfds.features.Image(shape=entry.image_shape), "label": label(**names)}
+    if entry.coarse_names:
+        found["coarse_label"] = label(names=list(entry.coarse_names))
+    if entry.has_id:
+        found["id"] = tfds.features.Text()
+    return tfds.features.FeaturesDict(found)

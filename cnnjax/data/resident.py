@@ -1,0 +1,210 @@
+"""Small sets, whole in memory: read once, kept on the device as uint8, turned into batches inside jit."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cnnjax.batch import Batch
+from cnnjax.errors import UsageError
+
+Size = int | tuple[int, int] | None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class DatasetInfo:
+    """Say what a dataset is and where it came from.
+
+    Args:
+      name: As given to `load_dataset`.
+      num_classes: Number of classes; labels are in `[0, num_classes)`.
+      class_names: One name a class, in the order of the labels.
+      image_shape: `(H, W, C)` as stored, before any resizing.
+      mean: Per channel, of the training images scaled to [0, 1]; validation examples included, so that it does not
+        depend on how many are taken out. The test set plays no part.
+      std: The same for the standard deviation; 1 for a channel that never changes.
+      source: One line: where the data came from.
+      digests: sha256 of the content of `"train"` (validation included) and `"test"`, whatever the order.
+    """
+
+    name: str
+    num_classes: int
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    source: str
+    digests: Mapping[str, str]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Split:
+    """Hold one split of a small set, in memory and, from its first batch on, on the device.
+
+    Args:
+      name: `"train"`, `"validation"` or `"test"`.
+      images: uint8, `[N, H, W, C]`, as stored. Made read-only here: the device may share its memory.
+      labels: int32, `[N]`.
+      ids: One text an example.
+      mean: Per channel, of images scaled to [0, 1].
+      std: The same for the standard deviation.
+      image_size: `(H, W)` that images are resized to inside jit; None for as stored.
+    """
+
+    name: str
+    images: np.ndarray
+    labels: np.ndarray
+    ids: Sequence[str]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    image_size: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        if self.images.dtype != np.uint8 or self.images.ndim != 4:
+            raise ValueError(
+                f"Split: expected uint8 images [N, H, W, C], got {self.images.dtype} {self.images.shape}. "
+                "Scale to 0..255 and add the missing axis."
+            )
+        if not len(self.images) == len(self.labels) == len(self.ids):
+            raise ValueError(
+                "Split: expected as many labels and ids as images, got "
+                f"{len(self.images)} images, {len(self.labels)} labels, {len(self.ids)} ids."
+            )
+        self.images.flags.writeable = False
+        self.labels.flags.writeable = False
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """`(H, W, C)` of the images in a batch, after resizing."""
+        height, width = self.image_size or self.images.shape[1:3]
+        return height, width, self.images.shape[3]
+
+    def resized(self, image_size: Size) -> "Split":
+        """Return the split whose batches hold images of that size, `(H, W)` or one number for both; None: as stored."""
+        size = as_size(image_size)
+        return dataclasses.replace(self, image_size=None if size == self.images.shape[1:3] else size)
+
+    @functools.cached_property
+    def device_arrays(self) -> tuple[jax.Array, jax.Array]:
+        """Images and labels on the default device, copied there at the first use."""
+        return jax.device_put((self.images, self.labels))
+
+    def gather(self, index: np.ndarray) -> Batch:
+        """Return the examples of the given places as one normalised batch.
+
+        Args:
+          index: int32, `[B]`, each in `[0, N)`; -1 for a place that only fills the batch up.
+        Returns:
+          The batch; its mask is False where the index is -1.
+        """
+        images, labels = self.device_arrays
+        return _gather_jit(images, labels, index, mean=self.mean, std=self.std, image_size=self.image_size)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dataset:
+    """Hold the three splits of a dataset and what is known about it.
+
+    Args:
+      train: What is trained on.
+      validation: Examples taken out of the training set; may be empty.
+      test: Examples that no decision may depend on.
+      info: Names, shapes, statistics, source.
+    """
+
+    train: Split
+    validation: Split
+    test: Split
+    info: DatasetInfo
+
+    def resized(self, image_size: Size) -> "Dataset":
+        """Return the dataset with each split's `resized(image_size)`."""
+        splits = {name: getattr(self, name).resized(image_size) for name in ("train", "validation", "test")}
+        return dataclasses.replace(self, **splits)
+
+
+def as_size(image_size: Size) -> tuple[int, int] | None:
+    """Return `(H, W)` for one number, a pair or None.
+
+    Args:
+      image_size: Pixels a side, or `(H, W)`, or None.
+    Raises:
+      UsageError: If a side is below 1.
+    Example:
+      >>> as_size(32)
+      (32, 32)
+    """
+    if image_size is None:
+        return None
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    if height < 1 or width < 1:
+        raise UsageError(f"image size: expected at least 1 pixel a side, got {height}x{width}.")
+    return int(height), int(width)
+
+
+def prepare_images(
+    images: jax.Array,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    image_size: tuple[int, int] | None = None,
+) -> jax.Array:
+    """Turn stored images into what a model reads: `(resize(images) / 255 - mean) / std`.
+
+    Args:
+      images: uint8, `[N, H, W, C]`.
+      mean: One number a channel, for images in [0, 1].
+      std: One number a channel, none zero.
+      image_size: `(H, W)` to resize to, bilinear and antialiased; None for as they are.
+    Returns:
+      float32, `[N, H, W, C]`.
+    Raises:
+      ValueError: If the number of channels differs from the statistics'.
+    """
+    channels = images.shape[-1]
+    if len(mean) != channels or len(std) != channels:
+        raise ValueError(
+            f"prepare_images: expected images with {len(mean)} channels, got shape {images.shape}. "
+            "Use the mean and std of the dataset the images belong to."
+        )
+    x = images.astype(jnp.float32)
+    if image_size is not None and image_size != x.shape[1:3]:
+        x = jax.image.resize(x, (x.shape[0], *image_size, channels), "bilinear", antialias=True)
+    # One multiplication and one addition a pixel; the constants are worked out in double precision.
+    scale = np.array([1 / (255 * s) for s in std], np.float32).reshape(1, 1, 1, channels)
+    shift = np.array([-m / s for m, s in zip(mean, std)], np.float32).reshape(1, 1, 1, channels)
+    return x * scale + shift
+
+
+def gather_batch(
+    images: jax.Array,
+    labels: jax.Array,
+    index: jax.Array,
+    *,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    image_size: tuple[int, int] | None,
+) -> Batch:
+    """Return the batch of the examples at `index`; the body of `Split.gather`.
+
+    Args:
+      images: uint8, `[N, H, W, C]`, on the device.
+      labels: int32, `[N]`, on the device.
+      index: int32, `[B]`; -1 fills up.
+      mean: See `prepare_images`.
+      std: See `prepare_images`.
+      image_size: See `prepare_images`.
+    """
+    place = jnp.maximum(index, 0)
+    chosen = images.at[place].get(mode="clip")
+    image = prepare_images(chosen, mean=mean, std=std, image_size=image_size)
+    return Batch(image=image, label=labels.at[place].get(mode="clip"), mask=index >= 0)
+
+
+_gather_jit = jax.jit(gather_batch, static_argnames=("mean", "std", "image_size"))

@@ -1,0 +1,148 @@
+"""The order of examples: which ones make up which batch, derived from (key, epoch) and nothing else."""
+
+import functools
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from cnnjax.batch import Batch
+from cnnjax.data.resident import Split
+from cnnjax.errors import UsageError
+
+
+def epoch_range(num_examples: int, batch_size: int, epoch: int) -> range:
+    """Return the numbers of the training steps that belong to an epoch, counted from the run's first.
+
+    Step `s` takes the places `s * B` to `(s + 1) * B` of one endless stream, the epochs' permutations one after the
+    other; epoch `e` owns the steps `ceil(e * N / B)` to `ceil((e + 1) * N / B) - 1`.
+
+    Args:
+      num_examples: N, at least B.
+      batch_size: B, at least 1.
+      epoch: e, at least 0.
+    Raises:
+      UsageError: If the batch is larger than the set, or either is below 1.
+    Example:
+      >>> [len(epoch_range(10, 4, epoch)) for epoch in range(4)]
+      [3, 2, 3, 2]
+    """
+    _check_sizes("training set", num_examples, batch_size)
+    if batch_size > num_examples:
+        raise UsageError(
+            f"batch size {batch_size} is larger than the {num_examples} training examples: use at most {num_examples}."
+        )
+    if epoch < 0:
+        raise UsageError(f"epoch: expected at least 0, got {epoch}.")
+    return range(-(-epoch * num_examples // batch_size), -(-(epoch + 1) * num_examples // batch_size))
+
+
+def batches(
+    split: Split,
+    batch_size: int,
+    *,
+    key: jax.Array | None = None,
+    epoch: int = 0,
+    train: bool = False,
+    start: int = 0,
+) -> Iterator[Batch]:
+    """Walk over one epoch of a split.
+
+    In training every batch is full: its examples are the next `batch_size` of an endless stream that joins the
+    permutations of `fold_in(key, 0)`, `fold_in(key, 1)`, ..., so the last batch of an epoch may reach into the next.
+    Otherwise the order is the split's own, each example comes exactly once, and the last batch is filled up with
+    examples whose mask is False.
+
+    Args:
+      split: What to walk over.
+      batch_size: Examples a batch, at least 1.
+      key: PRNG key of the order; needed in training, not used otherwise.
+      epoch: Number of the epoch, from 0; not used outside training.
+      train: Which of the two orders.
+      start: Batches to leave out at the front; they are not computed.
+    Returns:
+      An iterator over the batches, all of one shape.
+    Raises:
+      UsageError: If the split is empty, the batch does not fit, or the key is missing.
+    """
+    if train:
+        steps = epoch_range(_filled(split, batch_size), batch_size, epoch)
+        if key is None:
+            raise UsageError("batches: expected a key for the training order. Pass key=jax.random.key(seed).")
+        return _train_batches(split, batch_size, key, steps[start:])
+    size = _filled(split, batch_size)
+    return _eval_batches(split, batch_size, range(0, size, batch_size)[start:])
+
+
+def stream_indices(num_examples: int, batch_size: int, step: int, key: jax.Array) -> np.ndarray:
+    """Return the places in the split of the examples that training step `step` takes.
+
+    Args:
+      num_examples: Size of the split.
+      batch_size: Examples a step, at most `num_examples`.
+      step: Number of the step, counted from the run's first.
+      key: PRNG key of the order.
+    Returns:
+      int32, `[batch_size]`.
+    """
+    return _indices(num_examples, batch_size, step, _Bits.of(key))
+
+
+def _check_sizes(what: str, num_examples: int, batch_size: int) -> None:
+    if num_examples < 1:
+        raise UsageError(f"the {what} is empty: expected at least 1 example.")
+    if batch_size < 1:
+        raise UsageError(f"batch size: expected at least 1, got {batch_size}.")
+
+
+def _filled(split: Split, batch_size: int) -> int:
+    _check_sizes(f"{split.name} split", len(split), batch_size)
+    return len(split)
+
+
+def _train_batches(split: Split, batch_size: int, key: jax.Array, steps: range) -> Iterator[Batch]:
+    bits = _Bits.of(key)
+    for step in steps:
+        yield split.gather(_indices(len(split), batch_size, step, bits))
+
+
+def _indices(num_examples: int, batch_size: int, step: int, bits: "_Bits") -> np.ndarray:
+    epoch, place = divmod(step * batch_size, num_examples)
+    head = _permutation(num_examples, bits, epoch)[place : place + batch_size]
+    if len(head) == batch_size:
+        return head
+    return np.concatenate([head, _permutation(num_examples, bits, epoch + 1)[: batch_size - len(head)]])
+
+
+def _eval_batches(split: Split, batch_size: int, starts: range) -> Iterator[Batch]:
+    for begin in starts:
+        index = np.arange(begin, begin + batch_size, dtype=np.int32)
+        yield split.gather(np.where(index < len(split), index, np.int32(-1)))
+
+
+class _Bits(NamedTuple):
+    """A PRNG key on the host, so that permutations can be remembered by it."""
+
+    data: bytes
+    impl: str
+
+    @classmethod
+    def of(cls, key: jax.Array) -> "_Bits":
+        typed = jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key)
+        data = np.asarray(jax.random.key_data(key) if typed else key).tobytes()
+        return cls(data, str(jax.random.key_impl(key)))
+
+
+@functools.lru_cache(maxsize=4)  # a step at an epoch's end needs two; a permutation of 60,000 takes 30 ms
+def _permutation(num_examples: int, bits: _Bits, epoch: int) -> np.ndarray:
+    key = jax.random.wrap_key_data(np.frombuffer(bits.data, np.uint32), impl=bits.impl)
+    # A copy: a view of the device's memory must not outlive this line.
+    order = np.array(_permute(key, epoch, num_examples), dtype=np.int32)
+    order.flags.writeable = False
+    return order
+
+
+@functools.partial(jax.jit, static_argnames="num_examples")
+def _permute(key: jax.Array, epoch: int, num_examples: int) -> jax.Array:
+    return jax.random.permutation(jax.random.fold_in(key, epoch), num_examples)
