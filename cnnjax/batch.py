@@ -7,8 +7,7 @@ from flax import struct
 Array = Any
 
 
-@struct.dataclass
-class Batch:
+class Batch(struct.PyTreeNode):
     """Hold one batch of labelled images.
 
     Args:

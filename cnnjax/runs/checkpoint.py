@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import serialization
 
@@ -136,7 +137,7 @@ def load(path: pathlib.Path) -> tuple[Flat, dict[str, Any]]:
 
 def flatten_state(state: TrainState) -> Flat:
     """Return every array of a state by its path, such as `params/c1/kernel`; the PRNG key as its words."""
-    if jax.dtypes.issubdtype(state.key.dtype, jax.dtypes.prng_key):
+    if jnp.issubdtype(state.key.dtype, jax.dtypes.prng_key):
         state = state.replace(key=jax.random.key_data(state.key))
     return _flatten("", serialization.to_state_dict(state))
 
@@ -152,7 +153,7 @@ def restore_state(state: TrainState, arrays: Flat) -> TrainState:
     Raises:
       CheckpointError: If an array is missing, left over or of another shape or dtype.
     """
-    typed = jax.dtypes.issubdtype(state.key.dtype, jax.dtypes.prng_key)
+    typed = jnp.issubdtype(state.key.dtype, jax.dtypes.prng_key)
     template = state.replace(key=jax.random.key_data(state.key)) if typed else state
     own = {name: value for name, value in arrays.items() if not name.startswith("callbacks/")}
     restored = _restore(template, own)
@@ -182,7 +183,7 @@ def _restore(template: Any, found: Flat) -> Any:
             raise CheckpointError(f"the checkpoint does not fit the model: {name} is {b} in it, expected {a}.")
     restored = serialization.from_state_dict(template, _unflatten(found, tree))
     # Copies on the device: a step will give their memory away, and NumPy must not keep a view of it.
-    return jax.tree.map(jax.numpy.array, restored)
+    return jax.tree.map(jnp.array, restored)
 
 
 def callback_arrays(arrays: Flat) -> dict[str, Any]:
@@ -200,9 +201,14 @@ def callback_arrays(arrays: Flat) -> dict[str, Any]:
 
 def clean(directory: pathlib.Path) -> None:
     """Remove what interrupted saves left in a folder of checkpoints."""
-    if directory.is_dir():
-        for left in directory.glob("step-*.orbax-checkpoint-tmp*"):
-            shutil.rmtree(left, ignore_errors=True)
+    # Threads of a save that has just failed may still be writing there; what outlasts a second goes the next time.
+    for _ in range(20):
+        left = list(directory.glob("step-*.orbax-checkpoint-tmp*"))
+        if not left:
+            return
+        for path in left:
+            shutil.rmtree(path, ignore_errors=True)
+        time.sleep(0.05)
 
 
 def _flatten(prefix: str, tree: Any) -> Flat:

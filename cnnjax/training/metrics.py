@@ -8,8 +8,7 @@ import numpy as np
 from flax import struct
 
 
-@struct.dataclass
-class Metrics:
+class Metrics(struct.PyTreeNode):
     """Hold the sums of some examples' metrics; add two to join them, read the properties for the averages.
 
     Args:

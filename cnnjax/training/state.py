@@ -77,19 +77,19 @@ def create_state(
     init_key, run_key = jax.random.split(key)
     if variables is None:
         shape = (1, *input_shape[-3:])
-        variables = jax.jit(lambda k: _init(model, k, shape))(init_key)
+        collections = jax.jit(lambda k: _init(model, k, shape))(init_key)
     else:
-        variables = jax.tree.map(jnp.array, dict(variables))
-    unknown = set(variables) - {"params", "batch_stats"}
+        collections = jax.tree.map(jnp.array, dict(variables))
+    unknown = set(collections) - {"params", "batch_stats"}
     if unknown:
         raise ValueError(
             f"create_state: expected only 'params' and 'batch_stats', got {sorted(unknown)} too. "
             "A training step does not carry other collections on."
         )
     state = TrainState(
-        params=variables["params"],
-        batch_stats=variables.get("batch_stats", {}),
-        opt_state=jax.jit(tx.init)(variables["params"]),
+        params=collections["params"],
+        batch_stats=collections.get("batch_stats", {}),
+        opt_state=jax.jit(tx.init)(collections["params"]),
         step=jnp.zeros((), jnp.int32),
         key=run_key,
         apply_fn=_apply_fn(model),

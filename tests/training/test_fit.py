@@ -106,10 +106,11 @@ class Scripted(Callback):
 
     def __init__(self, losses):
         self.losses = losses
+        self.params = []
 
     def on_epoch(self, loop):
         loop.history[-1]["val_loss"] = self.losses[loop.epoch - 1]
-        self.params = getattr(self, "params", []) + [jax.tree.map(np.array, loop.state.params)]
+        self.params.append(jax.tree.map(np.array, loop.state.params))
 
 
 @pytest.mark.parametrize(
@@ -140,7 +141,7 @@ def test_early_stopping_keeps_the_last_parameters_when_told_so():
 def test_early_stopping_knows_which_way_is_better():
     assert EarlyStopping("val_accuracy").sign == -1
     assert EarlyStopping("val_loss").sign == 1
-    with pytest.raises(UsageError, match="no metric 'val_f1' to watch. Known: train_loss"):
+    with pytest.raises(UsageError, match=r"no metric 'val_f1' to watch\. Known: train_loss"):
         run(new_state(), epochs=1, callbacks=[EarlyStopping("val_f1")])
     with pytest.raises(UsageError, match="expected patience >= 1"):
         EarlyStopping(patience=0)
@@ -192,7 +193,7 @@ def test_history_reads_by_row_and_by_column():
     history = History([{"a": 1, "b": 2}, {"a": 3, "b": 4}])
     assert history["a"] == [1, 3]
     assert history[-1] == {"a": 3, "b": 4}
-    assert (len(history), list(history)[0]) == (2, {"a": 1, "b": 2})
+    assert (len(history), next(iter(history))) == (2, {"a": 1, "b": 2})
     assert history.to_csv() == "a,b\n1,2\n3,4\n"
     assert History().to_csv() == ""
 

@@ -7,7 +7,7 @@ import pytest
 import scipy.special
 from flax import linen as nn
 
-from cnnjax.training import create_state, eval_step, evaluate, make_eval_step, make_train_step, train_step
+from cnnjax.training import Batch, create_state, eval_step, evaluate, make_eval_step, make_train_step, train_step
 from tests.training.nets import LinearNet, TinyNet, random_batch
 
 # One module and one optimizer for most tests: they are static, so that each new one would be a compile.
@@ -121,7 +121,7 @@ def test_every_example_counts_once_whatever_the_batch(size):
     for start in range(0, 10, size):
         index = np.minimum(np.arange(start, start + size), 9)
         kept = np.arange(start, start + size) < 10
-        batches.append(jax.tree.map(lambda x: x[index], whole).replace(mask=jnp.asarray(kept)))
+        batches.append(Batch(whole.image[index], whole.label[index], jnp.asarray(kept)))
     found = evaluate(state, batches, eval_step=make_eval_step(confusion=True))
     assert found.examples == 10
     np.testing.assert_allclose(found.loss, expected.loss, rtol=1e-6)

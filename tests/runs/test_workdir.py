@@ -1,0 +1,110 @@
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from cnnjax.errors import CnnjaxError, UsageError
+from cnnjax.runs import StopOnSignal, Workdir, default_workdir, environment, read_run
+from cnnjax.training import fit
+from tests.runs.test_checkpoint import STEP, TRAIN, new_state
+
+CONFIG = {"model": "lenet5", "augment": ("translate:2",), "batch_size": 32}
+DATA = {"digests": {"train": "ab"}, "source": "here"}
+
+
+def test_a_workdir_records_its_run_once(tmp_path):
+    with Workdir(tmp_path / "a" / "b") as workdir:
+        assert workdir.compare(CONFIG) == []
+        workdir.record(CONFIG, DATA)
+        assert workdir.compare(CONFIG) == []  # a tuple is a list in JSON
+        workdir.record(CONFIG, {**DATA, "source": "elsewhere"})  # the same data from another place
+        assert workdir.result is None
+        workdir.finish({"test_accuracy": 0.99})
+        assert workdir.result == {"test_accuracy": 0.99}
+    config, data = read_run(tmp_path / "a" / "b")
+    assert config == {**CONFIG, "augment": ["translate:2"]}
+    assert data == DATA
+    assert {"python", "jax", "cores", "machine", "devices"} <= set(environment())
+
+
+def test_another_configuration_or_other_data_are_refused_with_the_difference(tmp_path):
+    with Workdir(tmp_path) as workdir:
+        workdir.record(CONFIG, DATA)
+        with pytest.raises(UsageError, match="another configuration: batch_size 32 there, 64 here"):
+            workdir.compare({**CONFIG, "batch_size": 64})
+        with pytest.raises(UsageError, match="digests"):
+            workdir.record(CONFIG, {**DATA, "digests": {"train": "cd"}})
+
+
+def test_other_versions_are_a_warning(tmp_path, monkeypatch):
+    with Workdir(tmp_path) as workdir:
+        workdir.record(CONFIG, DATA)
+        monkeypatch.setattr("cnnjax.runs.workdir.environment", lambda: {**environment(), "jax": "0.0.1"})
+        (warning,) = workdir.compare(CONFIG)
+        assert "jax" in warning
+        assert "0.0.1 here" in warning.replace("'", "")
+
+
+def test_a_held_workdir_is_refused_naming_the_holder_and_free_after_its_death(tmp_path):
+    code = f"from cnnjax.runs import Workdir; w = Workdir({str(tmp_path)!r}); print('held', flush=True); input()"
+    holder = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(UsageError, match=f"is in use by process {holder.pid} on"):
+            Workdir(tmp_path)
+    finally:
+        holder.kill()
+        holder.communicate()
+    Workdir(tmp_path).close()
+
+
+def test_a_path_that_cannot_be_a_folder_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(CnnjaxError, match=r"cannot write the workdir .*file"):
+            Workdir(path)
+    with pytest.raises(CnnjaxError, match="no run in"):
+        read_run(tmp_path)
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(CnnjaxError, match="cannot read"):
+        read_run(tmp_path)
+
+
+def test_the_default_workdir_is_a_new_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    paths = set()
+    for _ in range(3):
+        path = default_workdir("my.net:Net", "folder:some/where")
+        path.mkdir(parents=True)
+        paths.add(path)
+    assert len(paths) == 3
+    assert all(p.parent.name == "runs" and p.name.startswith("my-net-Net-folder-some-where-20") for p in paths)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_run_after_its_step_and_is_given_back(number):
+    before = signal.getsignal(number)
+    stop = StopOnSignal()
+
+    def batches(epoch, start=0):
+        for at, batch in enumerate(TRAIN[start:]):
+            if (epoch, at) == (1, 1):
+                os.kill(os.getpid(), number)
+            yield batch
+
+    state, history = fit(new_state(), batches, epochs=5, callbacks=[stop], train_step=STEP, progress=False)
+    assert (int(state.step), len(history), stop.received) == (6, 1, number)
+    assert signal.getsignal(number) is before
+
+
+def test_a_second_signal_ends_it_at_once():
+    def batches(epoch, start=0):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        yield TRAIN[0]
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(new_state(), batches, epochs=5, callbacks=[StopOnSignal()], train_step=STEP, progress=False)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

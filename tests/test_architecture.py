@@ -1,0 +1,83 @@
+"""The house's rules that a reader could break without noticing."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import cnnjax
+
+ROOT = pathlib.Path(cnnjax.__file__).parent
+
+# Which rooms a room may import. `errors` and `batch` are the words that the rooms speak to each other in.
+ALLOWED = {
+    "batch": set(),
+    "errors": set(),
+    "shapes": {"errors"},
+    "ops": {"shapes", "errors"},
+    "layers": {"ops", "shapes", "errors"},
+    "models": {"layers", "ops", "shapes", "errors"},
+    "data": {"batch", "errors"},
+    "training": {"batch", "errors"},
+    "runs": {"training", "errors"},
+    "recipes": {"errors"},
+    "cli": {"data", "models", "training", "runs", "recipes", "shapes", "ops", "layers", "errors"},
+}
+# Within training, in the order of the flow: a file imports only those before it.
+FLOW = ["losses", "metrics", "optim", "state", "step", "loop", "callbacks", "progress", "tensorboard", "fit"]
+
+
+def imports(path):
+    """Return the cnnjax modules that a file imports, as dotted paths without the package's name."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "cnnjax":
+            inner = node.module.removeprefix("cnnjax").strip(".")
+            found |= {inner} if inner else {alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {a.name.removeprefix("cnnjax.") for a in node.names if a.name.startswith("cnnjax.")}
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            raise AssertionError(f"{path}: a relative import hides its room")
+    return found - {"__version__"}
+
+
+FILES = sorted(p for p in ROOT.rglob("*.py") if p != ROOT / "__init__.py")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_go_one_way(path):
+    room = path.relative_to(ROOT).parts[0].removesuffix(".py")
+    rooms = {name.split(".")[0] for name in imports(path)} - {room}
+    assert rooms <= ALLOWED[room], f"{room} must not import {sorted(rooms - ALLOWED[room])}"
+
+
+def test_training_flows_one_way():
+    for place, name in enumerate(FLOW):
+        inner = {
+            n.removeprefix("training.") for n in imports(ROOT / "training" / f"{name}.py") if n.startswith("training.")
+        }
+        assert inner <= set(FLOW[:place]), name
+    files = {p.stem for p in (ROOT / "training").glob("*.py")} - {"__init__"}
+    assert files == set(FLOW)
+
+
+def test_the_reader_of_imports_sees_them():
+    assert imports(ROOT / "training" / "step.py") == {"batch", "training.losses", "training.metrics", "training.state"}
+    assert "recipes" in imports(ROOT / "cli" / "train.py")
+
+
+@pytest.mark.parametrize("module", ["cnnjax", *(f"cnnjax.{name}" for name in cnnjax.__all__), "cnnjax.cli.main"])
+def test_importing_loads_nothing_heavy(module):
+    heavy = ["tensorflow", "torch", "keras", "matplotlib", "tensorflow_datasets", "orbax", "PIL", "tensorboardX"]
+    code = f"import sys, {module}; print([name for name in {heavy} if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_subpackages_need_no_import_of_their_own():
+    code = "import cnnjax; print(cnnjax.models.available()[:1], cnnjax.__version__, 'runs' in dir(cnnjax))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.split()[1:] == [cnnjax.__version__, "True"]
+    with pytest.raises(AttributeError, match="no attribute 'modles'"):
+        cnnjax.modles  # noqa: B018
