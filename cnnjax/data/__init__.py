@@ -5,6 +5,8 @@ Importing this loads neither TFDS nor Pillow; they are loaded when first needed.
 
 from cnnjax.batch import Batch
 from cnnjax.data.catalogue import available
+from cnnjax.data.folder import load_folder
+from cnnjax.data.images import load_image, looks_inverted
 from cnnjax.data.load import describe_sources, load_dataset, prepare
 from cnnjax.data.resident import Dataset, DatasetInfo, Split, prepare_images
 from cnnjax.data.stream import batches, epoch_range
@@ -19,6 +21,9 @@ __all__ = [
     "describe_sources",
     "epoch_range",
     "load_dataset",
+    "load_folder",
+    "load_image",
+    "looks_inverted",
     "prepare",
     "prepare_images",
 ]

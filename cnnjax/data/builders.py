@@ -3,6 +3,7 @@
 Only this module and `prepared` import TFDS, and only when they are needed: it takes a second.
 """
 
+import types
 from collections.abc import Mapping
 
 import tensorflow_datasets as tfds
@@ -47,7 +48,10 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 def _builder(name: str) -> type[_Builder]:
     entry = catalogue.get(name)
     fields = {"entry": entry, "name": entry.name, "VERSION": tfds.core.Version(entry.version), "__module__": __name__}
-    return type(_Builder)(name.title().replace("_", ""), (_Builder,), fields, skip_registration=True)
+    # Not registered with TFDS: its own builder keeps the name.
+    return types.new_class(
+        f"Builder_{name}", (_Builder,), {"skip_registration": True}, lambda body: body.update(fields)
+    )
 
 
 BUILDERS = {name: _builder(name) for name in catalogue.available()}
@@ -60,10 +64,10 @@ def features(entry: Entry) -> tfds.features.FeaturesDict:
       entry: The dataset.
     """
     label = tfds.features.ClassLabel
-    names = {"names": list(entry.class_names)} if entry.names_known else {"num_classes": len(entry.class_names)}
-    found = {"image": tfds.features.Image(shape=entry.image_shape), "label": label(**names)}
+    classes = label(names=entry.class_names) if entry.names_known else label(num_classes=len(entry.class_names))
+    found = {"image": tfds.features.Image(shape=entry.image_shape), "label": classes}
     if entry.coarse_names:
-        found["coarse_label"] = label(names=list(entry.coarse_names))
+        found["coarse_label"] = label(names=entry.coarse_names)
     if entry.has_id:
         found["id"] = tfds.features.Text()
     return tfds.features.FeaturesDict(found)

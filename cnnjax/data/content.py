@@ -29,12 +29,9 @@ class Examples:
     def take(self, index: Sequence[int] | np.ndarray | slice) -> "Examples":
         """Return the examples at those places, in that order."""
         places = np.arange(len(self))[index]
-        return Examples(
-            self.images[places],
-            self.labels[places],
-            None if self.coarse is None else self.coarse[places],
-            None if self.ids is None else [self.ids[place] for place in places],
-        )
+        coarse = None if self.coarse is None else self.coarse[places]
+        ids = None if self.ids is None else [self.ids[place] for place in places.tolist()]
+        return Examples(self.images[places], self.labels[places], coarse, ids)
 
 
 def example_digests(examples: Examples) -> list[bytes]:

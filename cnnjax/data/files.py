@@ -6,7 +6,7 @@ import tarfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Protocol
+from typing import Protocol
 
 from cnnjax.errors import CnnjaxError
 
@@ -53,7 +53,7 @@ class Folder:
         """Return the bytes of those files that are there; `NAME.gz` will do for `NAME`."""
         found = {}
         for name, limit in limits.items():
-            path = self._find(name)
+            path = self.find(name)
             if path is None:
                 continue
             try:
@@ -66,9 +66,6 @@ class Folder:
 
     def find(self, name: str) -> Path | None:
         """Return where a file of that name is, or None."""
-        return self._find(name)
-
-    def _find(self, name: str) -> Path | None:
         for folder in _SUBFOLDERS:
             for candidate in (name, f"{name}.gz"):
                 path = self.path / folder / candidate
@@ -81,20 +78,19 @@ class Archive:
     """Files in a tar archive, found by the last part of their names.
 
     Args:
-      path: A tar file, compressed or not; or an open stream of one.
+      path: A tar file, compressed or not.
       where: What to call it in messages.
     """
 
-    def __init__(self, path: Path | IO[bytes], where: str):
+    def __init__(self, path: Path, where: str):
         self.path = path
         self.where = where
 
     def read(self, limits: Mapping[str, int]) -> dict[str, bytes]:
         """Return the bytes of those files that are there."""
-        source = {"name": self.path} if isinstance(self.path, Path) else {"fileobj": self.path}
         found: dict[str, bytes] = {}
         try:
-            with tarfile.open(**source, mode="r|*") as tar:
+            with tarfile.open(self.path, mode="r|*") as tar:
                 for member in tar:
                     name = member.name.rsplit("/", 1)[-1]
                     name = name if name in limits else name.removesuffix(".gz")

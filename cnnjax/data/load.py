@@ -44,7 +44,7 @@ def load_dataset(
       CnnjaxError: If the data cannot be had, or are not what they should be.
     """
     if name.startswith("folder:"):
-        from cnnjax.data.folder import load_folder_spec
+        from cnnjax.data.folder import load_folder_spec  # it builds on this module
 
         return load_folder_spec(name, validation=validation, image_size=image_size)
     entry = catalogue.get(name)

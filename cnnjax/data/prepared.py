@@ -88,10 +88,10 @@ def read(entry: Entry, path: Path) -> dict[str, Examples]:
     import tensorflow_datasets as tfds
 
     try:
-        builder = tfds.builder_from_directory(str(path))
+        builder = tfds.builder_from_directory(builder_dir=str(path))
         _check_features(entry, builder.info, path)
         raw = tfds.decode.DeserializeMethod.RAW_BYTES
-        sources = {split: builder.as_data_source(split, deserialize_method=raw) for split in ("train", "test")}
+        sources = {split: builder.as_data_source(split=split, deserialize_method=raw) for split in ("train", "test")}
         return {split: _read_split(entry, source, f"{path}: {split}") for split, source in sources.items()}
     except CnnjaxError:
         raise
@@ -132,7 +132,7 @@ def _read_split(entry: Entry, source, where: str) -> Examples:
 
     images = np.empty((len(source), *entry.image_shape), np.uint8)
     labels = np.empty((len(source), len(entry.label_columns)), np.int64)
-    parse = tf_example_pb2.Example.FromString
+    parse = tf_example_pb2.Example.FromString  # pyright: ignore[reportAttributeAccessIssue]
     for start in range(0, len(source), _CHUNK):
         places = range(start, min(start + _CHUNK, len(source)))
         for place, record in zip(places, source.__getitems__(places)):

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 from urllib.parse import urlsplit
 
 from cnnjax.data.download import Log, fetch
@@ -190,7 +190,7 @@ def _first_that_reads(attempts: Sequence[Callable[[], Splits]]) -> Splits:
     raise CnnjaxError(" ".join(reasons))
 
 
-def _call(command: list[str], work: Path, stdout=subprocess.DEVNULL) -> None:
+def _call(command: list[str], work: Path, stdout: IO[bytes] | int = subprocess.DEVNULL) -> None:
     if shutil.which(command[0]) is None:
         raise CnnjaxError(f"{command[0]} is not installed.")
     try:

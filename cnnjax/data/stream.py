@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from cnnjax.batch import Batch
@@ -129,14 +130,14 @@ class _Bits(NamedTuple):
 
     @classmethod
     def of(cls, key: jax.Array) -> "_Bits":
-        typed = jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key)
+        typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
         data = np.asarray(jax.random.key_data(key) if typed else key).tobytes()
         return cls(data, str(jax.random.key_impl(key)))
 
 
 @functools.lru_cache(maxsize=4)  # a step at an epoch's end needs two; a permutation of 60,000 takes 30 ms
 def _permutation(num_examples: int, bits: _Bits, epoch: int) -> np.ndarray:
-    key = jax.random.wrap_key_data(np.frombuffer(bits.data, np.uint32), impl=bits.impl)
+    key = jax.random.wrap_key_data(jnp.asarray(np.frombuffer(bits.data, np.uint32)), impl=bits.impl)
     # A copy: a view of the device's memory must not outlive this line.
     order = np.array(_permute(key, epoch, num_examples), dtype=np.int32)
     order.flags.writeable = False

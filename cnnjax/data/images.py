@@ -1,0 +1,195 @@
+"""Image files of any kind, turned into the arrays a model was trained on; and a sentence of what was done to them."""
+
+import contextlib
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cnnjax.errors import CnnjaxError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+# A picture of 10,000 by 10,000 takes 0.4 GB as RGBA; files that claim more are taken for bombs.
+_MOST_PIXELS = 100_000_000
+_GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N", "F")
+_ORIENTATION = 0x0112  # EXIF tag; from 5 on, height and width change places
+
+
+def load_image(path: str | Path, image_shape: tuple[int, int, int], *, invert: bool = False) -> tuple[np.ndarray, str]:
+    """Read an image file of any size and mode as an image of the given shape.
+
+    EXIF orientation is applied, transparency is laid on white, deep pixels are scaled to 8 bits, colours become grey or
+    grey becomes colours, the largest centred part of the right proportions is cut out and resized, bilinear and
+    antialiased.
+
+    Args:
+      path: The file.
+      image_shape: `(H, W, C)` of the images the model was trained on, as stored; C is 1 or 3.
+      invert: Whether to swap light and dark at the end, for ink on paper where the model knows light on dark.
+    Returns:
+      uint8, `[H, W, C]`, and a sentence that says each thing that was done.
+    Raises:
+      CnnjaxError: If the file is no readable image; the message names it.
+      ValueError: If C is neither 1 nor 3.
+    Example:
+      >>> load_image("photo.jpg", (28, 28, 1))  # doctest: +SKIP
+      (array(...), "640×480 RGB → grey, centre 480×480 → 28×28")
+    """
+    with quiet():
+        array, steps = read_image(path, image_shape)
+    if invert:
+        array = 255 - array
+        steps.append("inverted")
+    return array, f"{steps[0]} → {', '.join(steps[1:])}" if steps[1:] else f"{steps[0]}, as it is"
+
+
+def read_image(path: str | Path, image_shape: tuple[int, int, int]) -> tuple[np.ndarray, list[str]]:
+    """Do what `load_image` does, in any thread; warnings are the caller's, see `quiet`.
+
+    Args:
+      path: The file.
+      image_shape: `(H, W, C)`.
+    Returns:
+      The image, and what it was and what was done to it, step by step.
+    """
+    if image_shape[2] not in (1, 3):
+        raise ValueError(f"load_image: expected image_shape with 1 or 3 channels, got {image_shape}.")
+    with opened(path) as file:
+        begin = f"{file.width}×{file.height} {file.mode}"
+        image, upright = _upright(file)
+    array, converted = _converted(image, image_shape, path)
+    return array, [begin, *upright, *converted]
+
+
+def looks_inverted(image: np.ndarray, mean: Sequence[float]) -> bool:
+    """Return whether an image looks like the negative of what the training images look like.
+
+    True where the training images are clearly dark or clearly light on average, and this one is nearer to the opposite.
+
+    Args:
+      image: uint8, `[H, W, C]`.
+      mean: Per channel, of the training images in [0, 1].
+    Example:
+      >>> looks_inverted(np.full((28, 28, 1), 250, np.uint8), mean=(0.13,))
+      True
+    """
+    usual, here = float(np.mean(mean)), float(image.mean()) / 255
+    return abs(usual - 0.5) > 0.15 and abs(here - (1 - usual)) < abs(here - usual)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Drop warnings: Pillow's of odd metadata, and of sizes before our own limit speaks. For one thread at a time."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextlib.contextmanager
+def opened(path: str | Path) -> "Iterator[Image]":
+    """Open an image file, and turn whatever is wrong with it into one line that names it.
+
+    Args:
+      path: The file.
+    Raises:
+      CnnjaxError: If it cannot be read, is no image, is truncated or absurdly large; while the block runs, too.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as file:
+            if file.width * file.height > _MOST_PIXELS:
+                what = f"{file.width}×{file.height} pixels are too many"
+                raise CnnjaxError(f"{path}: {what}, expected at most {_MOST_PIXELS:,}.")
+            yield file
+    except CnnjaxError:
+        raise
+    except UnidentifiedImageError as error:
+        raise CnnjaxError(f"{path}: not an image in a format that Pillow reads.") from error
+    except Image.DecompressionBombError as error:
+        raise CnnjaxError(f"{path}: too many pixels, expected at most {_MOST_PIXELS:,}.") from error
+    except OSError as error:
+        raise CnnjaxError(f"{path}: cannot be read ({error.strerror or error}).") from error
+    except Exception as error:  # what Pillow's readers let through for damaged files: SyntaxError, IndexError, ...
+        raise CnnjaxError(f"{path}: damaged image ({error or type(error).__name__}).") from error
+
+
+def size_and_kind(path: str | Path) -> tuple[tuple[int, int], bool]:
+    """Return `(H, W)` of an image as it is meant to be seen, and whether it is grey, from the file's header alone.
+
+    Args:
+      path: The file.
+    """
+    with opened(path) as file:
+        turned = file.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+        size = (file.width, file.height) if turned else (file.height, file.width)
+        return size, file.mode in _GREY_MODES
+
+
+def _upright(file: "Image") -> tuple["Image", list[str]]:
+    from PIL import ImageOps
+
+    steps = []
+    frames = getattr(file, "n_frames", 1)
+    if frames > 1:
+        steps.append(f"first of {frames} frames")
+    file.load()
+    orientation = file.getexif().get(_ORIENTATION, 1)
+    image = ImageOps.exif_transpose(file)
+    if orientation in range(2, 9):
+        steps.append("turned as EXIF says")
+    return image, steps
+
+
+def _converted(image: "Image", shape: tuple[int, int, int], path: str | Path) -> tuple[np.ndarray, list[str]]:
+    from PIL import Image
+
+    height, width, channels = shape
+    steps = []
+    if image.mode == "F" or image.mode.startswith("I"):
+        image, step = _to_8_bits(image, path)
+        steps.append(step)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        if np.asarray(image.getchannel("A")).min() < 255:
+            steps.append("transparency on white")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    mode = "L" if channels == 1 else "RGB"
+    if image.mode != mode:
+        was_grey = image.mode in _GREY_MODES
+        image = image.convert(mode)
+        steps += [] if was_grey and mode == "L" else ["grey" if mode == "L" else "RGB"]
+    wide = max(1, min(image.width, round(image.height * width / height)))
+    high = max(1, min(image.height, round(image.width * height / width)))
+    if (wide, high) != image.size:
+        left, top = (image.width - wide) // 2, (image.height - high) // 2
+        image = image.crop((left, top, left + wide, top + high))
+        steps.append(f"centre {wide}×{high}")
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+        steps[-1:] = [f"{steps[-1]} → {width}×{height}" if steps else f"{width}×{height}"]
+    return np.array(image).reshape(shape), steps
+
+
+def _to_8_bits(image: "Image", path: str | Path) -> tuple["Image", str]:
+    """Scale 16-bit, 32-bit and float pixels by what their range says: 65535, 255, 1, else from least to greatest."""
+    from PIL import Image
+
+    values = np.asarray(image).astype(np.float64)
+    if not np.isfinite(values).all():
+        raise CnnjaxError(f"{path}: holds pixels that are no finite numbers.")
+    low, high = float(values.min()), float(values.max())
+    sixteen = image.mode.startswith("I;16") or (image.mode == "I" and high > 255)
+    if low >= 0 and sixteen and high <= 65535:
+        scaled, step = values / 257, "16 to 8 bits"
+    elif low >= 0 and high <= 1 and image.mode == "F":
+        scaled, step = values * 255, "[0, 1] to 8 bits"
+    elif low >= 0 and high <= 255:
+        scaled, step = values, "8 bits"
+    else:
+        scaled, step = (values - low) * (255 / (high - low)), f"[{low:g}, {high:g}] to 8 bits"
+    return Image.fromarray(np.round(scaled).astype(np.uint8)), step
