@@ -30,7 +30,7 @@ class Examples:
         """Return the examples at those places, in that order."""
         places = np.arange(len(self))[index]
         coarse = None if self.coarse is None else self.coarse[places]
-        ids = None if self.ids is None else [self.ids[place] for place in places.tolist()]
+        ids = None if self.ids is None else [self.ids[int(place)] for place in places]
         return Examples(self.images[places], self.labels[places], coarse, ids)
 
 

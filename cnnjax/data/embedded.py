@@ -24,7 +24,7 @@ def digits() -> dict[str, Examples]:
     """
     folder = resources.files("cnnjax.data") / "digits"
     try:
-        images = png.decode((folder / "digits.png").read_bytes(), (_COUNT, 64, 1)).reshape(_COUNT, 8, 8, 1)
+        images = png.decode([(folder / "digits.png").read_bytes()], (_COUNT, 64, 1)).reshape(_COUNT, 8, 8, 1)
         text = "".join((folder / "labels.txt").read_text(encoding="ascii").split())
         labels = np.array([int(letter) for letter in text], np.int32)
     except (OSError, ValueError) as error:

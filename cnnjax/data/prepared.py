@@ -91,7 +91,8 @@ def read(entry: Entry, path: Path) -> dict[str, Examples]:
         builder = tfds.builder_from_directory(builder_dir=str(path))
         _check_features(entry, builder.info, path)
         raw = tfds.decode.DeserializeMethod.RAW_BYTES
-        sources = {split: builder.as_data_source(split=split, deserialize_method=raw) for split in ("train", "test")}
+        open_split = builder.as_data_source  # pyright cannot see through its decorator
+        sources = {split: open_split(split, deserialize_method=raw) for split in ("train", "test")}  # pyright: ignore
         return {split: _read_split(entry, source, f"{path}: {split}") for split, source in sources.items()}
     except CnnjaxError:
         raise
@@ -135,13 +136,14 @@ def _read_split(entry: Entry, source, where: str) -> Examples:
     parse = tf_example_pb2.Example.FromString  # pyright: ignore[reportAttributeAccessIssue]
     for start in range(0, len(source), _CHUNK):
         places = range(start, min(start + _CHUNK, len(source)))
-        for place, record in zip(places, source.__getitems__(places)):
-            feature = parse(record).features.feature
-            try:
-                images[place] = png.decode(feature["image"].bytes_list.value[0], entry.image_shape)
-                labels[place] = [feature[name].int64_list.value[0] for name in entry.label_columns]
-            except (ValueError, IndexError) as error:
-                raise CnnjaxError(f"{where}: example {place} is damaged ({error}).") from error
+        features = [parse(record).features.feature for record in source.__getitems__(places)]
+        try:
+            files = [feature["image"].bytes_list.value[0] for feature in features]
+            for column, name in enumerate(entry.label_columns):
+                labels[start : places.stop, column] = [feature[name].int64_list.value[0] for feature in features]
+            images[start : places.stop] = png.decode(files, entry.image_shape)
+        except (ValueError, IndexError) as error:
+            raise CnnjaxError(f"{where}: examples {start} to {places.stop - 1} are damaged ({error}).") from error
     check_labels(entry, labels, where)
     coarse = labels[:, 1].astype(np.int32) if entry.coarse_names else None
     return Examples(images, labels[:, 0].astype(np.int32), coarse)
