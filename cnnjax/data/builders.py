@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import tensorflow_datasets as tfds
 
-from cnnjax.data import catalogue, png
+from cnnjax.data import png
 from cnnjax.data.content import Examples
 from cnnjax.data.entry import Entry
 
@@ -31,7 +31,8 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             homepage=self.entry.homepage,
         )
 
-    def _split_generators(self, dl_manager):  # pyright: ignore[reportIncompatibleMethodOverride]  # with one for Beam, TFDS loads Beam
+    # Without the base's argument `pipeline`: TFDS would load Beam to pass one.
+    def _split_generators(self, dl_manager):  # pyright: ignore[reportIncompatibleMethodOverride]
         return {split: self._generate_examples(split) for split in ("train", "test")}
 
     def _generate_examples(self, split):
@@ -45,16 +46,16 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             yield place, example
 
 
-def _builder(name: str) -> type[_Builder]:
-    entry = catalogue.get(name)
+def builder_class(entry: Entry) -> type[_Builder]:
+    """Return the builder of a dataset; it is not registered with TFDS, whose own builder keeps the name.
+
+    Args:
+      entry: The dataset.
+    """
     fields = {"entry": entry, "name": entry.name, "VERSION": tfds.core.Version(entry.version), "__module__": __name__}
-    # Not registered with TFDS: its own builder keeps the name.
     return types.new_class(
-        f"Builder_{name}", (_Builder,), {"skip_registration": True}, lambda body: body.update(fields)
+        f"Builder_{entry.name}", (_Builder,), {"skip_registration": True}, lambda b: b.update(fields)
     )
-
-
-BUILDERS = {name: _builder(name) for name in catalogue.available()}
 
 
 def features(entry: Entry) -> tfds.features.FeaturesDict:

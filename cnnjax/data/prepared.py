@@ -47,9 +47,9 @@ def write(entry: Entry, splits: Mapping[str, Examples], root: Path, source: str)
     """
     import tensorflow_datasets as tfds
 
-    from cnnjax.data.builders import BUILDERS
+    from cnnjax.data.builders import builder_class
 
-    builder = BUILDERS[entry.name](data_dir=str(root), file_format="array_record")
+    builder = builder_class(entry)(data_dir=str(root), file_format="array_record")
     builder.content = splits
     settings = tfds.download.DownloadConfig(try_download_gcs=False)
     # TFDS prints to stdout, which may be promised to somebody else.
