@@ -29,6 +29,10 @@ class _Parser(argparse.ArgumentParser):
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    if "--debug" not in sys.argv:
+        # `run` catches all of our own errors. What still arrives here are tracebacks that a storage library's threads
+        # print while a failed save winds up; they would bury the one line that says what happened.
+        sys.excepthook = lambda *_: None
     sys.exit(run(sys.argv[1:]))
 
 
