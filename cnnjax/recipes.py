@@ -1,6 +1,7 @@
 """Named training recipes: every number that decides a run, in one frozen record each."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from cnnjax.errors import unknown
@@ -51,6 +52,13 @@ class Recipe:
     def replace(self, **changes: Any) -> "Recipe":
         """Return the recipe with the given fields changed; a None leaves a field as it is."""
         return dataclasses.replace(self, **{name: value for name, value in changes.items() if value is not None})
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> "Recipe":
+        """Return the recipe that a run's record holds, among other things."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        values: dict[str, Any] = {name: value for name, value in record.items() if name in known}
+        return cls(**{**values, "augment": tuple(values["augment"])})
 
 
 _RECIPES = {

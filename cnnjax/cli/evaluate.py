@@ -35,7 +35,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
     from cnnjax.training import evaluate, make_eval_step
 
     state, config, described = modelling.restore(args.workdir)
-    recipe = Recipe(**{k: tuple(v) if k == "augment" else v for k, v in config.items() if k not in ("recipe", "seed")})
+    recipe = Recipe.from_json(config)
     dataset = loading.load(recipe, args, out)
     if dict(dataset.info.digests) != described["digests"]:
         out.say("warning: these are other data than the run was trained with")
