@@ -1,6 +1,7 @@
 """One file from one address: fetched beside its place, verified, then renamed into it."""
 
 import hashlib
+import http.client
 import time
 import urllib.error
 import urllib.request
@@ -41,8 +42,8 @@ def fetch(url: str, path: Path, *, size: int, sha256: str, log: Log, timeout: fl
         raise CnnjaxError(f"{url}: the server answers {error.code} {error.reason}.") from error
     except OSError as error:  # no network, no such host, refused, timed out, reset; or the disk
         raise CnnjaxError(f"{url}: {_reason(error)}.") from error
-    except ValueError as error:  # http.client's complaints about what is no HTTP
-        raise CnnjaxError(f"{url}: no usable answer ({error}).") from error
+    except (http.client.HTTPException, ValueError) as error:  # cut off, or not HTTP at all
+        raise CnnjaxError(f"{url}: no usable answer ({str(error).strip() or type(error).__name__}).") from error
     finally:
         part.unlink(missing_ok=True)
 

