@@ -39,6 +39,7 @@ def fetch(url: str, path: Path, *, size: int, sha256: str, log: Log, timeout: fl
             raise CnnjaxError(f"{url}: wrong content (sha256 {digest[:12]}..., expected {sha256[:12]}...).")
         part.replace(path)
     except urllib.error.HTTPError as error:
+        error.close()  # it holds the connection
         raise CnnjaxError(f"{url}: the server answers {error.code} {error.reason}.") from error
     except OSError as error:  # no network, no such host, refused, timed out, reset; or the disk
         raise CnnjaxError(f"{url}: {_reason(error)}.") from error
