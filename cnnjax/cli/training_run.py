@@ -175,8 +175,10 @@ def _header(recipe: Recipe, dataset: Dataset, state: TrainState, workdir: runs.W
 
 def _stopped(number: int, state: TrainState, history: History, workdir: runs.Workdir, out: Output) -> int:
     step, name = int(state.step), signal.Signals(number).name
-    line = f"{name} at step {step} after {len(history)} whole epochs; saved. The same command with "
-    line += f"--workdir {workdir.path} goes on."
+    last = history[-1] if len(history) else {}
+    found = f", last validation accuracy {last['val_accuracy']:.2%}" if "val_accuracy" in last else ""
+    line = f"{name}: stopped at step {step:,}, in epoch {len(history) + 1}{found}; saved. "
+    line += f"The same command with --workdir {workdir.path} goes on."
     out.result({"stopped": name, "steps": step, "epochs": len(history), "workdir": str(workdir.path)}, [line])
     return 128 + number
 

@@ -65,7 +65,7 @@ class Progress(Callback):
         self._print("  ".join(parts) + (f"  {left} left" if left else ""))
 
     def on_end(self, loop: Loop) -> None:
-        if loop.stopped:
+        if loop.stopped and not loop.interrupted:  # whoever interrupted it says so himself
             self._print(f"stopped: {loop.stopped}")
 
     def on_close(self, loop: Loop) -> None:

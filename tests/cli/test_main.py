@@ -284,8 +284,9 @@ def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, number, code):
     assert process.returncode == code, err
     assert err == ""
     last = out.splitlines()[-1]
-    assert last.startswith(f"{signal.Signals(number).name} at step ")
+    assert last.startswith(f"{signal.Signals(number).name}: stopped at step ")
     assert "saved" in last
+    assert not any("stopped" in line for line in out.splitlines()[:-1])
     assert not (path / "result.json").exists()
     resumed = subprocess.Popen(
         [sys.executable, "-m", "cnnjax", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -297,7 +298,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, number, code):
             resumed.send_signal(signal.SIGTERM)
             break
     resumed.communicate(timeout=120)
-    step = int(last.split("at step ")[1].split()[0])
+    step = int(last.split("at step ")[1].split()[0].strip(",").replace(",", ""))
     assert any(line.startswith(f"resuming at step {step} ") for line in seen)
     assert pathlib.Path(path / "history.csv").read_text().count("\n") >= 3
 

@@ -1,0 +1,39 @@
+"""What a newcomer copies must run: the examples and the README's own code."""
+
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _own_data_dir(tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.name)
+def test_the_example_runs(path):
+    done = subprocess.run([sys.executable, path, "--smoke"], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "test images" in done.stdout
+    assert 40 <= path.read_text().count("\n") <= 130
+
+
+def test_the_readmes_python_runs(capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    assert "epochs=20" in code
+    exec(compile(code.replace("epochs=20", "epochs=1"), "README.md", "exec"), {})
+    assert 0 <= float(capsys.readouterr().out.split()[-1]) <= 1
+
+
+def test_the_readmes_commands_are_the_ones_that_ci_runs():
+    readme = (ROOT / "README.md").read_text()
+    (train,) = re.findall(r"^(python3 -m venv .*cnnjax train .*)$", readme, re.M)
+    (test,) = re.findall(r"^(python3 -m venv .*pytest.*)$", readme, re.M)
+    first_screen = "\n".join(readme.splitlines()[:24])
+    assert train in first_screen
+    assert test in first_screen
