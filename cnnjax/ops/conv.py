@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from cnnjax import shapes
+from cnnjax.ops import bilinear, dispatch
 from cnnjax.ops.arguments import PaddingLike, Size, as_numbers, images, pair, per_axis
 
 NHWC = ("NHWC", "HWIO", "NHWC")
@@ -47,20 +48,19 @@ def conv_general_dilated(
     Returns:
       The convolution, in the layout that `dimension_numbers` asks for.
     """
-    return lax.conv_general_dilated(
-        lhs,
-        rhs,
-        window_strides,
-        padding,
-        lhs_dilation=lhs_dilation,
-        rhs_dilation=rhs_dilation,
-        dimension_numbers=dimension_numbers,
-        feature_group_count=feature_group_count,
-        batch_group_count=batch_group_count,
-        precision=precision,
-        preferred_element_type=preferred_element_type,
-        out_sharding=out_sharding,
-    )
+    options = {
+        "lhs_dilation": lhs_dilation,
+        "rhs_dilation": rhs_dilation,
+        "dimension_numbers": dimension_numbers,
+        "feature_group_count": feature_group_count,
+        "batch_group_count": batch_group_count,
+        "preferred_element_type": preferred_element_type,
+        "out_sharding": out_sharding,
+    }
+    problem = dispatch.fast_problem(lhs, rhs, window_strides, padding, **options)
+    if problem is None:
+        return lax.conv_general_dilated(lhs, rhs, window_strides, padding, precision=precision, **options)
+    return bilinear.convolve(lhs, rhs, problem, precision)
 
 
 def operands(op: str, x, kernel, groups: int):

@@ -39,6 +39,49 @@ def lax_conv(x, kernel, strides, padding, dilation=(1, 1), groups=1):
     )
 
 
+def _padded(shape, padding):
+    """Return zeros of the padded shape and the slices of it that hold the image, and of the image that is held."""
+    sizes = [n + low + high for n, (low, high) in zip(shape[1:3], padding)]
+    inside = [slice(max(low, 0), size - max(high, 0)) for size, (low, high) in zip(sizes, padding)]
+    held = [slice(max(-low, 0), n - max(-high, 0)) for n, (low, high) in zip(shape[1:3], padding)]
+    return np.zeros((shape[0], *sizes, shape[3])), (slice(None), *inside), (slice(None), *held)
+
+
+def _taps(padded, kernel, out_sizes, strides, dilation):
+    """Yield each tap with the view of the padded images that it reads."""
+    for a in range(kernel.shape[0]):
+        for b in range(kernel.shape[1]):
+            rows, columns = (
+                slice(t * d, t * d + (n - 1) * s + 1, s) for t, d, n, s in zip((a, b), dilation, out_sizes, strides)
+            )
+            yield (a, b), padded[:, rows, columns]
+
+
+def taps_conv(x, kernel, problem):
+    """Return the convolution of a `cpu.Problem` in float64, tap by tap in numpy."""
+    x, kernel = np.asarray(x, np.float64), np.asarray(kernel, np.float64)
+    padded, inside, held = _padded(x.shape, problem.padding)
+    padded[inside] = x[held]
+    return sum(v @ kernel[t] for t, v in _taps(padded, kernel, problem.out_sizes, problem.strides, problem.dilation))
+
+
+def taps_gradients(x, kernel, g, problem):
+    """Return the gradients of images and kernel in float64, tap by tap in numpy.
+
+    XLA:CPU itself aborts on some of these shapes (jaxlib 0.10.2), so it cannot judge them.
+    """
+    x, kernel, g = (np.asarray(a, np.float64) for a in (x, kernel, g))
+    padded, inside, held = _padded(x.shape, problem.padding)
+    padded[inside] = x[held]
+    dx, dpadded, dkernel = np.zeros_like(x), np.zeros_like(padded), np.zeros_like(kernel)
+    window = (kernel, problem.out_sizes, problem.strides, problem.dilation)
+    for (tap, read), (_, written) in zip(_taps(padded, *window), _taps(dpadded, *window)):
+        dkernel[tap] = np.einsum("nhwc,nhwo->co", read, g)
+        written += g @ kernel[tap].T
+    dx[held] = dpadded[inside]
+    return dx, dkernel
+
+
 def conv(x, kernel, *window):
     """Return `lax_conv` in float64, as numpy."""
     with jax.enable_x64(True):

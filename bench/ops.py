@@ -1,0 +1,139 @@
+"""Time convolutions and pools of cnnjax against jax.lax, and torch where it is installed: `python -m bench.ops`.
+
+Each line: milliseconds (minimum), GFLOP/s of the direct convolution, and how many times faster than jax.lax. No ratio is
+printed when the calibrating matmul varied by more than 15 % meanwhile.
+"""
+
+import argparse
+import importlib.util
+import json
+import subprocess
+import sys
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from bench.timing import alternate
+from cnnjax import ops
+
+# name, images [N, H, W, C], kernel [H, W, I, O], stride, padding a side
+CONVOLUTIONS = [
+    ("LeNet-5 C1, b32", (32, 28, 28, 1), (5, 5, 1, 6), 1, 2),
+    ("LeNet-5 C1, b256", (256, 28, 28, 1), (5, 5, 1, 6), 1, 2),
+    ("LeNet-5 C3, b32", (32, 14, 14, 6), (5, 5, 6, 16), 1, 0),
+    ("LeNet-5 C3, b256", (256, 14, 14, 6), (5, 5, 6, 16), 1, 0),
+    ("CIFAR stem 16, b128", (128, 32, 32, 3), (3, 3, 3, 16), 1, 1),
+    ("CIFAR stem 64, b32", (32, 32, 32, 3), (3, 3, 3, 64), 1, 1),
+    ("3x3 64, b32", (32, 32, 32, 64), (3, 3, 64, 64), 1, 1),
+    ("3x3 128, b32", (32, 16, 16, 128), (3, 3, 128, 128), 1, 1),
+    ("3x3 256, b32", (32, 8, 8, 256), (3, 3, 256, 256), 1, 1),
+    ("3x3 64 to 128 s2, b32", (32, 32, 32, 64), (3, 3, 64, 128), 2, 1),
+    ("1x1 256 to 64, b32", (32, 16, 16, 256), (1, 1, 256, 64), 1, 0),
+    ("1x1 64 to 256, b8", (8, 56, 56, 64), (1, 1, 64, 256), 1, 0),
+]
+POOLS = [("max 2/2, b256", (256, 28, 28, 6), 2, 2), ("max 3/2, b32", (32, 56, 56, 64), 3, 2)]
+
+
+def three_roles(conv, x, k):
+    """Return forward, input gradient and kernel gradient of a convolution, compiled, as calls without arguments."""
+    g = jnp.ones(jax.eval_shape(conv, x, k).shape, x.dtype)
+    calls = {
+        "forward": (conv, (x, k)),
+        "input gradient": (lambda g, k: jax.vjp(lambda x: conv(x, k), x)[1](g)[0], (g, k)),
+        "kernel gradient": (lambda x, g: jax.vjp(lambda k: conv(x, k), k)[1](g)[0], (x, g)),
+    }
+    return {role: partial(jax.jit(f), *arguments) for role, (f, arguments) in calls.items()}
+
+
+def convolutions(budget: float) -> None:
+    rng = np.random.default_rng(0)
+    options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+    for name, x_shape, k_shape, stride, pad in CONVOLUTIONS:
+        x, k = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in (x_shape, k_shape))
+        window = {"window_strides": (stride, stride), "padding": [(pad, pad), (pad, pad)], **options}
+        theirs = three_roles(partial(lax.conv_general_dilated, **window), x, k)
+        ours = three_roles(partial(ops.conv_general_dilated, **window), x, k)
+        out = jax.eval_shape(partial(lax.conv_general_dilated, **window), x, k).shape
+        gflop = 2 * np.prod(out) * np.prod(k_shape[:3]) / 1e9
+        for role, lax_call in theirs.items():
+            report(f"{name:22} {role:16}", lax_call, ours[role], gflop, budget)
+
+
+def pools(budget: float) -> None:
+    rng = np.random.default_rng(0)
+    for name, shape, window, stride in POOLS:
+        x = jnp.asarray(rng.normal(size=shape), jnp.float32)
+
+        def platform(x, window=window, stride=stride):
+            return lax.reduce_window(x, -np.inf, lax.max, (1, window, window, 1), (1, stride, stride, 1), "VALID")
+
+        ours = partial(ops.max_pool, window=window, strides=stride)
+        report(f"{name:22} {'forward':16}", partial(jax.jit(platform), x), partial(jax.jit(ours), x), None, budget)
+        gradients = [jax.jit(jax.grad(lambda x, f=f: f(x).sum())) for f in (platform, ours)]
+        report(f"{name:22} {'gradient':16}", *(partial(f, x) for f in gradients), None, budget)
+
+
+def report(label, theirs, ours, gflop, budget):
+    times, calibration = alternate({"lax": theirs, "cnnjax": ours}, budget=budget)
+    cells = [
+        f"{times[peer].minimum * 1e3:9.3f}" + (f" {gflop / times[peer].minimum:6.0f}" if gflop else " " * 7)
+        for peer in ("lax", "cnnjax")
+    ]
+    ratio = calibration.ratio(times["lax"], times["cnnjax"])
+    print(label, *cells, f"{ratio:>12}   matmul {calibration.gflops:4.0f}", flush=True)
+
+
+def torch_peer(budget: float) -> None:
+    """Print the same convolutions in PyTorch, channels-last, as one JSON object (run in a process of its own)."""
+    import time
+
+    import torch  # pyright: ignore[reportMissingImports]
+
+    results = {}
+    for name, (n, h, w, c), (kh, kw, _, o), stride, pad in CONVOLUTIONS:
+        x = torch.randn(n, c, h, w).to(memory_format=torch.channels_last)
+        k = torch.randn(o, c, kh, kw).to(memory_format=torch.channels_last)
+        y = torch.nn.functional.conv2d(x, k, None, stride, pad)
+        window = ([stride] * 2, [pad] * 2, [1, 1], False, [0, 0], 1)
+        backward = torch.ops.aten.convolution_backward
+        for role, call in {
+            "forward": lambda: torch.nn.functional.conv2d(x, k, None, stride, pad),
+            "input gradient": lambda: backward(y, x, k, None, *window, [True, False, False]),
+            "kernel gradient": lambda: backward(y, x, k, None, *window, [False, True, False]),
+        }.items():
+            call()
+            seconds, stop = [], time.perf_counter() + budget
+            while time.perf_counter() < stop:
+                start = time.perf_counter()
+                call()
+                seconds.append(time.perf_counter() - start)
+            results[f"{name:22} {role:16}"] = min(seconds)
+    print(json.dumps(results))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--budget", type=float, default=0.5, help="seconds for each op of each peer")
+    parser.add_argument("--torch-peer", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.torch_peer:
+        torch_peer(arguments.budget)
+        return
+    print(f"jax {jax.__version__}, {jax.devices()[0].device_kind}; ms, GFLOP/s: jax.lax | cnnjax, times faster")
+    convolutions(arguments.budget)
+    pools(arguments.budget)
+    if importlib.util.find_spec("torch") is None:
+        print("torch: not installed, skipped")
+        return
+    command = [sys.executable, "-m", "bench.ops", "--torch-peer", "--budget", str(arguments.budget)]
+    for label, seconds in json.loads(
+        subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    ).items():
+        print(label, f"torch {seconds * 1e3:9.3f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""Convolution as one bilinear primitive with three roles, closed under differentiation.
+
+`out(x, kernel)`, `lhs(g, kernel)` and `rhs(x, g)` are the convolution and its two transposes; the transposes of each
+are the other two, so any order of differentiation, in either mode, stays among them. Every platform lowers them to its
+own convolution; a CPU, alone and unsharded, to what `cnnjax.ops.cpu` chooses.
+"""
+
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.core import ShapedArray
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+from cnnjax.ops import cpu
+
+conv_p = Primitive("cnnjax_conv")
+
+
+def convolve(x, kernel, problem: cpu.Problem, precision: Any) -> jax.Array:
+    """Convolve through the primitive."""
+    return conv_p.bind(x, kernel, role="out", problem=problem, precision=precision)
+
+
+def _platform(a, b, *, role, problem, precision):
+    """Do what the role asks with the platform's own convolution."""
+
+    def conv(x, kernel):
+        return lax.conv_general_dilated(
+            x,
+            kernel,
+            problem.strides,
+            problem.padding,
+            rhs_dilation=problem.dilation,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            precision=precision,
+        )
+
+    if role == "out":
+        return conv(a, b)
+    if role == "lhs":
+        return jax.linear_transpose(lambda x: conv(x, b), jax.ShapeDtypeStruct(problem.lhs_shape, a.dtype))(a)[0]
+    return jax.linear_transpose(lambda kernel: conv(a, kernel), jax.ShapeDtypeStruct(problem.rhs_shape, a.dtype))(b)[0]
+
+
+def _on_cpu(a, b, *, role, problem, precision):
+    algorithm = cpu.choose(role, problem)
+    if algorithm is None:
+        return _platform(a, b, role=role, problem=problem, precision=precision)
+    return algorithm(a, b, problem)
+
+
+def _lower_on_cpu(context, a, b, **parameters):
+    # Blocks of a sharded batch would be gathered from the other devices: only one device takes the fast path.
+    alone = getattr(context.module_context.axis_context, "num_devices", None) == 1
+    return mlir.lower_fun(_on_cpu if alone else _platform, multiple_results=False)(context, a, b, **parameters)
+
+
+def _abstract(a, b, *, role, problem, precision):
+    del b, precision
+    return ShapedArray(problem.shape(role), a.dtype)
+
+
+@partial(jax.jit, static_argnames=("role", "problem", "precision"))
+def _eager(a, b, *, role, problem, precision):
+    return conv_p.bind(a, b, role=role, problem=problem, precision=precision)
+
+
+def _transpose_first(cotangent, _, b, *, role, problem, precision):
+    """Return the cotangent of x, of g or of x."""
+    bind = partial(conv_p.bind, problem=problem, precision=precision)
+    if role == "lhs":
+        return bind(cotangent, b, role="out")
+    return bind(cotangent, b, role="lhs") if role == "out" else bind(b, cotangent, role="lhs")
+
+
+def _transpose_second(cotangent, a, _, *, role, problem, precision):
+    """Return the cotangent of the kernel, of the kernel or of g."""
+    bind = partial(conv_p.bind, problem=problem, precision=precision)
+    if role == "out":
+        return bind(a, cotangent, role="rhs")
+    return bind(cotangent, a, role="rhs") if role == "lhs" else bind(a, cotangent, role="out")
+
+
+def _batch(operands, dims, *, role, problem, precision):
+    """Merge a mapped axis into the batch where only that one is mapped; otherwise map the platform's convolution."""
+    (a, b), (a_dim, b_dim) = operands, dims
+    if role == "rhs" or b_dim is not None:
+        mapped = jax.vmap(partial(_platform, role=role, problem=problem, precision=precision), (a_dim, b_dim))
+        return mapped(a, b), 0
+    a = jnp.moveaxis(a, a_dim, 0)
+    size, batch = a.shape[:2]
+    merged = replace(problem, lhs_shape=(size * batch, *problem.lhs_shape[1:]))
+    y = conv_p.bind(a.reshape(size * batch, *a.shape[2:]), b, role=role, problem=merged, precision=precision)
+    return y.reshape(size, batch, *y.shape[1:]), 0
+
+
+conv_p.def_impl(_eager)
+conv_p.def_abstract_eval(_abstract)
+ad.defbilinear(conv_p, _transpose_first, _transpose_second)
+batching.primitive_batchers[conv_p] = _batch
+mlir.register_lowering(conv_p, mlir.lower_fun(_platform, multiple_results=False))
+mlir.register_lowering(conv_p, _lower_on_cpu, platform="cpu")

@@ -1,0 +1,23 @@
+"""Which algorithm the CPU uses: one table from role and shape, justified by `bench/ops.py`."""
+
+from collections.abc import Callable
+
+from cnnjax.ops.cpu import banded
+from cnnjax.ops.cpu.problem import Problem
+
+_BANDED = {"out": banded.out, "lhs": banded.lhs, "rhs": banded.rhs}
+
+
+def _banded_fits(problem: Problem) -> bool:
+    # Measured: beyond these sizes, or for a few images, XLA's own is as fast.
+    (kh, kw, channels, features), columns = problem.rhs_shape, problem.out_sizes[1]
+    few_zeros = kw > 1 and banded.block_size(problem) <= 2 * kw and problem.dilation[1] == 1
+    narrow = channels <= 6 and features <= 32 and kh * kw <= 25
+    return not problem.exact and few_zeros and narrow and problem.lhs_shape[0] >= 8 and columns <= 64
+
+
+def choose(role: str, problem: Problem) -> Callable | None:
+    """Return the algorithm for a role (`out`, `lhs`, `rhs`) of a convolution, or None for the platform's own."""
+    if _banded_fits(problem) and not (role == "out" and problem.rhs_shape[2] == 1 and problem.rhs_shape[3] > 8):
+        return _BANDED[role]
+    return None

@@ -1,0 +1,98 @@
+"""Which convolutions may take the CPU's own algorithms; every other one is `jax.lax`'s, untouched."""
+
+import os
+from typing import Any
+
+import jax
+import numpy as np
+from jax import lax
+
+from cnnjax import shapes
+from cnnjax.ops import cpu
+
+SWITCH = "CNNJAX_CPU_OPS"
+_MODES = ("on", "off", "exact")
+_NHWC = lax.ConvDimensionNumbers(lhs_spec=(0, 3, 1, 2), rhs_spec=(3, 2, 0, 1), out_spec=(0, 3, 1, 2))
+
+
+def cpu_mode() -> str:
+    """Return `on`, `off` or `exact`, as the environment variable `CNNJAX_CPU_OPS` says when a function is traced.
+
+    Raises:
+      ValueError: If the variable holds anything else.
+    """
+    mode = os.environ.get(SWITCH, "on").lower() or "on"
+    if mode not in _MODES:
+        raise ValueError(
+            f"{SWITCH}: expected one of {', '.join(_MODES)}, got {mode!r}. Unset it or set it to one of them."
+        )
+    return mode
+
+
+def fast_problem(
+    lhs,
+    rhs,
+    window_strides,
+    padding,
+    *,
+    lhs_dilation: Any,
+    rhs_dilation: Any,
+    dimension_numbers: Any,
+    feature_group_count: Any,
+    batch_group_count: Any,
+    preferred_element_type: Any,
+    out_sharding: Any,
+) -> cpu.Problem | None:
+    """Return the convolution as a problem if a CPU has an algorithm of its own for any of its roles, else None."""
+    mode = cpu_mode()
+    plain = (
+        mode != "off"
+        and _plain(lhs, rhs)
+        and feature_group_count == 1
+        and batch_group_count == 1
+        and (lhs_dilation is None or all(d == 1 for d in lhs_dilation))
+        and (preferred_element_type is None or preferred_element_type == lhs.dtype)
+        and out_sharding is None
+        and _is_nhwc(lhs, rhs, dimension_numbers)
+        and lhs.shape[3] == rhs.shape[2]
+    )
+    if not plain:
+        return None
+    strides, dilation = tuple(window_strides), (1, 1) if rhs_dilation is None else tuple(rhs_dilation)
+    if len(strides) != 2 or len(dilation) != 2 or not (isinstance(padding, str) or len(padding) == 2):
+        return None
+    sides = (padding, padding) if isinstance(padding, str) else [(int(low), int(high)) for low, high in padding]
+    try:
+        pads = [
+            shapes.window_padding(n, k, s, p, d)
+            for n, k, s, p, d in zip(lhs.shape[1:3], rhs.shape[:2], strides, sides, dilation)
+        ]
+    except ValueError:  # whatever is wrong with it, jax.lax says in its own words
+        return None
+    problem = cpu.Problem(lhs.shape, rhs.shape, strides, (pads[0], pads[1]), dilation, exact=mode == "exact")
+    return problem if any(cpu.choose(role, problem) for role in cpu.ROLES) else None
+
+
+def _plain(lhs, rhs) -> bool:
+    """Say whether both are float32 images and kernels of known sizes, on no mesh."""
+    return all(
+        isinstance(array, jax.Array | np.ndarray)
+        and array.ndim == 4
+        and array.dtype == np.float32
+        and all(isinstance(size, int) and size > 0 for size in array.shape)
+        and _on_no_mesh(array)
+        for array in (lhs, rhs)
+    )
+
+
+def _on_no_mesh(array) -> bool:
+    # Under manual or explicit axes a type carries its sharding, and blocks would cut across it.
+    aval = jax.typeof(array)
+    return jax.sharding.get_abstract_mesh().empty and aval.sharding.mesh.empty and not getattr(aval, "vma", None)
+
+
+def _is_nhwc(lhs, rhs, dimension_numbers) -> bool:
+    try:
+        return lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers) == _NHWC
+    except (TypeError, ValueError):
+        return False

@@ -1,0 +1,225 @@
+"""The convolution primitive: every transformation, platform, switch and sharding."""
+
+import os
+import subprocess
+import sys
+from functools import partial
+from typing import Any
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from jax.test_util import check_grads
+
+from cnnjax import ops
+from cnnjax.ops import cpu, dispatch
+from tests.ops import oracles
+
+
+def draw(*shapes):
+    rng = np.random.default_rng(0)
+    return [jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in shapes]
+
+
+def conv(x, k, strides=(2, 1)):
+    return ops.conv2d(x, k, strides=strides, padding=1)
+
+
+def lax_conv(x, k, strides=(2, 1)):
+    return oracles.lax_conv(x, k, strides, ((1, 1), (1, 1)))
+
+
+@pytest.fixture
+def operands():
+    return draw((8, 6, 5, 2), (3, 3, 2, 3))
+
+
+def roles(f, x, k):
+    """Return the three roles of f as functions of their two operands, with operands to call them with."""
+    g = draw(f(x, k).shape)[0]
+    return {
+        "out": (f, (x, k)),
+        "lhs": (lambda g, k: jax.vjp(lambda x: f(x, k), x)[1](g)[0], (g, k)),
+        "rhs": (lambda x, g: jax.vjp(lambda k: f(x, k), k)[1](g)[0], (x, g)),
+    }
+
+
+def test_a_narrow_convolution_is_one_equation(operands):
+    jaxpr = jax.make_jaxpr(conv)(*operands)
+    assert [eqn.primitive.name for eqn in jaxpr.eqns] == ["cnnjax_conv"]
+    backward = str(jax.make_jaxpr(jax.grad(lambda *a: conv(*a).sum(), (0, 1)))(*operands))
+    assert all(f"role={role}" in backward for role in ("lhs", "rhs"))
+
+
+def test_derivatives_of_any_order_and_mode(operands):
+    check_grads(jax.jit(conv), operands, order=3, modes=("fwd", "rev"), eps=1e-2, atol=3e-2, rtol=3e-2)
+    x, k = operands
+    hessian = jax.hessian(lambda k: (conv(x, k) ** 2).sum())(k)
+    oracles.close(hessian, jax.hessian(lambda k: (lax_conv(x, k) ** 2).sum())(k))
+    mixed = jax.jacfwd(jax.grad(lambda x, k: (conv(x, k) ** 3).sum()), 1)(x, k)
+    oracles.close(mixed, jax.jacfwd(jax.grad(lambda x, k: (lax_conv(x, k) ** 3).sum()), 1)(x, k))
+
+
+@pytest.mark.parametrize("role", cpu.ROLES)
+def test_third_order_stays_among_the_roles(operands, role):
+    ours, arguments = roles(conv, *operands)[role]
+    theirs, _ = roles(lax_conv, *operands)[role]
+    tangents = tuple(draw(*(a.shape for a in arguments)))
+    for transformed in (
+        lambda f: f(*arguments),
+        lambda f: jax.jvp(f, arguments, tangents)[1],
+        lambda f: jax.grad(lambda *a: (f(*a) ** 2).sum(), 0)(*arguments),
+        lambda f: jax.grad(lambda *a: (f(*a) ** 2).sum(), 1)(*arguments),
+    ):
+        oracles.close(transformed(ours), transformed(theirs))
+
+
+@pytest.mark.parametrize("role", cpu.ROLES)
+@pytest.mark.parametrize("in_axes", [(0, None), (None, 0), (0, 0), (2, 1)])
+def test_vmap_of_every_role(operands, role, in_axes):
+    ours, arguments = roles(conv, *operands)[role]
+    theirs, _ = roles(lax_conv, *operands)[role]
+    arguments = [
+        a if axis is None else jnp.stack([a, 2 * a, -a], axis) for a, axis in zip(arguments, in_axes, strict=True)
+    ]
+    oracles.close(jax.vmap(ours, in_axes)(*arguments), jax.vmap(theirs, in_axes)(*arguments))
+
+
+def test_per_example_gradients(operands):
+    x, k = operands
+
+    def loss(f, x, k):
+        return (f(x[None], k) ** 2).sum()
+
+    ours, theirs = (jax.vmap(jax.grad(partial(loss, f), 1), (0, None))(x, k) for f in (conv, lax_conv))
+    oracles.close(ours, theirs)
+
+
+def test_scan_remat_and_export(operands):
+    x, k = operands
+
+    def loss(f, x, k):
+        return (f(x, k) ** 2).sum()
+
+    truth = jax.grad(partial(loss, lax_conv), (0, 1))(x, k)
+    for f in (jax.checkpoint(conv), jax.jit(conv)):
+        for ours, theirs in zip(jax.grad(partial(loss, f), (0, 1))(x, k), truth):
+            oracles.close(ours, theirs)
+
+    def accumulate(f, xs, k):
+        return lax.scan(lambda c, x: (c + jax.grad(partial(loss, f), 1)(x, k), None), jnp.zeros_like(k), xs)[0]
+
+    xs = jnp.stack([x, -2 * x])
+    oracles.close(*(jax.jit(partial(accumulate, f))(xs, k) for f in (conv, lax_conv)))
+    exported = jax.export.export(jax.jit(jax.grad(partial(loss, conv), 1)), platforms=("cpu", "cuda"))(x, k)
+    oracles.close(exported.call(x, k), truth[1])
+
+
+def test_export_with_a_symbolic_batch(operands):
+    x, k = operands
+    shape = jax.export.symbolic_shape("n, 6, 5, 2")
+    exported = jax.export.export(jax.jit(conv))(
+        jax.ShapeDtypeStruct(shape, jnp.float32), jax.ShapeDtypeStruct(k.shape, jnp.float32)
+    )
+    oracles.close(exported.call(x, k), lax_conv(x, k))
+
+
+def test_accelerators_get_their_own_convolutions(operands):
+    step = jax.jit(jax.value_and_grad(lambda x, k: (conv(x, k) ** 2).sum(), (0, 1)))
+    traced = step.trace(*operands)
+    for platform in ("cuda", "tpu"):
+        text = traced.lower(lowering_platforms=(platform,)).as_text()
+        assert text.count("stablehlo.convolution") == 3
+        assert "dot_general" not in text
+    text = traced.lower(lowering_platforms=("cpu",)).as_text()
+    assert "stablehlo.convolution" not in text
+    assert text.count("dot_general") >= 3
+
+
+@pytest.mark.parametrize(("mode", "fast"), [("on", True), ("", True), ("off", False), ("exact", False)])
+def test_switch(operands, monkeypatch, mode, fast):
+    monkeypatch.setenv(dispatch.SWITCH, mode)
+    text = jax.jit(lambda *a: conv(*a)).lower(*operands).as_text()
+    assert ("stablehlo.convolution" not in text) == fast
+    oracles.close(jax.jit(lambda *a: conv(*a))(*operands), lax_conv(*operands))
+
+
+def test_switch_refuses_other_words(operands, monkeypatch):
+    monkeypatch.setenv(dispatch.SWITCH, "fast")
+    with pytest.raises(ValueError, match="CNNJAX_CPU_OPS: expected one of on, off, exact, got 'fast'"):
+        conv(*operands)
+
+
+def test_exact_mode_keeps_a_nan_in_its_windows(operands, monkeypatch):
+    monkeypatch.setenv(dispatch.SWITCH, "exact")
+    x, k = operands
+    x = x.at[0, 3, 2, 1].set(jnp.nan)
+    np.testing.assert_array_equal(jnp.isnan(jax.jit(lambda *a: conv(*a))(x, k)), jnp.isnan(jax.jit(lax_conv)(x, k)))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"feature_group_count": 2},
+        {"lhs_dilation": (2, 1)},
+        {"preferred_element_type": jnp.float64},
+        {"dimension_numbers": ("NCHW", "OIHW", "NHWC")},
+    ],
+)
+def test_what_is_not_plain_goes_to_lax(options: dict[str, Any]):
+    x, k = jax.ShapeDtypeStruct((2, 6, 6, 6), jnp.float32), jax.ShapeDtypeStruct((3, 3, 6, 6), jnp.float32)
+    if "feature_group_count" in options:
+        k = jax.ShapeDtypeStruct((3, 3, 3, 6), jnp.float32)
+    if "dimension_numbers" in options:
+        k = jax.ShapeDtypeStruct((6, 6, 3, 3), jnp.float32)
+    options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), **options}
+    with jax.enable_x64(True):
+        jaxpr = jax.make_jaxpr(lambda x, k: ops.conv_general_dilated(x, k, (1, 1), [(1, 1), (1, 1)], **options))(x, k)
+    assert [eqn.primitive.name for eqn in jaxpr.eqns] == ["conv_general_dilated"]
+
+
+SHARDED = """
+import re
+import jax, jax.numpy as jnp, numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+from jax import lax
+from cnnjax import ops
+
+mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.{axis},))
+x = jax.device_put(jnp.ones((16, 6, 5, 2)), NamedSharding(mesh, P("data")))
+k = jax.device_put(jnp.ones((3, 3, 2, 3)), NamedSharding(mesh, P()))
+
+def platform(x, k):
+    return lax.conv_general_dilated(x, k, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+def ours(x, k):
+    return ops.conv2d(x, k)
+
+def collectives(conv):
+    step = lambda x, k: jax.value_and_grad(lambda k: (conv(x, k) ** 2).sum())(k)
+    if {manual}:
+        inner = step
+        def summed(x, k):
+            value = inner(x, lax.pcast(k, "data", to="varying"))
+            return jax.tree.map(lambda a: lax.psum(a, "data"), value)
+        step = jax.shard_map(summed, mesh=mesh, in_specs=(P("data"), P()), out_specs=P())
+    with jax.set_mesh(mesh) if {axis!r} == "Explicit" else jax.enable_x64(False):
+        compiled = jax.jit(step).lower(x, k).compile()
+        value = compiled(x, k)
+    return sorted(re.findall(r" (all-\\\\w+|collective-\\\\w+|reduce-scatter)\\\\(", compiled.as_text())), value
+
+(mine, mine_value), (theirs, their_value) = collectives(ours), collectives(platform)
+assert mine == theirs and "all-gather" not in mine and mine, (mine, theirs)
+jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), mine_value, their_value)
+"""
+
+
+@pytest.mark.parametrize(("axis", "manual"), [("Auto", False), ("Auto", True), ("Explicit", False)])
+def test_sharded_inputs_take_the_platforms_convolution(axis, manual):
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
+    code = SHARDED.format(axis=axis, manual=manual).replace("\\\\", "\\")
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
