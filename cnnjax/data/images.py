@@ -149,7 +149,7 @@ def _converted(image: "Image", shape: tuple[int, int, int], path: str | Path) ->
     from PIL import Image
 
     height, width, channels = shape
-    steps = []
+    steps, was_grey = [], image.mode in _GREY_MODES
     if image.mode == "F" or image.mode.startswith("I"):
         image, step = _to_8_bits(image, path)
         steps.append(step)
@@ -160,7 +160,6 @@ def _converted(image: "Image", shape: tuple[int, int, int], path: str | Path) ->
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     mode = "L" if channels == 1 else "RGB"
     if image.mode != mode:
-        was_grey = image.mode in _GREY_MODES
         image = image.convert(mode)
         steps += [] if was_grey and mode == "L" else ["grey" if mode == "L" else "RGB"]
     wide = max(1, min(image.width, round(image.height * width / height)))

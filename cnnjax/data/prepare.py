@@ -53,8 +53,8 @@ def prepare(entry: Entry, data_dir: Path, source_dir: Path | None, log: Log) -> 
                 entry, prepared.read(entry, written), f"what was written to {written}", prepared.read_record(written)
             )
             _move(written, final)
-    except OSError as error:
-        reason = error.strerror or error
+    except (OSError, RuntimeError) as error:  # array_record's writer raises RuntimeError when the disk is full
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
         raise CnnjaxError(f"{final}: cannot be written ({reason}). Name another folder as data_dir.") from error
     return final
 
