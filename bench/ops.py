@@ -1,7 +1,7 @@
 """Time convolutions and pools of cnnjax against jax.lax, and torch where it is installed: `python -m bench.ops`.
 
-Each line: milliseconds (minimum), GFLOP/s of the direct convolution, and how many times faster than jax.lax. No ratio is
-printed when the calibrating matmul varied by more than 15 % meanwhile.
+Each line: milliseconds (minimum), GFLOP/s of the direct convolution, and how many times faster than jax.lax. No ratio
+is printed when the calibrating matmul varied by more than 15 % meanwhile.
 """
 
 import argparse
@@ -9,6 +9,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+import time
 from functools import partial
 
 import jax
@@ -72,8 +73,8 @@ def pools(budget: float) -> None:
 
         ours = partial(ops.max_pool, window=window, strides=stride)
         report(f"{name:22} {'forward':16}", partial(jax.jit(platform), x), partial(jax.jit(ours), x), None, budget)
-        gradients = [jax.jit(jax.grad(lambda x, f=f: f(x).sum())) for f in (platform, ours)]
-        report(f"{name:22} {'gradient':16}", *(partial(f, x) for f in gradients), None, budget)
+        theirs_back, ours_back = (jax.jit(jax.grad(lambda x, f=f: f(x).sum())) for f in (platform, ours))
+        report(f"{name:22} {'gradient':16}", partial(theirs_back, x), partial(ours_back, x), None, budget)
 
 
 def report(label, theirs, ours, gflop, budget):
@@ -86,24 +87,29 @@ def report(label, theirs, ours, gflop, budget):
     print(label, *cells, f"{ratio:>12}   matmul {calibration.gflops:4.0f}", flush=True)
 
 
-def torch_peer(budget: float) -> None:
-    """Print the same convolutions in PyTorch, channels-last, as one JSON object (run in a process of its own)."""
-    import time
-
+def torch_roles(x_shape, k_shape, stride, pad):
+    """Return the three roles in PyTorch, channels-last, as calls without arguments."""
     import torch  # pyright: ignore[reportMissingImports]
 
+    (n, h, w, c), (kh, kw, _, o) = x_shape, k_shape
+    x = torch.randn(n, c, h, w).to(memory_format=torch.channels_last)
+    k = torch.randn(o, c, kh, kw).to(memory_format=torch.channels_last)
+    forward = partial(torch.nn.functional.conv2d, x, k, None, stride, pad)
+    y = forward()
+    window = (None, [stride] * 2, [pad] * 2, [1, 1], False, [0, 0], 1)
+    backward = partial(torch.ops.aten.convolution_backward, y, x, k, *window)
+    return {
+        "forward": forward,
+        "input gradient": partial(backward, [True, False, False]),
+        "kernel gradient": partial(backward, [False, True, False]),
+    }
+
+
+def torch_peer(budget: float) -> None:
+    """Print the minimum seconds of the same convolutions in PyTorch as one JSON object (in a process of its own)."""
     results = {}
-    for name, (n, h, w, c), (kh, kw, _, o), stride, pad in CONVOLUTIONS:
-        x = torch.randn(n, c, h, w).to(memory_format=torch.channels_last)
-        k = torch.randn(o, c, kh, kw).to(memory_format=torch.channels_last)
-        y = torch.nn.functional.conv2d(x, k, None, stride, pad)
-        window = ([stride] * 2, [pad] * 2, [1, 1], False, [0, 0], 1)
-        backward = torch.ops.aten.convolution_backward
-        for role, call in {
-            "forward": lambda: torch.nn.functional.conv2d(x, k, None, stride, pad),
-            "input gradient": lambda: backward(y, x, k, None, *window, [True, False, False]),
-            "kernel gradient": lambda: backward(y, x, k, None, *window, [False, True, False]),
-        }.items():
+    for name, *shapes in CONVOLUTIONS:
+        for role, call in torch_roles(*shapes).items():
             call()
             seconds, stop = [], time.perf_counter() + budget
             while time.perf_counter() < stop:
