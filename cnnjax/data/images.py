@@ -31,13 +31,11 @@ def load_image(path: str | Path, image_shape: tuple[int, int, int], *, invert: b
       image_shape: `(H, W, C)` of the images the model was trained on, as stored; C is 1 or 3.
       invert: Whether to swap light and dark at the end, for ink on paper where the model knows light on dark.
     Returns:
-      uint8, `[H, W, C]`, and a sentence that says each thing that was done.
+      uint8, `[H, W, C]`, and a sentence that says each thing that was done, such as
+      `640×480 RGBA → transparency on white, grey, centre 480×480 → 28×28`.
     Raises:
       CnnjaxError: If the file is no readable image; the message names it.
       ValueError: If C is neither 1 nor 3.
-    Example:
-      >>> load_image("photo.jpg", (28, 28, 1))  # doctest: +SKIP
-      (array(...), "640×480 RGB → grey, centre 480×480 → 28×28")
     """
     with quiet():
         array, steps = read_image(path, image_shape)

@@ -169,11 +169,11 @@ def _content(
 
 
 def _data_dir(data_dir: str | Path | None) -> Path:
-    return prepared.default_data_dir() if data_dir is None else Path(data_dir)
+    return prepared.default_data_dir() if data_dir is None else Path(data_dir).expanduser()
 
 
 def _path(path: str | Path | None) -> Path | None:
-    return None if path is None else Path(path)
+    return None if path is None else Path(path).expanduser()
 
 
 def _silent(line: str) -> None:

@@ -41,7 +41,9 @@ def prepare(entry: Entry, data_dir: Path, source_dir: Path | None, log: Log) -> 
     final = prepared.directory(entry, data_dir)
     if prepared.is_prepared(entry, data_dir):
         return final
-    sources = entry.sources if source_dir is None else (LocalFolder(source_dir, entry.layouts),)
+    # What is embedded has no files to look for.
+    named = source_dir if entry.layouts else None
+    sources = entry.sources if named is None else (LocalFolder(named, entry.layouts),)
     try:
         with _workplace(final.parent, log) as work:
             if prepared.is_prepared(entry, data_dir):  # by another process, while this one waited

@@ -22,7 +22,7 @@ _CHUNK = 4096
 
 def default_data_dir() -> Path:
     """Return the folder of prepared datasets, TFDS's own: `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`."""
-    return Path(os.environ.get("TFDS_DATA_DIR") or Path.home() / "tensorflow_datasets")
+    return Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
 
 
 def directory(entry: Entry, data_dir: Path) -> Path:
@@ -32,7 +32,7 @@ def directory(entry: Entry, data_dir: Path) -> Path:
 
 def is_prepared(entry: Entry, data_dir: Path) -> bool:
     """Return whether there is a prepared dataset, in whatever format."""
-    return (directory(entry, data_dir) / "dataset_info.json").is_file()
+    return os.path.isfile(directory(entry, data_dir) / "dataset_info.json")  # False, too, where looking is not allowed
 
 
 def write(entry: Entry, splits: Mapping[str, Examples], root: Path, source: str) -> Path:

@@ -1,0 +1,224 @@
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cnnjax.data import batches, folder, load_dataset, load_folder, load_image
+from cnnjax.errors import CnnjaxError, UsageError
+
+RNG = np.random.default_rng(0)
+
+
+def save(path, image):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    (Image.fromarray(image) if isinstance(image, np.ndarray) else image).save(path)
+
+
+def noise(*shape):
+    return RNG.integers(0, 256, shape, dtype=np.uint8)
+
+
+@pytest.fixture
+def divided(tmp_path):
+    """Return a folder with train and test, two classes, ten and three images of each."""
+    for part, count in (("train", 10), ("test", 3)):
+        for name in ("dog", "cat"):
+            for number in range(count):
+                save(tmp_path / part / name / f"{number}.png", noise(6, 5, 3))
+    return tmp_path
+
+
+@pytest.fixture
+def whole(tmp_path):
+    """Return a folder with two classes of ten grey images."""
+    for name in ("b", "a"):
+        for number in range(10):
+            save(tmp_path / name / f"{number}.png", noise(6, 5))
+    return tmp_path
+
+
+def test_train_and_test_folders(divided):
+    data = load_dataset(f"folder:{divided}")
+    assert data.info.class_names == ("cat", "dog")
+    assert data.info.num_classes == 2
+    assert data.info.image_shape == data.train.image_shape == (6, 5, 3)
+    assert (len(data.train), len(data.validation), len(data.test)) == (18, 2, 6)
+    assert data.info.source == f"26 image files in {divided}"
+    everything = [*data.train.ids, *data.validation.ids]
+    assert sorted(everything) == sorted(f"train/{name}/{n}.png" for name in ("cat", "dog") for n in range(10))
+    for split in (data.train, data.validation, data.test):
+        for image, label, path in zip(split.images, split.labels, split.ids):
+            assert data.info.class_names[label] == path.split("/")[1]
+            with Image.open(divided / path) as file:
+                np.testing.assert_array_equal(image, np.array(file))
+
+
+def test_statistics_are_the_training_images(divided):
+    data = load_folder(divided)
+    images = np.concatenate([data.train.images, data.validation.images]) / 255
+    np.testing.assert_allclose(data.info.mean, images.mean((0, 1, 2)), rtol=1e-12)
+    np.testing.assert_allclose(data.info.std, images.std((0, 1, 2)), rtol=1e-12)
+    assert data.test.mean == data.info.mean
+
+
+def test_order_does_not_depend_on_names_of_files_or_folders(divided, tmp_path_factory):
+    moved = tmp_path_factory.mktemp("moved")
+    for path in divided.rglob("*.png"):
+        target = moved / path.relative_to(divided).with_name(f"x{9 - int(path.stem)}.png")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+    one, two = load_folder(divided), load_folder(moved)
+    assert one.info.digests == two.info.digests
+    np.testing.assert_array_equal(one.train.images, two.train.images)
+    np.testing.assert_array_equal(one.test.labels, two.test.labels)
+
+
+@pytest.mark.parametrize("spec", ["folder:{}?test=0.2", "folder:{}/?test=.2"])
+def test_stated_fraction(whole, spec):
+    data = load_dataset(spec.format(whole), validation=0)
+    assert (len(data.train), len(data.validation), len(data.test)) == (16, 0, 4)
+    assert np.bincount(data.test.labels).tolist() == [2, 2]
+    assert not set(data.test.ids) & set(data.train.ids)
+    assert data.info.image_shape == (6, 5, 1)
+
+
+def test_one_more_image_moves_at_most_one_other(whole):
+    before = set(load_folder(whole, test_fraction=0.2).test.ids)
+    save(whole / "a" / "new.png", noise(6, 5))
+    after = set(load_folder(whole, test_fraction=0.2).test.ids)
+    assert len(before - after) <= 1
+
+
+def test_validation_is_taken_out_of_training(whole):
+    small, large = (load_folder(whole, test_fraction=0.2, validation=n) for n in (3, 5))
+    assert small.validation.ids == large.validation.ids[:3]
+    assert small.test.ids == large.test.ids
+    assert sorted([*small.train.ids, *small.validation.ids]) == sorted([*large.train.ids, *large.validation.ids])
+
+
+def test_grey_and_colour_together_are_colour(divided):
+    for part in ("train", "test"):
+        save(divided / part / "cat" / "grey.png", noise(6, 5))
+    assert load_folder(divided).info.image_shape == (6, 5, 3)
+    assert load_folder(divided, channels=1).info.image_shape == (6, 5, 1)
+
+
+def test_hidden_files_are_left_out(divided):
+    (divided / "train" / "cat" / ".DS_Store").write_text("x")
+    (divided / "train" / "cat" / "Thumbs.db").write_text("x")
+    (divided / "train" / ".ipynb_checkpoints").mkdir()
+    (divided / ".git").mkdir()
+    assert load_folder(divided).info.num_classes == 2
+
+
+def test_sizes_that_differ_need_a_stated_size(divided):
+    save(divided / "train" / "dog" / "large.jpg", noise(20, 40, 3))
+    with pytest.raises(UsageError, match=r"differ in size \(train/cat/0.png is 5×6, train/dog/large.jpg is 40×20\)"):
+        load_folder(divided)
+    data = load_folder(divided, image_size=8, validation=0)
+    assert data.info.image_shape == (8, 8, 3)
+    assert data.train.image_size is None
+    for image, path in zip(data.train.images, data.train.ids):
+        np.testing.assert_array_equal(image, load_image(divided / path, (8, 8, 3))[0])
+
+
+@pytest.mark.parametrize(("size", "stored"), [((12, 10), (6, 5, 3)), ((3, 2), (3, 2, 3)), ((6, 5), (6, 5, 3))])
+def test_enlarging_is_left_to_the_device(divided, size, stored):
+    data = load_folder(divided, image_size=size)
+    assert data.info.image_shape == stored
+    assert data.test.image_shape == (*size, 3)
+    assert next(batches(data.test, 2)).image.shape == (2, *size, 3)
+
+
+def test_exif_turns_before_sizes_are_compared(divided):
+    image = Image.fromarray(noise(5, 6, 3))
+    exif = image.getexif()
+    exif[0x0112] = 6
+    image.save(divided / "test" / "cat" / "turned.png", exif=exif)
+    assert load_folder(divided).info.image_shape == (6, 5, 3)
+
+
+def break_image(top):
+    path = top / "train" / "dog" / "3.png"
+    path.write_bytes(path.read_bytes()[:60])
+
+
+def text_file(top):
+    (top / "test" / "dog" / "notes.txt").write_text("hello")
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "message"),
+    [
+        (break_image, CnnjaxError, "/train/dog/3.png: "),
+        (text_file, CnnjaxError, "/test/dog/notes.txt: not an image"),
+        (lambda top: (top / "test" / "owl").mkdir(), UsageError, "class owl is in test but not in train"),
+        (lambda top: shutil.rmtree(top / "test" / "cat"), UsageError, "class cat is in train but not in test"),
+        (lambda top: (shutil.rmtree(top / "test"), (top / "test").mkdir()), UsageError, "class cat is in train but"),
+        (
+            lambda top: [p.unlink() for p in (top / "train" / "cat").iterdir()],
+            UsageError,
+            "train/cat: the class is empty",
+        ),
+        (
+            lambda top: [shutil.rmtree(p / c) for p in top.iterdir() for c in ("cat", "dog")],
+            UsageError,
+            "split is empty",
+        ),
+        (lambda top: shutil.rmtree(top / "test"), UsageError, r"has a folder train but no folder test; .*\?test=0.2"),
+        (lambda top: shutil.rmtree(top / "train"), UsageError, "has a folder test but no folder train"),
+        (lambda top: [shutil.rmtree(p) for p in list(top.iterdir())], UsageError, "expected one folder a class"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(divided, change, kind, message):
+    change(divided)
+    with pytest.raises(kind, match=f"^{divided}.*{message}") as caught:
+        load_folder(divided)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, r"say how much of it is for testing: folder:.*\?test=0\.2"),
+        ({"test_fraction": 1.0}, "must lie between 0 and 1, got 1.0"),
+        ({"test_fraction": 0.99}, "a: 10 images cannot be divided with 0.99 for testing"),
+        ({"test_fraction": 0.2, "validation": 16}, "expected 0 to 15 examples of .*'s 16 training examples, got 16"),
+        ({"test_fraction": 0.2, "validation": -1}, "got -1"),
+        ({"test_fraction": 0.2, "channels": 2}, "channels: expected 1 or 3, got 2"),
+        ({"test_fraction": 0.2, "image_size": 0}, "at least 1 pixel a side"),
+    ],
+)
+def test_wrong_options(whole, options, message):
+    with pytest.raises(UsageError, match=message):
+        load_folder(whole, **options)
+
+
+def test_a_fraction_where_there_is_a_test_folder(divided):
+    with pytest.raises(UsageError, match="has a test folder of its own"):
+        load_folder(divided, test_fraction=0.2)
+
+
+@pytest.mark.parametrize("spec", ["folder:", "folder:x?test=much", "folder:x?part=0.2", "folder:x?0.2"])
+def test_wrong_specs(spec):
+    with pytest.raises(UsageError, match=r"expected (folder:DIR or|a folder after)"):
+        load_dataset(spec)
+
+
+def test_no_such_folder():
+    with pytest.raises(CnnjaxError, match="/no/such: no such folder"):
+        load_dataset("folder:/no/such")
+
+
+def test_a_question_mark_in_a_folders_name(tmp_path):
+    for number in range(4):
+        save(tmp_path / "why?" / "train" / "a" / f"{number}.png", noise(2, 2))
+        save(tmp_path / "why?" / "test" / "a" / f"{number}.png", noise(2, 2))
+    assert len(load_dataset(f"folder:{tmp_path}/why?").test) == 4
+
+
+def test_too_many_images_for_memory(whole, monkeypatch):
+    monkeypatch.setattr(folder, "_MOST_BYTES", 599)
+    with pytest.raises(CnnjaxError, match=r"20 images of 5×6 take .* GiB, more than the .* state a smaller image size"):
+        load_folder(whole, test_fraction=0.2)
