@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 
-from cnnjax.ops.cpu import banded
+from cnnjax.ops.cpu import banded, matmul
 from cnnjax.ops.cpu.problem import Problem
 
 _BANDED = {"out": banded.out, "lhs": banded.lhs, "rhs": banded.rhs}
+_MATMUL = {"out": matmul.out, "lhs": matmul.lhs, "rhs": matmul.rhs}
 
 
 def _banded_fits(problem: Problem) -> bool:
@@ -18,6 +19,8 @@ def _banded_fits(problem: Problem) -> bool:
 
 def choose(role: str, problem: Problem) -> Callable | None:
     """Return the algorithm for a role (`out`, `lhs`, `rhs`) of a convolution, or None for the platform's own."""
+    if problem.rhs_shape[:2] == (1, 1) and problem.rhs_shape[2] >= 8:
+        return _MATMUL[role]
     if _banded_fits(problem) and not (role == "out" and problem.rhs_shape[2] == 1 and problem.rhs_shape[3] > 8):
         return _BANDED[role]
     return None

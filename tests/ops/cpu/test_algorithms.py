@@ -1,5 +1,7 @@
 """Every CPU algorithm in every role, whatever the rule says, against numpy in float64."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cnnjax.ops import cpu
-from cnnjax.ops.cpu import banded, blocks
+from cnnjax.ops.cpu import banded, blocks, matmul
 from tests.ops import oracles
 
 ALGORITHMS = [(banded, role) for role in cpu.ROLES]
@@ -48,6 +50,20 @@ LENET = [
     cpu.Problem((32, 28, 28, 1), (5, 5, 1, 6), (1, 1), ((2, 2), (2, 2)), (1, 1)),
     cpu.Problem((96, 14, 14, 6), (5, 5, 6, 16), (1, 1), ((0, 0), (0, 0)), (1, 1)),
 ]
+
+
+@pytest.mark.parametrize("role", cpu.ROLES)
+@given(problem=PROBLEMS)
+def test_one_by_one_equals_numpy_in_float64(role, problem):
+    one = dataclasses.replace(problem, rhs_shape=(1, 1, *problem.rhs_shape[2:]))
+    if min(one.out_sizes) >= 1:
+        check(matmul, role, one)
+
+
+@pytest.mark.parametrize(("exact", "strides"), [(False, 1), (True, 2)])
+def test_one_by_one_is_always_a_product(exact, strides):
+    problem = cpu.Problem((1, 9, 8, 16), (1, 1, 16, 4), (strides, strides), ((0, 0), (0, 0)), (1, 1), exact=exact)
+    assert [cpu.choose(role, problem) for role in cpu.ROLES] == [matmul.out, matmul.lhs, matmul.rhs]
 
 
 @pytest.mark.parametrize("role", cpu.ROLES)

@@ -1,0 +1,40 @@
+"""The 1x1 convolution as the matrix product that it is."""
+
+import jax.numpy as jnp
+from jax import lax
+
+from cnnjax.ops.cpu.problem import Problem
+
+
+def _read(x, problem: Problem):
+    """Return the pixels that the windows read, after padding or cutting, `[N * H', C]`."""
+    if any(map(any, problem.padding)):
+        edges = ((0, 0, 0), *((low, high, 0) for low, high in problem.padding), (0, 0, 0))
+        x = lax.pad(x, jnp.zeros((), x.dtype), edges)
+    x = lax.slice(x, (0, 0, 0, 0), x.shape, (1, *problem.strides, 1))
+    return x.reshape(-1, x.shape[3])
+
+
+def out(x, kernel, problem: Problem):
+    """Return the convolution."""
+    return (_read(x, problem) @ kernel[0, 0]).reshape(problem.out_shape)
+
+
+def lhs(g, kernel, problem: Problem):
+    """Return the gradient of the images."""
+    channels = problem.lhs_shape[3]
+    read = (g.reshape(-1, g.shape[3]) @ kernel[0, 0].T).reshape(*g.shape[:3], channels)
+    if problem.strides == (1, 1) and not any(map(any, problem.padding)):
+        return read
+    edges = [
+        (-low, n + low - (m - 1) * s - 1, s - 1)
+        for n, m, s, (low, _) in zip(problem.lhs_shape[1:3], g.shape[1:3], problem.strides, problem.padding)
+    ]
+    return lax.pad(read, jnp.zeros((), g.dtype), ((0, 0, 0), *edges, (0, 0, 0)))
+
+
+def rhs(x, g, problem: Problem):
+    """Return the gradient of the kernel."""
+    # Features first, transposed afterwards: up to a third faster than the other way round.
+    product = lax.dot_general(g.reshape(-1, g.shape[3]), _read(x, problem), (((0,), (0,)), ((), ())))
+    return product.T.reshape(problem.rhs_shape)
