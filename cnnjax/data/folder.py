@@ -47,7 +47,7 @@ def load_folder(
       UsageError: If the folders are not as described or the numbers do not fit.
       CnnjaxError: If a file is no readable image; the message names it.
     """
-    top, size = Path(directory), as_size(image_size)
+    top, size = Path(directory).expanduser(), as_size(image_size)
     if channels not in (None, 1, 3):
         raise UsageError(f"channels: expected 1 or 3, got {channels}.")
     names, listed = _list_files(top, test_fraction)
@@ -63,16 +63,9 @@ def load_folder(
         train, test = everything.take(slice(0, cut)), everything.take(slice(cut, None))
     (train, train_digest), (test, test_digest) = canonical(train), canonical(test)
     mean, std = statistics(train.images)
-    info = DatasetInfo(
-        name=f"folder:{directory}",
-        num_classes=len(names),
-        class_names=tuple(names),
-        image_shape=shape,
-        mean=mean,
-        std=std,
-        source=f"{len(files):,} image files in {top}",
-        digests={"train": train_digest, "test": test_digest},
-    )
+    digests = {"train": train_digest, "test": test_digest}
+    source = f"{len(files):,} image files in {top}"
+    info = DatasetInfo(f"folder:{directory}", len(names), tuple(names), shape, mean, std, source, digests)
     taken = round(len(train) / 10) if validation is None else validation
     return make_dataset(train, test, info, taken, size)
 

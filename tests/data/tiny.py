@@ -73,3 +73,25 @@ def write(folder, files):
     for name, data in files.items():
         (folder / name).write_bytes(data)
     return folder
+
+
+class Source:
+    """Give content, or raise what it is given, and count how often it was asked."""
+
+    def __init__(self, result, title="a source"):
+        self.result, self.title, self.asked = result, title, 0
+
+    def read(self, work, log):
+        self.asked += 1
+        (work / "half-a-file").write_text("x")
+        if isinstance(self.result, Exception):
+            raise self.result
+        return self.result
+
+
+def changed(content, split, change):
+    """Return the content with one array of one split changed in place."""
+    part = content[split]
+    images, labels = part.images.copy(), part.labels.copy()
+    change(images, labels)
+    return {**content, split: Examples(images, labels)}
