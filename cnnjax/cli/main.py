@@ -32,7 +32,7 @@ def main() -> None:
     if "--debug" not in sys.argv:
         # `run` catches all of our own errors. What still arrives here are tracebacks that a storage library's threads
         # print while a failed save winds up; they would bury the one line that says what happened.
-        sys.excepthook = lambda *_: None
+        sys.excepthook = sys.unraisablehook = lambda *_: None
     sys.exit(run(sys.argv[1:]))
 
 

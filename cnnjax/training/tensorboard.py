@@ -1,13 +1,20 @@
 """TensorBoard files, written without TensorFlow or torch."""
 
+import contextlib
+import os
 import pathlib
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import numpy as np
 
+from cnnjax.errors import CnnjaxError
 from cnnjax.training.loop import Callback, Loop
 from cnnjax.training.optim import Schedule
+
+_BUCKETS = 64
 
 
 class TensorBoard(Callback):
@@ -17,34 +24,59 @@ class TensorBoard(Callback):
       log_dir: Folder that `tensorboard --logdir` is to read.
       histograms: Whether to write the histograms.
       learning_rate: Schedule whose value is to be written beside the metrics.
+    Raises:
+      CnnjaxError: If the files cannot be written.
     """
 
     def __init__(self, log_dir: str | pathlib.Path, *, histograms: bool = True, learning_rate: Schedule | None = None):
-        self.log_dir, self.histograms, self.learning_rate = str(log_dir), histograms, learning_rate
+        self.log_dir, self.histograms, self.learning_rate = pathlib.Path(log_dir), histograms, learning_rate
         self.writer: Any = None
 
     def on_start(self, loop: Loop) -> None:
-        from tensorboardX import SummaryWriter  # only runs that write need it
+        # Not tensorboardX's SummaryWriter: on a full disk its thread dies, and the queue before it blocks for ever.
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-        # What a killed run wrote beyond its last checkpoint is dropped, since this one writes it again.
-        self.writer = SummaryWriter(self.log_dir, purge_step=loop.step + 1 if loop.step else None)
+        with self._writing():
+            self.log_dir.mkdir(parents=True, exist_ok=True)
+            # Files are named by the second: a run resumed within it must not write over the one that it resumes.
+            self.writer = EventsWriter(str(self.log_dir / "events"), f".{os.getpid()}.{loop.step}")
+            if loop.step:  # what a killed run wrote beyond its last checkpoint is to be dropped: it comes again
+                start = SessionLog(status=SessionLog.START)
+                self.writer.write_event(Event(wall_time=time.time(), step=loop.step + 1, session_log=start))
 
     def on_epoch(self, loop: Loop) -> None:
+        from tensorboardX import summary
+        from tensorboardX.proto.event_pb2 import Event
+
         row = loop.history[-1]
-        step = row["step"]
-        for name, value in row.items():
-            group, _, metric = name.partition("_")
-            if group in ("train", "val"):
-                self.writer.add_scalar(f"{metric}/{group}", value, step)
-        self.writer.add_scalar("speed/images_per_second", row["images_per_second"], step)
-        if self.learning_rate is not None:
-            self.writer.add_scalar("learning_rate", float(self.learning_rate(step)), step)
+        summaries = [summary.scalar(name, value) for name, value in self._scalars(row)]
         if self.histograms:
             for path, leaf in jax.tree_util.tree_flatten_with_path(loop.state.variables)[0]:
                 name = "/".join(str(getattr(k, "key", k)) for k in path)
-                self.writer.add_histogram(name, np.array(leaf, np.float32), step)
-        self.writer.flush()
+                summaries.append(summary.histogram(name, np.array(leaf, np.float32), _BUCKETS))
+        with self._writing():
+            for one in summaries:
+                self.writer.write_event(Event(wall_time=time.time(), step=row["step"], summary=one))
+            self.writer.flush()
 
     def on_close(self, loop: Loop) -> None:
         if self.writer is not None:
-            self.writer.close()
+            with contextlib.suppress(OSError):  # the write that failed has said so
+                self.writer.close()
+
+    def _scalars(self, row: dict[str, Any]) -> Iterator[tuple[str, float]]:
+        for name, value in row.items():
+            group, _, metric = name.partition("_")
+            if group in ("train", "val"):
+                yield f"{metric}/{group}", value
+        yield "speed/images_per_second", row["images_per_second"]
+        if self.learning_rate is not None:
+            yield "learning_rate", float(self.learning_rate(row["step"]))
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise CnnjaxError(f"cannot write TensorBoard files in {self.log_dir}: {error.strerror}.") from error

@@ -1,10 +1,14 @@
 import io
+import resource
+import signal
 
 import jax
 import numpy as np
 import optax
+import pytest
 from tensorboardX.proto import event_pb2
 
+from cnnjax.errors import CnnjaxError
 from cnnjax.training import Callback, Progress, TensorBoard, create_state, fit, make_schedule
 from tests.training.nets import LinearNet, random_batch
 
@@ -89,3 +93,15 @@ def test_tensorboard_drops_what_a_killed_run_wrote_too_much(tmp_path):
     (added,) = set(tmp_path.iterdir()) - before
     starts = [e.step for e in events(added) if e.session_log.status == event_pb2.SessionLog.START]
     assert starts == [4]  # readers drop what earlier files hold from this step on
+
+
+def test_tensorboard_on_a_full_disk_is_one_line_and_no_hang(tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, limits[1]))
+    try:
+        with pytest.raises(CnnjaxError, match=r"cannot write TensorBoard files in .*: File too large\."):
+            run([TensorBoard(tmp_path)], epochs=10)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
