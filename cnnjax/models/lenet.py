@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from cnnjax import ops
+from cnnjax.layers import Conv
 from cnnjax.models.common import check_images, classifier_input
 
 __all__ = ["lenet5"]
@@ -51,9 +52,9 @@ class LeNet5(nn.Module):
         check_images("lenet5", x, smallest=_SMALLEST)
         margins = [max(0, _FIELD - size) for size in x.shape[1:3]]
         centred = [(margin // 2, margin - margin // 2) for margin in margins]
-        x = nn.relu(nn.Conv(6, (5, 5), padding=centred, dtype=self.dtype, name="c1")(x))
+        x = nn.relu(Conv(6, (5, 5), padding=centred, dtype=self.dtype, name="c1")(x))
         x = ops.max_pool(x, 2)
-        x = nn.relu(nn.Conv(16, (5, 5), padding="VALID", dtype=self.dtype, name="c3")(x))
+        x = nn.relu(Conv(16, (5, 5), padding="VALID", dtype=self.dtype, name="c3")(x))
         x = ops.max_pool(x, 2)
         if not self.include_top:
             return classifier_input(x, self.pooling)
