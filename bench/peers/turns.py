@@ -1,0 +1,36 @@
+"""A worker's side of taking turns: wait for a line on stdin, train an epoch, report a line of JSON on stdout.
+
+Only the standard library, since workers run in environments that share nothing else.
+"""
+
+import json
+import os
+import sys
+import time
+
+
+class Turns:
+    """Talk to the process that started this one; whatever else is printed on stdout is thrown away."""
+
+    def __init__(self):
+        self._out = os.fdopen(os.dup(1), "w")
+        # Progress bars are drawn in full, as for anybody who runs `fit`, for nobody to see.
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 1)
+        os.close(null)
+        self.begin = 0.0
+
+    def wait(self) -> None:
+        """Wait for the next turn and start its clock; end the process when there is none."""
+        if not sys.stdin.readline():
+            raise SystemExit
+        self.begin = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Time since the turn began."""
+        return time.perf_counter() - self.begin
+
+    def report(self, **values: object) -> None:
+        """Send a record."""
+        print(json.dumps(values), file=self._out, flush=True)
