@@ -35,7 +35,7 @@ class TensorBoard(Callback):
     def on_start(self, loop: Loop) -> None:
         # Not tensorboardX's SummaryWriter: on a full disk its thread dies, and the queue before it blocks for ever.
         from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
 
         with self._writing():
             self.log_dir.mkdir(parents=True, exist_ok=True)
@@ -47,7 +47,7 @@ class TensorBoard(Callback):
 
     def on_epoch(self, loop: Loop) -> None:
         from tensorboardX import summary
-        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
 
         row = loop.history[-1]
         summaries = [summary.scalar(name, value) for name, value in self._scalars(row)]
