@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from cnnjax.errors import CnnjaxError
 from cnnjax.training.loop import Callback, History, Loop
@@ -19,8 +21,9 @@ from cnnjax.training.step import train_step as default_train_step
 
 Batches = Iterable[Any] | Callable[..., Iterable[Any]]
 
-# Steps whose metrics may still be under way on the device. Fetching only older ones never makes the device wait.
-_STEPS_AHEAD = 64
+# Metrics are fetched this many steps at a time, since each fetch costs as much as a tenth of a small net's step, and
+# only those that are at least as old as that, so that the device never waits for the host.
+_CHUNK = 64
 
 
 class NonFiniteError(CnnjaxError, FloatingPointError):
@@ -88,7 +91,7 @@ def evaluate(state: TrainState, eval_batches: Batches, *, eval_step: EvalStep = 
     total = None
     for batch in batches:
         under_way.append(eval_step(state, batch))
-        if len(under_way) > _STEPS_AHEAD:
+        if len(under_way) > _CHUNK:
             total = _add(total, under_way.popleft())
     for metrics in under_way:
         total = _add(total, metrics)
@@ -103,21 +106,18 @@ def _run_epoch(
     begin = time.perf_counter()
     under_way: deque[Metrics] = deque()
 
-    def collect(ahead: int) -> None:
-        while len(under_way) > ahead:
-            _collect_one(loop, under_way)
-
-    loop.settle = lambda: collect(0)
+    loop.settle = lambda: _collect(loop, under_way)
     for batch in _epoch_batches(train_batches, loop.epoch, loop.batch):
         loop.state, metrics = train_step(loop.state, batch)
         loop.batch += 1
         loop.step += 1
         under_way.append(metrics)
-        collect(_STEPS_AHEAD)
+        if len(under_way) == 2 * _CHUNK:
+            _collect(loop, under_way, behind=_CHUNK)
         loop.notify("on_step")
         if loop.interrupted:
             break
-    collect(0)
+    loop.settle()
     loop.seconds += time.perf_counter() - begin
     if loop.interrupted:
         return
@@ -137,18 +137,32 @@ def _epoch_batches(train_batches: Batches, epoch: int, start: int) -> Iterable[A
     return itertools.islice(train_batches, start, None)
 
 
-def _collect_one(loop: Loop, under_way: deque[Metrics]) -> None:
-    """Add the oldest step's metrics to the epoch's, and stop the run if its loss is no number."""
-    behind = len(under_way)
-    metrics = under_way.popleft().to_host()
-    # A sum over examples: finite exactly when every one of them is (two infinities of opposite sign give NaN).
-    if not abs(float(metrics.loss_sum)) < float("inf"):
-        step = loop.step - behind + 1
-        raise NonFiniteError(
-            f"the loss became {float(metrics.loss_sum)} at step {step} (epoch {loop.epoch + 1}). "
-            "Lower the learning rate, or check the labels and the images."
-        )
-    loop.metrics = metrics if loop.metrics is None else loop.metrics + metrics
+def _collect(loop: Loop, under_way: deque[Metrics], *, behind: int = 0) -> None:
+    """Add the metrics of all steps but the newest `behind` to the epoch's; end the run if a loss is no number."""
+    while len(under_way) > behind:
+        first = loop.step - len(under_way) + 1
+        size = _CHUNK if len(under_way) - behind >= _CHUNK else 1
+        metrics = _stack([under_way.popleft() for _ in range(size)]) if size > 1 else _expand(under_way.popleft())
+        host = metrics.to_host()
+        # A sum over examples is finite exactly when all of them are: two infinities of opposite sign give a NaN.
+        bad = ~np.isfinite(host.loss_sum)
+        if bad.any():
+            at = int(bad.argmax())
+            raise NonFiniteError(
+                f"the loss became {float(host.loss_sum[at])} at step {first + at} (epoch {loop.epoch + 1}). "
+                "Lower the learning rate, or check the labels and the images."
+            )
+        sums = jax.tree.map(lambda values: values.sum(axis=0), host)
+        loop.metrics = sums if loop.metrics is None else loop.metrics + sums
+
+
+@jax.jit
+def _stack(metrics: list[Metrics]) -> Metrics:
+    return jax.tree.map(lambda *values: jnp.stack(values), *metrics)
+
+
+def _expand(metrics: Metrics) -> Metrics:
+    return jax.tree.map(lambda value: np.array(value)[None], metrics)
 
 
 def _add(total: Metrics | None, metrics: Metrics) -> Metrics:

@@ -213,3 +213,11 @@ def test_steps_far_ahead_of_the_metrics_lose_none():
     _, history = fit(new_state(), many, epochs=1, train_step=STEP, progress=False)
     assert history[0]["step"] == 150
     assert history[0]["train_accuracy"] * 150 * 8 == pytest.approx(round(history[0]["train_accuracy"] * 1200))
+
+
+@pytest.mark.parametrize("bad", [1, 64, 65, 100, 150])
+def test_the_step_is_named_however_far_the_run_had_got(bad):
+    many = list(itertools.islice(itertools.cycle(TRAIN), 150))
+    many[bad - 1] = many[bad - 1].replace(label=many[bad - 1].label.at[0].set(-1))
+    with pytest.raises(NonFiniteError, match=rf"nan at step {bad} \(epoch 1\)"):
+        fit(new_state(), many, epochs=1, train_step=STEP, progress=False)
