@@ -15,16 +15,17 @@ ROOT = pathlib.Path(cnnjax.__file__).parent
 ALLOWED = {
     "batch": set(),
     "errors": set(),
+    "atomic": {"errors"},
     "shapes": {"errors"},
     "ops": {"shapes", "errors"},
     "layers": {"ops", "shapes", "errors"},
     "models": {"layers", "ops", "shapes", "errors"},
     "data": {"batch", "errors"},
-    "training": {"batch", "errors"},
-    "runs": {"training", "errors"},
+    "training": {"batch", "errors", "atomic"},
+    "runs": {"training", "errors", "atomic"},
     "recipes": {"errors"},
     "__main__": {"cli"},
-    "cli": {"data", "models", "training", "runs", "recipes", "shapes", "ops", "layers", "errors"},
+    "cli": {"data", "models", "training", "runs", "recipes", "shapes", "ops", "layers", "errors", "atomic"},
 }
 # Within training, in the order of the flow: a file imports only those before it.
 FLOW = ["losses", "metrics", "optim", "state", "step", "loop", "callbacks", "progress", "tensorboard", "fit"]

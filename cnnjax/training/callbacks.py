@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from cnnjax import atomic
 from cnnjax.errors import UsageError
 from cnnjax.training.loop import Callback, Loop
 
@@ -33,7 +34,7 @@ class EarlyStopping(Callback):
         *,
         mode: str = "auto",
     ):
-        if patience < 1 or min_delta < 0 or mode not in ("auto", "min", "max"):
+        if patience < 1 or not min_delta >= 0 or mode not in ("auto", "min", "max"):
             raise UsageError(
                 "EarlyStopping: expected patience >= 1, min_delta >= 0 and mode auto, min or max, got "
                 f"{patience}, {min_delta} and {mode!r}."
@@ -42,9 +43,13 @@ class EarlyStopping(Callback):
             mode = "max" if monitor.endswith(("accuracy", "top5")) else "min"
         self.monitor, self.patience, self.min_delta, self.restore_best = monitor, patience, min_delta, restore_best
         self.sign = 1.0 if mode == "min" else -1.0
-        self.best = math.inf
-        self.best_epoch = 0
-        self.best_variables: dict[str, Any] = {}
+        self._forget()
+
+    def on_start(self, loop: Loop) -> None:
+        if not loop.resumed:  # the same object in a second `fit` judges that run alone
+            self._forget()
+        elif self.reason is not None:  # the run had ended; only what comes after it is left to do
+            loop.stop(self.reason)
 
     def on_epoch(self, loop: Loop) -> None:
         row = loop.history[-1]
@@ -59,21 +64,31 @@ class EarlyStopping(Callback):
                 # Copies, because the next step gives the state's own memory away.
                 self.best_variables = _copy(loop.state.variables)
         elif loop.epoch - self.best_epoch >= self.patience:
-            loop.stop(f"{self.monitor} did not improve for {self.patience} epochs (best: epoch {self.best_epoch})")
+            self.reason = f"{self.monitor} did not improve for {self.patience} epochs (best: epoch {self.best_epoch})"
+            loop.stop(self.reason)
 
     def on_end(self, loop: Loop) -> None:
         if self.best_variables and not loop.interrupted:
             loop.state = loop.state.replace(**_copy(self.best_variables))
 
     def position(self) -> dict[str, Any]:
-        return {"best": self.best, "best_epoch": self.best_epoch} if self.best_epoch else {}
+        # No improvement yet has no place in JSON, which knows no infinity.
+        best = self.best if self.best_epoch else None
+        return {"best": best, "best_epoch": self.best_epoch, "reason": self.reason}
 
     def arrays(self) -> dict[str, Any]:
         return self.best_variables
 
     def restore(self, position: dict[str, Any], arrays: dict[str, Any]) -> None:
-        self.best, self.best_epoch = position["best"], position["best_epoch"]
+        self.best_epoch, self.reason = position["best_epoch"], position["reason"]
+        self.best = position["best"] if self.best_epoch else math.inf
         self.best_variables = _copy(arrays)
+
+    def _forget(self) -> None:
+        self.best = math.inf
+        self.best_epoch = 0
+        self.best_variables: dict[str, Any] = {}
+        self.reason: str | None = None
 
 
 class CsvHistory(Callback):
@@ -83,9 +98,7 @@ class CsvHistory(Callback):
         self.path = pathlib.Path(path)
 
     def on_epoch(self, loop: Loop) -> None:
-        aside = self.path.with_suffix(".tmp")
-        aside.write_text(loop.history.to_csv())
-        aside.replace(self.path)
+        atomic.write_text(self.path, loop.history.to_csv())
 
 
 def _copy(tree: Any) -> Any:

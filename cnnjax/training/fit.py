@@ -85,6 +85,7 @@ def evaluate(state: TrainState, eval_batches: Batches, *, eval_step: EvalStep = 
       The sums, on the host, in 64-bit types; `.loss`, `.accuracy` and `.top5` are the averages.
     Raises:
       ValueError: If there is no batch.
+      NonFiniteError: If the loss is no finite number.
     """
     batches = eval_batches() if callable(eval_batches) else eval_batches
     under_way: deque[Metrics] = deque()
@@ -97,6 +98,11 @@ def evaluate(state: TrainState, eval_batches: Batches, *, eval_step: EvalStep = 
         total = _add(total, metrics)
     if total is None:
         raise ValueError("evaluate: expected at least one batch, got none. Check that the split is not empty.")
+    if not np.isfinite(total.loss_sum):
+        raise NonFiniteError(
+            f"evaluation: the loss over {int(total.count):,} examples is {float(total.loss_sum)}. "
+            "The parameters have diverged, or a label is not one of the model's classes."
+        )
     return total
 
 

@@ -88,6 +88,7 @@ class Loop:
       history: A row for each finished epoch.
       stopped: Why the run is to end, or None.
       interrupted: Whether it is to end after this very step, within an epoch.
+      resumed: Whether it goes on where an earlier one was saved.
     """
 
     state: TrainState
@@ -101,6 +102,7 @@ class Loop:
     history: History = dataclasses.field(default_factory=History)
     stopped: str | None = None
     interrupted: bool = False
+    resumed: bool = False
     # Waits until `metrics` covers every step taken so far.
     settle: Callable[[], None] = lambda: None
 
@@ -154,7 +156,13 @@ class Loop:
         return {name: arrays for name, c in self._named() if (arrays := c.arrays())}
 
     def restore(self, position: dict[str, Any], arrays: dict[str, Any]) -> None:
-        """Go to where `position` and `arrays` were taken."""
+        """Go to where `position` and `arrays` were taken.
+
+        Args:
+          position: What `position` returned.
+          arrays: What `arrays` returned.
+        """
+        self.resumed = True
         self.epoch, self.batch, self.step = position["epoch"], position["batch"], position["step"]
         self.seconds = position["seconds"]
         self.history = History(position["history"])

@@ -1,5 +1,6 @@
 """Optimizers and learning-rate schedules by name; every one of them is optax's."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -42,7 +43,7 @@ def make_optimizer(
     """
     if name not in _OPTIMIZERS:
         raise unknown("optimizer", name, OPTIMIZERS)
-    if not 0 <= momentum < 1 or weight_decay < 0:
+    if not 0 <= momentum < 1 or not 0 <= weight_decay < math.inf:
         raise UsageError(
             f"make_optimizer: expected momentum in [0, 1) and weight_decay >= 0, got {momentum} and {weight_decay}."
         )
@@ -79,7 +80,7 @@ def make_schedule(
     """
     if name not in SCHEDULES:
         raise unknown("schedule", name, SCHEDULES)
-    if not learning_rate > 0 or total_steps < 1 or not 0 <= warmup_steps < total_steps:
+    if not 0 < learning_rate < math.inf or total_steps < 1 or not 0 <= warmup_steps < total_steps:
         raise UsageError(
             f"make_schedule: expected learning_rate > 0 and 0 <= warmup_steps < total_steps, got learning_rate="
             f"{learning_rate}, warmup_steps={warmup_steps}, total_steps={total_steps}."

@@ -24,7 +24,8 @@ class Progress(Callback):
         self.live: Any = None
 
     def on_start(self, loop: Loop) -> None:
-        self.begin = self.drawn = time.monotonic()
+        self.began: float | None = None
+        self.compiled_in_epoch = True
         self.steps = 0
         if self.file.isatty():
             from rich.console import Console
@@ -35,8 +36,12 @@ class Progress(Callback):
             self.live.start()
 
     def on_step(self, loop: Loop) -> None:
-        self.steps += 1
         now = time.monotonic()
+        if self.began is None:  # the first step is the compiler's, and no measure of the others
+            loop.settle()
+            self.began = self.drawn = time.monotonic()
+            return
+        self.steps += 1
         if now - self.drawn < (_REDRAW if self.live else _PLAIN):
             return
         self.drawn = now
@@ -50,19 +55,16 @@ class Progress(Callback):
             self._print(line)
 
     def on_epoch(self, loop: Loop) -> None:
-        row = loop.history[-1]
-        if len(loop.history) > 1:
-            self.epoch_steps = row["step"] - loop.history[-2]["step"]
-        else:
-            self.epoch_steps = row["step"]
-        width = len(str(loop.epochs))
-        parts = [f"epoch {loop.epoch:{width}d}/{loop.epochs}", f"step {row['step']}"]
-        for split in ("train", "val"):
-            if f"{split}_loss" in row:
-                parts.append(f"{split} loss {row[f'{split}_loss']:.4f} accuracy {row[f'{split}_accuracy']:.2%}")
-        parts += [f"{row['images_per_second']:,.0f} images/s", f"{row['seconds']:.1f} s"]
+        row, rows = loop.history[-1], loop.history
+        self.epoch_steps = row["step"] - (rows[-2]["step"] if len(rows) > 1 else 0)
+        line = f"epoch {loop.epoch:{len(str(loop.epochs))}d}/{loop.epochs} step {row['step']}: "
+        parts = [f"loss {row['train_loss']:.4f} accuracy {row['train_accuracy']:.2%}"]
+        if "val_loss" in row:
+            parts.append(f"val {row['val_loss']:.4f} {row['val_accuracy']:.2%}")
+        parts.append(f"{row['images_per_second']:,.0f} images/s" + (" (compiling)" if self.compiled_in_epoch else ""))
+        self.compiled_in_epoch = False
         left = self._left(loop)
-        self._print("  ".join(parts) + (f"  {left} left" if left else ""))
+        self._print(line + ", ".join(parts + ([f"{left} left"] if left else [])))
 
     def on_end(self, loop: Loop) -> None:
         if loop.stopped and not loop.interrupted:  # whoever interrupted it says so himself
@@ -74,21 +76,23 @@ class Progress(Callback):
             self.live = None
 
     def _running(self, loop: Loop) -> str:
-        parts = [f"epoch {loop.epoch + 1}/{loop.epochs}"]
-        parts.append(f"step {loop.batch}" + (f"/{self.epoch_steps}" if self.epoch_steps else ""))
+        line = f"epoch {loop.epoch + 1}/{loop.epochs} step {loop.batch}"
+        line += f"/{self.epoch_steps}: " if self.epoch_steps else ": "
+        parts = []
         if loop.metrics is not None:
-            parts.append(f"loss {loop.metrics.loss:.4f}  accuracy {loop.metrics.accuracy:.2%}")
-            examples = loop.metrics.examples / max(loop.batch, 1) * self.steps
-            parts.append(f"{examples / (time.monotonic() - self.begin):,.0f} images/s")
+            parts.append(f"loss {loop.metrics.loss:.4f} accuracy {loop.metrics.accuracy:.2%}")
+            if self.steps and self.began is not None:
+                rate = loop.metrics.examples / loop.batch * self.steps / (time.monotonic() - self.began)
+                parts.append(f"{rate:,.0f} images/s")
         left = self._left(loop)
-        return "  ".join(parts + ([f"{left} left"] if left else []))
+        return line + ", ".join(parts + ([f"{left} left"] if left else []))
 
     def _left(self, loop: Loop) -> str:
         """Return the time left, from this process's own pace, or nothing when it can't be known."""
-        if not self.epoch_steps or not self.steps:
+        if not self.epoch_steps or not self.steps or self.began is None:
             return ""
         steps_left = (loop.epochs - loop.epoch) * self.epoch_steps - loop.batch
-        seconds = round((time.monotonic() - self.begin) / self.steps * max(steps_left, 0))
+        seconds = round((time.monotonic() - self.began) / self.steps * max(steps_left, 0))
         minutes, seconds = divmod(seconds, 60)
         hours, minutes = divmod(minutes, 60)
         return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

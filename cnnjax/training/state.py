@@ -101,17 +101,21 @@ def create_state(
 
 def _init(model: nn.Module, key: jax.Array, shape: tuple[int, ...]) -> dict[str, Any]:
     params_key, dropout_key = jax.random.split(key)
-    variables = model.init({"params": params_key, "dropout": dropout_key}, jnp.zeros(shape, jnp.float32))
+    modes = {"train": False} if knows_modes(model) else {}
+    variables = model.init({"params": params_key, "dropout": dropout_key}, jnp.zeros(shape, jnp.float32), **modes)
     # What a module sows while it initialises is an output, not a part of the state.
     return {name: value for name, value in variables.items() if name != "intermediates"}
 
 
 def _apply_fn(model: nn.Module) -> Callable[..., Any]:
     """Return `model.apply`, for a module that knows no modes one that drops `train`."""
+    return model.apply if knows_modes(model) else functools.partial(_apply_without_mode, model)
+
+
+def knows_modes(model: nn.Module) -> bool:
+    """Return whether a module is called as `model(x, train=...)` rather than as `model(x)`."""
     parameters = inspect.signature(type(model).__call__).parameters.values()
-    if any(p.name == "train" or p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
-        return model.apply
-    return functools.partial(_apply_without_mode, model)
+    return any(p.name == "train" or p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
 
 
 def _apply_without_mode(model: nn.Module, variables: Any, x: jax.Array, *, train: bool = False, **options: Any) -> Any:

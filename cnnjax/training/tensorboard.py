@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import platform
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -34,20 +35,20 @@ class TensorBoard(Callback):
 
     def on_start(self, loop: Loop) -> None:
         # Not tensorboardX's SummaryWriter: on a full disk its thread dies, and the queue before it blocks for ever.
-        from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
+        from tensorboardX.proto.event_pb2 import SessionLog  # pyright: ignore[reportAttributeAccessIssue]
+        from tensorboardX.record_writer import RecordWriter
 
+        # The process and the step are in the name, so that a run resumed within the second writes a file of its own.
+        name = f"events.out.tfevents.{int(time.time())}.{platform.node()}.{os.getpid()}.{loop.step}"
         with self._writing():
             self.log_dir.mkdir(parents=True, exist_ok=True)
-            # Files are named by the second: a run resumed within it must not write over the one that it resumes.
-            self.writer = EventsWriter(str(self.log_dir / "events"), f".{os.getpid()}.{loop.step}")
+            self.writer = RecordWriter(str(self.log_dir / name))
+            self._write(0, file_version="brain.Event:2")
             if loop.step:  # what a killed run wrote beyond its last checkpoint is to be dropped: it comes again
-                start = SessionLog(status=SessionLog.START)
-                self.writer.write_event(Event(wall_time=time.time(), step=loop.step + 1, session_log=start))
+                self._write(loop.step + 1, session_log=SessionLog(status=SessionLog.START))
 
     def on_epoch(self, loop: Loop) -> None:
         from tensorboardX import summary
-        from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
 
         row = loop.history[-1]
         summaries = [summary.scalar(name, value) for name, value in self._scalars(row)]
@@ -57,13 +58,18 @@ class TensorBoard(Callback):
                 summaries.append(summary.histogram(name, np.array(leaf, np.float32), _BUCKETS))
         with self._writing():
             for one in summaries:
-                self.writer.write_event(Event(wall_time=time.time(), step=row["step"], summary=one))
+                self._write(row["step"], summary=one)
             self.writer.flush()
 
     def on_close(self, loop: Loop) -> None:
         if self.writer is not None:
             with contextlib.suppress(OSError):  # the write that failed has said so
                 self.writer.close()
+
+    def _write(self, step: int, **content: Any) -> None:
+        from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
+
+        self.writer.write(Event(wall_time=time.time(), step=step, **content).SerializeToString())
 
     def _scalars(self, row: dict[str, Any]) -> Iterator[tuple[str, float]]:
         for name, value in row.items():

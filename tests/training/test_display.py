@@ -26,8 +26,10 @@ def test_plain_lines_when_no_terminal_reads():
     _, history = run([Progress(text)])
     lines = text.getvalue().splitlines()
     assert len(lines) == 2
-    assert lines[1].startswith("epoch 2/2  step 6  train loss ")
-    assert f"val loss {history[-1]['val_loss']:.4f} accuracy {history[-1]['val_accuracy']:.2%}" in lines[1]
+    assert lines[1].startswith(f"epoch 2/2 step 6: loss {history[-1]['train_loss']:.4f} accuracy ")
+    assert f"val {history[-1]['val_loss']:.4f} {history[-1]['val_accuracy']:.2%}" in lines[1]
+    assert "(compiling)" in lines[0]
+    assert "(compiling)" not in lines[1]
     assert "images/s" in lines[1]
     assert lines[0].endswith("left")
     assert "\x1b" not in text.getvalue()
@@ -45,14 +47,14 @@ def test_a_terminal_sees_the_epoch_under_way(monkeypatch):
     text = Terminal()
     run([Progress(text, epoch_steps=3)])
     shown = text.getvalue()
-    assert "epoch 1/2  step 2/3  loss " in shown
-    assert "epoch 2/2  step 3/3  loss " in shown
-    assert "epoch 2/2  step 6  train loss" in shown
+    assert "epoch 1/2 step 2/3: loss " in shown
+    assert "epoch 2/2 step 3/3: loss " in shown
+    assert "epoch 2/2 step 6: loss" in shown
 
 
 def test_fit_shows_progress_by_default(capsys):
     fit(create_state(NET, SGD, (6, 5, 2), key=jax.random.key(0)), BATCHES, epochs=1)
-    assert capsys.readouterr().out.startswith("epoch 1/1  step 3  train loss")
+    assert capsys.readouterr().out.startswith("epoch 1/1 step 3: loss ")
 
 
 def events(path):

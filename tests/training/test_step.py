@@ -142,6 +142,16 @@ def test_refuses_what_would_train_on_nonsense():
         evaluate(state, [])
 
 
+def test_a_module_may_demand_its_mode():
+    class Demanding(nn.Module):
+        @nn.compact
+        def __call__(self, x, *, train):
+            return nn.Dense(4)(nn.Dropout(0.5, deterministic=not train)(x.reshape(x.shape[0], -1)))
+
+    state, metrics = train_step(tiny_state(Demanding()), random_batch())
+    assert metrics.examples == eval_step(state, random_batch()).examples == 8
+
+
 def test_create_state_says_what_it_cannot_take(caplog):
     with caplog.at_level("INFO", logger="cnnjax"):
         state = tiny_state(LinearNet())
