@@ -1,17 +1,9 @@
 """What a run on disk is: its folder, checkpoints, digest, and how signals end it."""
 
-from cnnjax.runs.checkpoint import (
-    CheckpointError,
-    Checkpoints,
-    callback_arrays,
-    is_final,
-    load,
-    newest_checkpoint,
-    restore_state,
-    restore_variables,
-)
+from cnnjax.runs.checkpoint import Checkpoints, callback_arrays, restore_state, restore_variables
 from cnnjax.runs.digest import digest_arrays, digest_directory
 from cnnjax.runs.signals import StopOnSignal
+from cnnjax.runs.storage import CheckpointError, is_final, load, load_newest, save
 from cnnjax.runs.workdir import Workdir, default_workdir, environment, read_run
 
 __all__ = [
@@ -26,8 +18,9 @@ __all__ = [
     "environment",
     "is_final",
     "load",
-    "newest_checkpoint",
+    "load_newest",
     "read_run",
     "restore_state",
     "restore_variables",
+    "save",
 ]

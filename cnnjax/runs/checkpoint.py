@@ -1,7 +1,6 @@
-"""Checkpoints of a run: Orbax holds the arrays, JSON the position; one folder each, the newest ones kept."""
+"""Checkpoints of a run: when they are made, and from a state to arrays and back."""
 
-import json
-import logging
+import math
 import pathlib
 import shutil
 import time
@@ -12,17 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import serialization
 
-from cnnjax.errors import CnnjaxError
+from cnnjax.runs.storage import FINAL, CheckpointError, Flat, checkpoint_dirs, save
 from cnnjax.training import Callback, Loop, TrainState
-
-log = logging.getLogger("cnnjax")
-
-Flat = dict[str, np.ndarray]
-_FINAL = "final"
-
-
-class CheckpointError(CnnjaxError):
-    """A checkpoint could not be written or read."""
 
 
 class Checkpoints(Callback):
@@ -39,7 +29,7 @@ class Checkpoints(Callback):
         self, directory: pathlib.Path, *, every_steps: int | None = None, every_seconds: float = 10.0, keep: int = 2
     ):
         self.directory, self.every_steps, self.every_seconds, self.keep = directory, every_steps, every_seconds, keep
-        self.saved_at = time.monotonic()
+        self.saved_at = -math.inf  # the first epoch is saved, however short
 
     def on_step(self, loop: Loop) -> None:
         if self.every_steps and loop.step % self.every_steps == 0 and not loop.interrupted:
@@ -54,85 +44,12 @@ class Checkpoints(Callback):
         self._save(loop, final=not loop.interrupted)
 
     def _save(self, loop: Loop, *, final: bool = False) -> None:
-        name = f"step-{loop.step:09d}-epoch-{loop.epoch:05d}" + (f"-{_FINAL}" if final else "")
+        name = f"step-{loop.step:09d}-epoch-{loop.epoch:05d}" + (f"-{FINAL}" if final else "")
         arrays = flatten_state(loop.state) | _flatten("callbacks", loop.arrays())
         save(self.directory / name, arrays, loop.position())
         for old in checkpoint_dirs(self.directory)[: -self.keep]:
             shutil.rmtree(old, ignore_errors=True)
         self.saved_at = time.monotonic()
-
-
-def checkpoint_dirs(directory: pathlib.Path) -> list[pathlib.Path]:
-    """Return the finished checkpoints in a folder, oldest first; what a killed save left behind is not among them."""
-    if not directory.is_dir():
-        return []
-    return sorted(p for p in directory.iterdir() if p.name.startswith("step-") and "orbax" not in p.name)
-
-
-def newest_checkpoint(directory: pathlib.Path) -> pathlib.Path | None:
-    """Return the newest finished checkpoint in a folder, or None."""
-    return next(iter(reversed(checkpoint_dirs(directory))), None)
-
-
-def is_final(checkpoint: pathlib.Path) -> bool:
-    """Return whether the checkpoint was written at the end of a run that ended by itself."""
-    return checkpoint.name.endswith(_FINAL)
-
-
-def save(path: pathlib.Path, arrays: Flat, position: dict[str, Any]) -> None:
-    """Write one checkpoint: under another name first, then renamed, so that a finished one is whole.
-
-    Args:
-      path: Folder to make.
-      arrays: Every array by its path.
-      position: JSON values.
-    Raises:
-      CheckpointError: If it could not be written; nothing of it stays.
-    """
-    if path.exists():  # A resumed run that took no step has nothing new to say.
-        return
-    import orbax.checkpoint as ocp  # takes most of a second, which only runs that save should pay
-
-    clean(path.parent)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
-            checkpointer.save(
-                path.absolute(),
-                args=ocp.args.Composite(
-                    arrays=ocp.args.StandardSave(arrays),
-                    position=ocp.args.JsonSave(position),
-                ),
-            )
-    except (OSError, ValueError, RuntimeError) as error:
-        clean(path.parent)
-        reason = _reason(error)
-        raise CheckpointError(
-            f"could not save the checkpoint {path}: {reason}. The earlier checkpoints are untouched."
-        ) from error
-
-
-def load(path: pathlib.Path) -> tuple[Flat, dict[str, Any]]:
-    """Read one checkpoint back.
-
-    Args:
-      path: Folder of the checkpoint.
-    Returns:
-      The arrays by their paths and the position.
-    Raises:
-      CheckpointError: If it is no checkpoint or is damaged.
-    """
-    import orbax.checkpoint as ocp
-
-    try:
-        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
-            restored = checkpointer.restore(
-                path.absolute(),
-                args=ocp.args.Composite(arrays=ocp.args.StandardRestore(), position=ocp.args.JsonRestore()),
-            )
-        return {name: np.asarray(value) for name, value in restored["arrays"].items()}, restored["position"]
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"could not read the checkpoint {path}: {_reason(error)}.") from error
 
 
 def flatten_state(state: TrainState) -> Flat:
@@ -199,18 +116,6 @@ def callback_arrays(arrays: Flat) -> dict[str, Any]:
     return tree
 
 
-def clean(directory: pathlib.Path) -> None:
-    """Remove what interrupted saves left in a folder of checkpoints."""
-    # Threads of a save that has just failed may still be writing there; what outlasts a second goes the next time.
-    for _ in range(20):
-        left = list(directory.glob("step-*.orbax-checkpoint-tmp*"))
-        if not left:
-            return
-        for path in left:
-            shutil.rmtree(path, ignore_errors=True)
-        time.sleep(0.05)
-
-
 def _flatten(prefix: str, tree: Any) -> Flat:
     if isinstance(tree, dict):
         start = f"{prefix}/" if prefix else ""
@@ -224,9 +129,3 @@ def _unflatten(flat: Flat, like: Any, prefix: str = "") -> Any:
         start = f"{prefix}/" if prefix else ""
         return {key: _unflatten(flat, value, f"{start}{key}") for key, value in like.items()}
     return flat[prefix]
-
-
-def _reason(error: BaseException) -> str:
-    """Return the part of a storage library's message that a person can use: its last clause."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text.rsplit(": ", 1)[-1].split(" [os_error", 1)[0].rstrip(".")

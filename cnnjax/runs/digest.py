@@ -5,10 +5,8 @@ import json
 import pathlib
 from typing import Any
 
-import numpy as np
-
 from cnnjax.errors import CnnjaxError
-from cnnjax.runs.checkpoint import Flat, load, newest_checkpoint
+from cnnjax.runs.storage import Flat, digest_array, load, load_newest
 
 # Where the data are is part of a run's state; how long it took, and what it has told, is not.
 _POSITION = ("epoch", "batch", "metrics", "callbacks")
@@ -23,7 +21,7 @@ def digest_arrays(arrays: Flat, position: dict[str, Any]) -> dict[str, Any]:
     Returns:
       `{"leaves": {path: sha256}, "digest": sha256}`; dtype, shape and every byte count.
     """
-    leaves = {name: _digest(value) for name, value in arrays.items()}
+    leaves = {name: digest_array(value) for name, value in arrays.items()}
     for name in _POSITION:
         text = json.dumps(position.get(name), sort_keys=True)
         leaves[f"position/{name}"] = hashlib.sha256(text.encode()).hexdigest()
@@ -43,18 +41,10 @@ def digest_directory(path: str | pathlib.Path) -> dict[str, Any]:
       CnnjaxError: If there is no checkpoint or it can't be read.
     """
     path = pathlib.Path(path)
-    checkpoint = path if path.name.startswith("step-") else newest_checkpoint(path / "checkpoints")
-    if checkpoint is None or not checkpoint.is_dir():
-        raise CnnjaxError(
-            f"no checkpoint in {path}. Give a run's --workdir or one of its checkpoints/step-... folders."
-        )
-    return {"checkpoint": checkpoint.name, **digest_arrays(*load(checkpoint))}
-
-
-def _digest(value: np.ndarray) -> str:
-    header = f"{value.dtype.name}{list(value.shape)}".encode()
-    # Little-endian, so that the digest means the same on every machine.
-    ordered = np.ascontiguousarray(value)
-    if ordered.dtype.byteorder == ">":
-        ordered = ordered.astype(ordered.dtype.newbyteorder("<"))
-    return hashlib.sha256(header + ordered.tobytes()).hexdigest()
+    if path.name.startswith("step-") and path.is_dir():
+        return {"checkpoint": path.name, **digest_arrays(*load(path))}
+    newest = load_newest(path / "checkpoints")
+    if newest is None:
+        raise CnnjaxError(f"no checkpoint in {path}. Give a run's workdir or one of its checkpoints/step-... folders.")
+    checkpoint, arrays, position, damaged = newest
+    return {"checkpoint": checkpoint.name, "damaged": damaged, **digest_arrays(arrays, position)}

@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM end a run between two steps instead of in the middle of one."""
 
+import os
 import signal
 from types import FrameType
 from typing import Any
@@ -32,10 +33,17 @@ class StopOnSignal(Callback):
         self._give_back()
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None:
-            self._give_back()
-            raise KeyboardInterrupt
-        self.received = number
+        if self.received is None:
+            self.received = number
+            self._tell("stopping after this step and saving; once more leaves at once, without saving")
+            return
+        self._tell("left without saving: the last checkpoint is where the same command goes on")
+        # Not an exception: the interpreter would shut down beside threads that still compute, and crash.
+        os._exit(128 + number)
+
+    def _tell(self, line: str) -> None:
+        # Straight to the file: a handler may run in the midst of a buffered write.
+        os.write(2, f"cnnjax: {line}.\n".encode())
 
     def _give_back(self) -> None:
         for number, previous in self._previous.items():

@@ -1,5 +1,6 @@
 """A run's folder: who holds it, what it was started with, where things lie in it, and how it ended."""
 
+import itertools
 import json
 import os
 import pathlib
@@ -9,6 +10,7 @@ from collections.abc import Mapping
 from importlib import metadata
 from typing import IO, Any
 
+from cnnjax import atomic
 from cnnjax.errors import CnnjaxError, UsageError
 
 _PACKAGES = ("cnnjax", "jax", "jaxlib", "flax", "optax", "numpy")
@@ -42,7 +44,7 @@ class Workdir:
     @property
     def result(self) -> dict[str, Any] | None:
         """What the finished run found, or None while it is not finished."""
-        return self._read("result.json")
+        return _read_json(self.path / "result.json")
 
     def compare(self, config: Mapping[str, Any]) -> list[str]:
         """Compare what a run is to be made of with what the folder's run was made of.
@@ -55,7 +57,7 @@ class Workdir:
         Raises:
           UsageError: If the folder holds a run with another configuration; the message shows the differences.
         """
-        recorded = self._read("run.json")
+        recorded = _read_run(self.path)
         if recorded is None:
             return []
         self._refuse(_differences(recorded["config"], _as_json(config)))
@@ -72,7 +74,7 @@ class Workdir:
           UsageError: If the folder holds a run with other data.
           CnnjaxError: If it cannot be written.
         """
-        recorded = self._read("run.json")
+        recorded = _read_run(self.path)
         if recorded is not None:
             self._refuse(_differences(recorded["data"], {**_as_json(data), "source": recorded["data"].get("source")}))
             return
@@ -83,14 +85,8 @@ class Workdir:
         self.write_json("result.json", result)
 
     def write_json(self, name: str, value: Any) -> None:
-        """Write a JSON file whole or not at all."""
-        aside = self.path / f"{name}.tmp"
-        try:
-            aside.write_text(json.dumps(value, indent=2) + "\n")
-            aside.replace(self.path / name)
-        except OSError as error:
-            aside.unlink(missing_ok=True)
-            raise CnnjaxError(f"cannot write {self.path / name}: {error.strerror}.") from error
+        """Write a JSON file whole or not at all; a number that is none is refused."""
+        atomic.write_text(self.path / name, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
     def close(self) -> None:
         """Let go of the folder."""
@@ -103,9 +99,6 @@ class Workdir:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _read(self, name: str) -> dict[str, Any] | None:
-        return _read_json(self.path / name)
 
     def _refuse(self, differences: list[str]) -> None:
         if differences:
@@ -146,18 +139,35 @@ def read_run(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
     Raises:
       CnnjaxError: If the folder holds no run.
     """
-    run = _read_json(path / "run.json")
+    run = _read_run(path)
     if run is None:
         raise CnnjaxError(f"no run in {path}: expected a run.json there, as `cnnjax train --workdir` makes it.")
     return run["config"], run["data"]
 
 
 def default_workdir(model: str, dataset: str) -> pathlib.Path:
-    """Return a folder below `runs` that does not exist yet, named after the run and the time."""
+    """Make a new folder below `runs`, named after the run and the time.
+
+    Args:
+      model: MODEL as the user wrote it.
+      dataset: Name of the dataset, likewise.
+    Returns:
+      The folder.
+    Raises:
+      CnnjaxError: If it cannot be made.
+    """
     name = "".join(c if c.isalnum() or c in "-_" else "-" for c in f"{model}-{dataset}").strip("-")
     stem = pathlib.Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    candidates = (stem if n == 0 else stem.with_name(f"{stem.name}-{n}") for n in range(10_000))
-    return next(path for path in candidates if not path.exists())
+    for number in itertools.count():
+        path = stem if number == 0 else stem.with_name(f"{stem.name}-{number}")
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:  # another run began within the second
+            continue
+        except OSError as error:
+            raise CnnjaxError(f"cannot write the workdir {path}: {error.strerror}. Give a --workdir.") from error
+        return path
+    raise AssertionError  # never: the numbers do not end
 
 
 def environment() -> dict[str, Any]:
@@ -176,12 +186,21 @@ def environment() -> dict[str, Any]:
     }
 
 
+def _read_run(path: pathlib.Path) -> dict[str, Any] | None:
+    run = _read_json(path / "run.json")
+    if run is not None and not {"config", "environment", "data"} <= run.keys():
+        raise CnnjaxError(f"{path / 'run.json'} is damaged: it does not say what the run was made of.")
+    return run
+
+
 def _read_json(path: pathlib.Path) -> dict[str, Any] | None:
     try:
         return json.loads(path.read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise CnnjaxError(f"cannot read {path}: {error.strerror}.") from error
+    except ValueError as error:
         raise CnnjaxError(f"cannot read {path}: {error}.") from error
 
 
@@ -192,4 +211,10 @@ def _as_json(value: Any) -> Any:
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-    return [f"{name} {before.get(name)!r} there, {now.get(name)!r} here" for name in names]
+    return [_difference(name, repr(before.get(name)), repr(now.get(name))) for name in names]
+
+
+def _difference(name: str, before: str, now: str) -> str:
+    if len(before) + len(now) > 80:  # digests and the like, which tell a person nothing
+        return f"{name} differs"
+    return f"{name} {before} there, {now} here"

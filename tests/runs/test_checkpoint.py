@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from cnnjax.runs import checkpoint
+from cnnjax.runs import checkpoint, storage
 from cnnjax.runs.digest import digest_arrays, digest_directory
 from cnnjax.training import Callback, EarlyStopping, create_state, fit, make_train_step
 from tests.training.nets import TinyNet, random_batch
@@ -35,6 +35,11 @@ def run(folder, *callbacks, state=None, epochs=2, resume=None, **options):
     )
 
 
+def newest(folder):
+    """Return the newest checkpoint's folder."""
+    return storage.checkpoint_dirs(folder)[-1]
+
+
 class StopAt(Callback):
     def __init__(self, step):
         self.at = step
@@ -46,9 +51,9 @@ class StopAt(Callback):
 
 def test_a_state_comes_back_bit_for_bit(tmp_path):
     state, _ = run(tmp_path)
-    newest = checkpoint.newest_checkpoint(tmp_path)
-    assert checkpoint.is_final(newest)
-    arrays, position = checkpoint.load(newest)
+    found = newest(tmp_path)
+    assert storage.is_final(found)
+    arrays, position = storage.load(found)
     restored = checkpoint.restore_state(new_state(), arrays)
     chex.assert_trees_all_equal(jax.random.key_data(restored.key), jax.random.key_data(state.key))
     chex.assert_trees_all_equal(restored.replace(key=None), state.replace(key=None))
@@ -62,9 +67,9 @@ def test_a_state_comes_back_bit_for_bit(tmp_path):
 def test_a_run_resumed_from_disk_has_the_uninterrupted_runs_digest(tmp_path, stop):
     run(tmp_path / "whole", EarlyStopping(patience=5))
     run(tmp_path / "parts", EarlyStopping(patience=5), StopAt(stop))
-    newest = checkpoint.newest_checkpoint(tmp_path / "parts")
-    assert not checkpoint.is_final(newest)
-    arrays, position = checkpoint.load(newest)
+    found = newest(tmp_path / "parts")
+    assert not storage.is_final(found)
+    arrays, position = storage.load(found)
     resume = (position, checkpoint.callback_arrays(arrays))
     run(
         tmp_path / "parts",
@@ -74,61 +79,84 @@ def test_a_run_resumed_from_disk_has_the_uninterrupted_runs_digest(tmp_path, sto
     )
     digests = []
     for name in ("whole", "parts"):
-        newest = checkpoint.newest_checkpoint(tmp_path / name)
-        digests.append(digest_directory(newest))
+        found = newest(tmp_path / name)
+        digests.append(digest_directory(found))
     assert digests[0] == digests[1]
 
 
 def test_bfloat16_and_scalars_survive(tmp_path):
     arrays = {"a/b": np.asarray(jnp.arange(3, dtype=jnp.bfloat16)), "c": np.array(3, np.int32)}
-    checkpoint.save(tmp_path / "step-1", arrays, {"epoch": 0})
-    loaded, _ = checkpoint.load(tmp_path / "step-1")
+    storage.save(tmp_path / "step-1", arrays, {"epoch": 0})
+    loaded, _ = storage.load(tmp_path / "step-1")
     chex.assert_trees_all_equal(loaded, arrays)
     chex.assert_trees_all_equal_dtypes(loaded, arrays)
 
 
 def test_only_the_newest_are_kept_and_steps_are_saved_too(tmp_path):
     run(tmp_path, every_steps=3, keep=3)
-    names = [p.name for p in checkpoint.checkpoint_dirs(tmp_path)]
+    names = [p.name for p in storage.checkpoint_dirs(tmp_path)]
     assert names == ["step-000000004-epoch-00001", "step-000000006-epoch-00001", "step-000000008-epoch-00002-final"]
 
 
 def test_a_save_that_fails_is_loud_and_leaves_the_earlier_ones(tmp_path, monkeypatch):
-    checkpoint.save(tmp_path / "step-1", {"a": np.ones(3)}, {"epoch": 0})
-    with pytest.raises(checkpoint.CheckpointError, match=r"could not save the checkpoint .*step-2.* untouched"):
-        checkpoint.save(tmp_path / "step-2", {"a": np.ones((0, 3))}, {"epoch": 1})  # Orbax takes no empty array
+    storage.save(tmp_path / "step-1", {"a": np.ones(3)}, {"epoch": 0})
+    with pytest.raises(storage.CheckpointError, match=r"could not save the checkpoint .*step-2.* untouched"):
+        storage.save(tmp_path / "step-2", {"a": np.ones((0, 3))}, {"epoch": 1})  # Orbax takes no empty array
     assert [p.name for p in tmp_path.iterdir()] == ["step-1"]
     blocked = tmp_path / "file"
     blocked.write_text("")
-    with pytest.raises(checkpoint.CheckpointError, match="could not save"):
-        checkpoint.save(blocked / "checkpoints" / "step-1", {"a": np.ones(3)}, {})
+    with pytest.raises(storage.CheckpointError, match="could not save"):
+        storage.save(blocked / "checkpoints" / "step-1", {"a": np.ones(3)}, {})
 
 
 def test_what_a_killed_save_left_is_no_checkpoint_and_goes(tmp_path):
     left = tmp_path / "step-000000009-epoch-00001.orbax-checkpoint-tmp"
     left.mkdir()
-    assert checkpoint.newest_checkpoint(tmp_path) is None
-    checkpoint.save(tmp_path / "step-1", {"a": np.ones(3)}, {})
+    assert storage.checkpoint_dirs(tmp_path) == []
+    storage.save(tmp_path / "step-1", {"a": np.ones(3)}, {})
     assert not left.exists()
 
 
 def test_a_damaged_or_missing_checkpoint_is_named(tmp_path):
-    checkpoint.save(tmp_path / "step-1", {"a": np.ones(3)}, {"epoch": 0})
+    storage.save(tmp_path / "step-1", {"a": np.ones(3)}, {"epoch": 0})
     for file in (tmp_path / "step-1" / "arrays").rglob("*"):
         if file.is_file():
             file.write_bytes(b"")
-    with pytest.raises(checkpoint.CheckpointError, match=r"could not read the checkpoint .*step-1"):
-        checkpoint.load(tmp_path / "step-1")
-    with pytest.raises(checkpoint.CheckpointError, match="could not read"):
-        checkpoint.load(tmp_path / "step-7")
+    with pytest.raises(storage.CheckpointError, match=r"could not read the checkpoint .*step-1"):
+        storage.load(tmp_path / "step-1")
+    with pytest.raises(storage.CheckpointError, match="could not read"):
+        storage.load(tmp_path / "step-7")
+
+
+def test_a_flipped_byte_is_seen_and_the_one_before_is_taken(tmp_path):
+    for step in (1, 2):
+        storage.save(tmp_path / f"step-{step}", {"a": np.arange(64.0) + step}, {"epoch": step})
+    files = [f for f in (tmp_path / "step-2" / "arrays").rglob("*") if f.is_file() and f.parent.name == "d"]
+    seen = 0
+    for file in files:
+        whole = file.read_bytes()
+        for at in range(0, len(whole), 23):
+            file.write_bytes(whole[:at] + bytes([whole[at] ^ 16]) + whole[at + 1 :])
+            try:
+                arrays, _ = storage.load(tmp_path / "step-2")
+            except storage.CheckpointError:
+                seen += 1
+                path, _, position, damaged = storage.load_newest(tmp_path)
+                assert (path.name, position["epoch"], len(damaged)) == ("step-1", 1, 1)
+                assert "step-2" in damaged[0]
+            else:  # a byte that nothing reads
+                np.testing.assert_array_equal(arrays["a"], np.arange(64.0) + 2)
+        file.write_bytes(whole)
+    assert seen > 0
+    assert storage.load_newest(tmp_path / "none") is None
 
 
 def test_a_checkpoint_of_another_net_does_not_fit():
     arrays = checkpoint.flatten_state(new_state())
-    with pytest.raises(checkpoint.CheckpointError, match=r"Dense_0/bias is float32\[4\] in it, expected float32\[7\]"):
+    with pytest.raises(storage.CheckpointError, match=r"Dense_0/bias is float32\[4\] in it, expected float32\[7\]"):
         checkpoint.restore_state(new_state(TinyNet(num_classes=7)), arrays)
     other = new_state(tx=optax.sgd(0.1))
-    with pytest.raises(checkpoint.CheckpointError, match=r"opt_state/.* is .* in it, expected nothing"):
+    with pytest.raises(storage.CheckpointError, match=r"opt_state/.* is .* in it, expected nothing"):
         checkpoint.restore_state(other, arrays)
     restored = checkpoint.restore_variables(other, arrays)
     chex.assert_trees_all_equal(restored.params, new_state().params)

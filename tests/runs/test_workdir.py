@@ -1,4 +1,5 @@
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -77,7 +78,6 @@ def test_the_default_workdir_is_a_new_one(tmp_path, monkeypatch):
     paths = set()
     for _ in range(3):
         path = default_workdir("my.net:Net", "folder:some/where")
-        path.mkdir(parents=True)
         paths.add(path)
     assert len(paths) == 3
     assert all(p.parent.name == "runs" and p.name.startswith("my-net-Net-folder-some-where-20") for p in paths)
@@ -99,12 +99,22 @@ def test_a_signal_ends_the_run_after_its_step_and_is_given_back(number):
     assert signal.getsignal(number) is before
 
 
-def test_a_second_signal_ends_it_at_once():
-    def batches(epoch, start=0):
-        os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGINT)
-        yield TRAIN[0]
-
-    with pytest.raises(KeyboardInterrupt):
-        fit(new_state(), batches, epochs=5, callbacks=[StopOnSignal()], train_step=STEP, progress=False)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_it_at_once_and_says_so(number):
+    code = (
+        "import os\n"
+        "from cnnjax.runs import StopOnSignal\n"
+        "from cnnjax.training import fit\n"
+        "from tests.runs.test_checkpoint import STEP, TRAIN, new_state\n"
+        "def batches(epoch, start=0):\n"
+        f"    os.kill(os.getpid(), {int(number)})\n"
+        f"    os.kill(os.getpid(), {int(number)})\n"
+        "    yield TRAIN[0]\n"
+        "fit(new_state(), batches, epochs=5, callbacks=[StopOnSignal()], train_step=STEP, progress=False)\n"
+    )
+    root = pathlib.Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=False)
+    assert done.returncode == 128 + number
+    first, second = done.stderr.splitlines()
+    assert "stopping after this step and saving" in first
+    assert "left without saving" in second
