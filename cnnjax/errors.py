@@ -26,6 +26,6 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
       "unknown model 'lenet': did you mean 'lenet5'? Known: lenet5, resnet18."
     """
     known = sorted(known)
-    near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
-    return UsageError(f"unknown {kind} {name!r}: {hint}Known: {', '.join(known)}.")
+    near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.6)
+    hint = f": did you mean {' or '.join(map(repr, near))}?" if near else "."
+    return UsageError(f"unknown {kind} {name!r}{hint} Known: {', '.join(known)}.")

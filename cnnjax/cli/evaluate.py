@@ -2,12 +2,14 @@
 
 import argparse
 import csv
+import io
 import pathlib
 from typing import TYPE_CHECKING, Any
 
+from cnnjax import atomic
 from cnnjax.cli import loading, modelling
 from cnnjax.cli.output import Output
-from cnnjax.errors import CnnjaxError
+from cnnjax.errors import UsageError
 from cnnjax.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -34,9 +36,15 @@ def run(args: argparse.Namespace, out: Output) -> int:
     from cnnjax import data
     from cnnjax.training import evaluate, make_eval_step
 
-    state, config, described = modelling.restore(args.workdir)
+    if args.batch_size is not None and args.batch_size < 1:
+        raise UsageError(f"--batch-size: expected at least 1, got {args.batch_size}.")
+    state, config, described = modelling.restore(args.workdir, out)
     recipe = Recipe.from_json(config)
     dataset = loading.load(recipe, args, out)
+    for name in ("class_names", "image_shape"):
+        there, here = described[name], list(getattr(dataset.info, name))
+        if there != here:
+            raise UsageError(f"{recipe.dataset} has other {name} than the run was trained with: {here}, not {there}.")
     if dict(dataset.info.digests) != described["digests"]:
         out.say("warning: these are other data than the run was trained with")
     split = getattr(dataset, args.split)
@@ -59,7 +67,7 @@ def _report(metrics: "Metrics", names: list[str], args: argparse.Namespace, out:
     }
     lines = [
         f"{args.split}: {metrics.examples:,} examples, {metrics.accuracy:.2%} correct, loss {metrics.loss:.4f}, "
-        f"label among the first five {metrics.top5:.2%}",
+        f"label among the first five {metrics.top5:.2%}.",
         *(
             f"  {name:20} {'no examples' if value is None else f'{value:8.2%}'}"
             for name, value in zip(names, per_class)
@@ -67,7 +75,7 @@ def _report(metrics: "Metrics", names: list[str], args: argparse.Namespace, out:
     ]
     if len(names) <= _MATRIX_CLASSES:
         width = max(len(str(metrics.confusion.max())), 4)
-        lines.append("confusion matrix, a row the label and a column the prediction:")
+        lines.append("confusion matrix, a row the label and a column the prediction, in the order above:")
         lines += [
             "  " + " ".join(f"{n:{width}d}" for n in row) + f"  {name}" for row, name in zip(metrics.confusion, names)
         ]
@@ -83,13 +91,8 @@ def _dump(state: "TrainState", split: "Split", size: int, path: pathlib.Path) ->
     predict = jax.jit(lambda state, image: state.apply_fn(state.variables, image, train=False).argmax(axis=-1))
     parts = [np.array(predict(state, batch.image)) for batch in data.batches(split, size)]
     predictions = np.concatenate(parts)[: len(split)]  # the last batch is filled up
-    aside = path.with_name(path.name + ".tmp")
-    try:
-        with aside.open("w", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["id", "label", "prediction"])
-            writer.writerows(zip(split.ids, split.labels.tolist(), predictions.tolist()))
-        aside.replace(path)
-    except OSError as error:
-        aside.unlink(missing_ok=True)
-        raise CnnjaxError(f"cannot write {path}: {error.strerror}.") from error
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["id", "label", "prediction"])
+    writer.writerows(zip(split.ids, split.labels.tolist(), predictions.tolist()))
+    atomic.write_text(path, text.getvalue())

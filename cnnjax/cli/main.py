@@ -4,36 +4,55 @@ import argparse
 import difflib
 import logging
 import os
+import re
+import signal
 import sys
+import traceback
 from collections.abc import Sequence
+from types import FrameType
 from typing import NoReturn
 
 from cnnjax import __version__
 from cnnjax.cli import data, digest, evaluate, predict, train
 from cnnjax.cli.output import Output
-from cnnjax.errors import CnnjaxError, UsageError
+from cnnjax.errors import CnnjaxError, UsageError, unknown
 
 _VERBS = (train, evaluate, predict, data, digest)
 
 
 class _Parser(argparse.ArgumentParser):
-    """Say what is wrong in one line, with the nearest option, and exit with 2."""
+    """Say what is wrong in one line, with the nearest option or verb, and exit with 2."""
 
     def error(self, message: str) -> NoReturn:
-        words = message.removeprefix("unrecognized arguments: ").split()
-        if words and message.startswith("unrecognized"):
-            near = difflib.get_close_matches(words[0], self._option_string_actions, n=1)
-            message = f"unknown option {words[0]}" + (f": did you mean {near[0]}?" if near else ".")
-        self.exit(2, f"{self.prog}: {message} See {self.prog} --help.\n")
+        choice = re.match(r"argument (\w+): invalid choice: '(.*?)' \(choose from (.*)\)", message)
+        if choice and choice[1] == "VERB":
+            message = str(unknown("verb", choice[2], [name.strip("' ") for name in choice[3].split(",")]))
+        elif message.startswith("unrecognized arguments: "):
+            word = message.removeprefix("unrecognized arguments: ").split()[0]
+            near = difflib.get_close_matches(word, self._option_string_actions, n=1)
+            message = f"unknown option {word}" + (f": did you mean {near[0]}?" if near else ".")
+        ending = "" if message[-1] in ".?!" else "."
+        self.exit(2, f"{self.prog}: {message}{ending} See {self.prog} --help.\n")
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM came while no run was under way that could have been saved."""
 
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    signal.signal(signal.SIGTERM, _terminate)
     if "--debug" not in sys.argv:
         # `run` catches all of our own errors. What still arrives here are tracebacks that a storage library's threads
         # print while a failed save winds up; they would bury the one line that says what happened.
         sys.excepthook = sys.unraisablehook = lambda *_: None
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    if code >= 128:
+        # Threads may still compute, and shutting the interpreter down beside them crashes.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -52,33 +71,36 @@ def run(arguments: Sequence[str]) -> int:
     except SystemExit as leave:  # --help, --version and wrong usage
         return int(leave.code or 0)
     # Libraries' own warnings would push the one line that matters off the screen.
-    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    for library in ("absl", "matplotlib", "tensorboardX"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    out = Output(as_json=args.json)
     try:
-        return args.run(args, out)
-    except KeyboardInterrupt:
-        return _fail("interrupted.", 130, args.debug)
-    except UsageError as error:
-        return _fail(str(error), 2, args.debug)
-    except CnnjaxError as error:
-        return _fail(str(error), 1, args.debug)
+        return args.run(args, Output(as_json=args.json))
     except BrokenPipeError:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  whoever read us has left; say nothing at exit either
         return 1
-    except OSError as error:
-        return _fail(f"{error.filename or 'the system'}: {error.strerror or error}.", 1, args.debug)
-    except Exception as error:
-        line = " ".join(str(error).split())
-        return _fail(f"{type(error).__name__}: {line} (--debug shows where).", 1, args.debug)
+    except (Exception, KeyboardInterrupt) as error:
+        if args.debug:
+            traceback.print_exc()
+        line, code = _line_and_code(error)
+        print(f"cnnjax: {' '.join(line.split())}", file=sys.stderr)  # noqa: T201
+        return code
 
 
-def _fail(line: str, code: int, debug: bool) -> int:
-    """Print one line, whatever the message holds; called while the error is being handled."""
-    if debug:
-        raise
-    print(f"cnnjax: {' '.join(line.split())}", file=sys.stderr)  # noqa: T201
-    return code
+def _line_and_code(error: BaseException) -> tuple[str, int]:
+    """Return what to say of an error and the exit code that goes with it."""
+    if isinstance(error, KeyboardInterrupt):
+        terminated = isinstance(error, _Terminated)
+        return ("terminated.", 143) if terminated else ("interrupted.", 130)
+    if isinstance(error, CnnjaxError):
+        return str(error), 2 if isinstance(error, UsageError) else 1
+    if isinstance(error, OSError):
+        return f"{error.filename or 'the system'}: {error.strerror or error}.", 1
+    return f"{type(error).__name__}: {error} (--debug shows where).", 1
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    raise _Terminated
 
 
 def _parser() -> argparse.ArgumentParser:

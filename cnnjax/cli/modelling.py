@@ -1,10 +1,12 @@
 """From the word MODEL on the command line to a module, and from a workdir back to its trained state."""
 
+import functools
 import importlib
 import pathlib
 import sys
 from typing import TYPE_CHECKING, Any
 
+from cnnjax.cli.output import Output
 from cnnjax.errors import CnnjaxError, UsageError
 
 if TYPE_CHECKING:
@@ -28,7 +30,10 @@ def build_model(name: str, num_classes: int) -> "nn.Module":
     if ":" not in name:
         return models.build(name, num_classes=num_classes)
     cls = _import_class(name)
-    return cls(num_classes=num_classes) if "num_classes" in cls.__dataclass_fields__ else cls()
+    try:
+        return cls(num_classes=num_classes) if "num_classes" in cls.__dataclass_fields__ else cls()
+    except Exception as error:
+        raise UsageError(f"cannot make {name!r}: {error}. Give its fields defaults.") from error
 
 
 def check_model_name(name: str) -> None:
@@ -56,15 +61,49 @@ def check_output(model: "nn.Module", image_shape: tuple[int, ...], num_classes: 
     name = type(model).__name__
     images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
     try:
-        output, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), images)
+        output = jax.eval_shape(functools.partial(_evaluated, model), jax.random.key(0), images)
     except UsageError:
         raise
     except Exception as error:  # the user's own module may raise anything
-        line = " ".join(str(error).split())
-        raise UsageError(f"{name} can't take images of shape {image_shape}: {line}") from error
+        raise UsageError(f"{name} can't take images of shape {image_shape}: {error}") from error
     if getattr(output, "shape", None) != (2, num_classes):
         found = getattr(output, "shape", type(output).__name__)
         raise UsageError(f"{name} gives {found} for 2 images, expected logits of shape (2, {num_classes}).")
+
+
+def check_step(train_step: Any, state: "TrainState", image_shape: tuple[int, ...], batch_size: int) -> None:
+    """Refuse a step that can't be taken, by tracing it; nothing is computed.
+
+    Args:
+      train_step: The step of the run, augmentation included.
+      state: Its state.
+      image_shape: `(H, W, C)`.
+      batch_size: Examples a step.
+    Raises:
+      UsageError: If something in it can't take the images.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    from cnnjax.training import Batch
+
+    images = jax.ShapeDtypeStruct((batch_size, *image_shape), jnp.float32)
+    labels, mask = (jax.ShapeDtypeStruct((batch_size,), dtype) for dtype in (jnp.int32, jnp.bool_))
+    try:
+        jax.eval_shape(train_step, state, Batch(images, labels, mask))
+    except UsageError:
+        raise
+    except Exception as error:
+        raise UsageError(f"a training step can't be taken on images of shape {image_shape}: {error}") from error
+
+
+def _evaluated(model: "nn.Module", key: Any, images: Any) -> Any:
+    import optax
+
+    from cnnjax.training import create_state
+
+    state = create_state(model, optax.identity(), images.shape, key=key)
+    return state.apply_fn(state.variables, images, train=False)
 
 
 def image_size_for(name: str, image_shape: tuple[int, ...]) -> tuple[int, int] | None:
@@ -89,7 +128,7 @@ def image_size_for(name: str, image_shape: tuple[int, ...]) -> tuple[int, int] |
     return None
 
 
-def restore(workdir: pathlib.Path) -> tuple["TrainState", dict[str, Any], dict[str, Any]]:
+def restore(workdir: pathlib.Path, out: Output) -> tuple["TrainState", dict[str, Any], dict[str, Any]]:
     """Return the trained state of a workdir, its configuration and what it says of its data.
 
     Raises:
@@ -102,12 +141,16 @@ def restore(workdir: pathlib.Path) -> tuple["TrainState", dict[str, Any], dict[s
     from cnnjax.training import create_state
 
     config, data = runs.read_run(workdir)
-    checkpoint = runs.newest_checkpoint(workdir / "checkpoints")
-    if checkpoint is None:
+    newest = runs.load_newest(workdir / "checkpoints")
+    if newest is None:
         raise CnnjaxError(f"no checkpoint in {workdir} yet. Train there first: cnnjax train ... --workdir {workdir}.")
+    path, arrays, position, notes = newest
+    if not runs.is_final(path):
+        notes.append(f"the run is not finished: these are its parameters after step {position['step']}")
     model = build_model(config["model"], len(data["class_names"]))
     state = create_state(model, optax.identity(), tuple(data["input_shape"]), key=jax.random.key(0))
-    arrays, _ = runs.load(checkpoint)
+    for note in notes:
+        out.say(f"warning: {note}")
     return runs.restore_variables(state, arrays), config, data
 
 
@@ -119,7 +162,7 @@ def _import_class(name: str) -> Any:
         sys.path.insert(0, "")  # a module beside the user, as `python -m` would find it
     try:
         cls = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (Exception, SystemExit) as error:  # the user's file may do anything while it is read
         raise UsageError(f"cannot import model {name!r}: {error}. Expected package.module:Class.") from error
     if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
         raise UsageError(f"{name!r} is no Flax linen module class.")

@@ -2,11 +2,12 @@
 
 import argparse
 import pathlib
+import sys
 from typing import Any
 
 from cnnjax.cli import modelling
 from cnnjax.cli.output import Output
-from cnnjax.errors import UsageError
+from cnnjax.errors import CnnjaxError, UsageError
 
 
 def add_parser(verbs: Any, common: argparse.ArgumentParser) -> None:
@@ -28,11 +29,8 @@ def run(args: argparse.Namespace, out: Output) -> int:
 
     if args.top < 1:
         raise UsageError(f"--top: expected at least 1, got {args.top}.")
-    # Read them all first: a bad file among them is named before anything is computed.
-    described_state = modelling.restore(args.workdir)
-    state, _, described = described_state
+    state, _, described = modelling.restore(args.workdir, out)
     shape, mean = tuple(described["image_shape"]), tuple(described["mean"])
-    loaded = [data.load_image(path, shape, invert=args.invert) for path in args.images]
 
     @jax.jit
     def probabilities(state: Any, images: jax.Array) -> jax.Array:
@@ -41,17 +39,35 @@ def run(args: argparse.Namespace, out: Output) -> int:
         )
         return jax.nn.softmax(state.apply_fn(state.variables, prepared, train=False))
 
-    names, results, lines = described["class_names"], [], []
-    for path, (image, done) in zip(args.images, loaded):
+    names, results, lines, code = described["class_names"], [], [], 0
+    for path in args.images:
+        try:
+            image, done = data.load_image(path, shape, invert=args.invert)
+        except CnnjaxError as error:  # the other images are none the worse for it
+            print(f"cnnjax: {error}", file=sys.stderr)  # noqa: T201
+            results.append({"image": str(path), "error": str(error)})
+            code = 1
+            continue
         scores = np.array(probabilities(state, image[None])[0])
         order = np.argsort(-scores, kind="stable")[: args.top]
         predictions = [{"class": names[i], "probability": float(scores[i])} for i in order]
         results.append({"image": str(path), "done": done, "predictions": predictions})
         lines.append(f"{path}: {done}")
         lines += [f"  {p['probability']:7.2%}  {p['class']}" for p in predictions]
-        if not args.invert and data.looks_inverted(image, mean):
-            hint = "looks dark on light, unlike the training images: try --invert"
+        hint = _hint(image, mean, args.invert)
+        if hint:
             results[-1]["hint"] = hint
             lines.append(f"  {hint}")
     out.result({"predictions": results}, lines)
-    return 0
+    return code
+
+
+def _hint(image: Any, mean: tuple[float, ...], inverted: bool) -> str | None:
+    """Return what a person should know about an image unlike those of the training, or None."""
+    from cnnjax import data
+
+    if image.min() == image.max():
+        return "is one colour all over: nothing to recognise"
+    if len(mean) == 1 and not inverted and data.looks_inverted(image, mean):
+        return "looks dark on light, unlike the training images: try --invert"
+    return None

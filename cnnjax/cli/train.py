@@ -11,6 +11,8 @@ from cnnjax.cli.output import Output
 from cnnjax.errors import UsageError, unknown
 from cnnjax.recipes import Recipe
 
+_MONITORED = tuple(f"{split}_{metric}" for split in ("train", "val") for metric in ("loss", "accuracy", "top5"))
+
 
 def add_parser(verbs: Any, common: argparse.ArgumentParser) -> None:
     """Add the verb and its options."""
@@ -66,6 +68,9 @@ def choose_recipe(args: argparse.Namespace) -> tuple[str | None, Recipe]:
         name, recipe = recipes.default_for(args.model, args.dataset)
     else:
         raise UsageError("train: expected MODEL and --dataset NAME, or --recipe NAME. See cnnjax train --help.")
+    dataset = recipe.dataset if args.dataset is None else args.dataset
+    if dataset.startswith("folder:"):  # found again from any folder
+        args.dataset = f"folder:{pathlib.Path(dataset.removeprefix('folder:')).expanduser().absolute()}"
     changes = {f.name: getattr(args, f.name) for f in dataclasses.fields(Recipe)}
     if changes["augment"] is not None:
         changes["augment"] = tuple(changes["augment"])
@@ -76,7 +81,7 @@ def _check(recipe: Recipe, args: argparse.Namespace) -> None:
     """Refuse what can be refused before anything is loaded, in the order of the words."""
     from cnnjax import data
     from cnnjax.data import augment
-    from cnnjax.training import OPTIMIZERS, SCHEDULES
+    from cnnjax.training import OPTIMIZERS, SCHEDULES, EarlyStopping
 
     modelling.check_model_name(recipe.model)
     if not recipe.dataset.startswith("folder:") and recipe.dataset not in data.available():
@@ -90,5 +95,13 @@ def _check(recipe: Recipe, args: argparse.Namespace) -> None:
     for option, number in numbers.items():
         if number is not None and number < 1:
             raise UsageError(f"{option}: expected at least 1, got {number}.")
+    if recipe.patience is not None:
+        EarlyStopping(recipe.monitor, recipe.patience, recipe.min_delta)
+    if recipe.monitor not in _MONITORED:
+        raise unknown("metric to monitor", recipe.monitor, _MONITORED)
+    if not 0 <= args.seed < 2**32:  # beyond that, JAX keeps only the lower half
+        raise UsageError(f"--seed: expected 0 to {2**32 - 1}, got {args.seed}.")
+    if not 0 <= recipe.warmup_epochs < recipe.epochs:
+        raise UsageError(f"--warmup-epochs: expected 0 to less than the epochs, got {recipe.warmup_epochs}.")
     if not 0 <= recipe.label_smoothing < 1:
         raise UsageError(f"--label-smoothing: expected a number in [0, 1), got {recipe.label_smoothing}.")

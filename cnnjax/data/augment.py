@@ -23,8 +23,12 @@ def translate(batch: Batch, key: jax.Array, *, pixels: int) -> Batch:
       pixels: Greatest shift, at least 0; every whole shift in `[-pixels, pixels]` is as likely.
     Returns:
       The batch with the images shifted.
+    Raises:
+      UsageError: If `pixels` is as large as the image.
     """
     _, height, width, channels = batch.image.shape
+    if pixels >= min(height, width):
+        raise UsageError(f"translate: expected fewer than {min(height, width)} pixels, the image's side, got {pixels}.")
     padded = jnp.pad(batch.image, ((0, 0), (pixels, pixels), (pixels, pixels), (0, 0)), mode="edge")
 
     def shift(image: jax.Array, place: jax.Array) -> jax.Array:

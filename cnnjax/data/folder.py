@@ -30,14 +30,16 @@ def load_folder(
 ) -> Dataset:
     """Read images that lie in one folder a class.
 
-    Either `DIR/train/CLASS/*` and `DIR/test/CLASS/*`, or `DIR/CLASS/*` and the fraction of each class that is to be
+    Either `DIR/train/CLASS/*` and `DIR/test/CLASS/*`, with `DIR/validation/CLASS/*` or `DIR/val/CLASS/*` if there is
+    one, or `DIR/CLASS/*` and the fraction of each class that is to be
     the test set. That part is drawn by the images' content: it stays the same wherever the folder is, and adding an
     image moves at most one other image of its class.
 
     Args:
-      directory: The top folder. Hidden files are left out; every other file must be an image.
+      directory: The top folder. Hidden files are left out; everything else in a class's folder must be an image.
       test_fraction: Part of each class that becomes the test set, above 0 and below 1; only for `DIR/CLASS/*`.
-      validation: How many examples to take out of the training set; None for a tenth.
+      validation: How many examples to take out of the training set; None for a tenth, or for none where there is a
+        folder of them.
       image_size: Size of the images; needed where they differ in size. They are then cut to its proportions and
         resized as by `load_image`; images all alike that are to be enlarged are enlarged inside jit instead.
       channels: 1 or 3; None for 1 where all files are grey, else 3.
@@ -59,13 +61,18 @@ def load_folder(
     if test_fraction is not None:
         train, test = _divide(top, canonical(everything)[0], names, test_fraction)
     else:
-        cut = len(listed["train"])
-        train, test = everything.take(slice(0, cut)), everything.take(slice(cut, None))
+        ends = np.cumsum([len(listed.get(part, [])) for part in ("train", "test", "validation")])
+        train, test = everything.take(slice(0, ends[0])), everything.take(slice(ends[0], ends[1]))
     (train, train_digest), (test, test_digest) = canonical(train), canonical(test)
     mean, std = statistics(train.images)
     digests = {"train": train_digest, "test": test_digest}
     source = f"{len(files):,} image files in {top}"
     info = DatasetInfo(f"folder:{directory}", len(names), tuple(names), shape, mean, std, source, digests)
+    if "validation" in listed:
+        if validation is not None:
+            raise UsageError(f"{top}: has a validation folder of its own, so no number for validation can be stated.")
+        own = canonical(everything.take(slice(ends[1], ends[2])))[0]
+        return make_dataset(train, test, info, 0, size, own)
     taken = round(len(train) / 10) if validation is None else validation
     return make_dataset(train, test, info, taken, size)
 
@@ -105,14 +112,19 @@ def _list_files(top: Path, test_fraction: float | None) -> tuple[list[str], dict
     if {"train", "test"} <= set(folders):
         if test_fraction is not None:
             raise UsageError(f"{top}: has a test folder of its own, so no fraction for testing can be stated.")
-        names = {part: _entries(top / part, folders=True) for part in ("train", "test")}
-        for part, other in (("test", "train"), ("train", "test")):
+        parts = [part for part in ("train", "test", "validation", "val") if part in folders]
+        others = sorted(set(folders) - set(parts))
+        if others or len(parts) > 3:
+            wrong = others[0] if others else "val beside validation"
+            raise UsageError(f"{top}: expected the folders train, test and, if need be, validation; got {wrong} too.")
+        names = {part: _entries(top / part, folders=True) for part in parts}
+        for part, other in [("train", "test"), *((part, "train") for part in parts[1:])]:
             alone = sorted(set(names[part]) - set(names[other]))
             if alone:
                 raise UsageError(f"{top}: class {alone[0]} is in {part} but not in {other}.")
-        if not names["train"]:
-            raise UsageError(f"{top / 'train'}: the train split is empty, expected one folder a class.")
-        return names["train"], {part: _files(top, f"{part}/", names[part]) for part in ("train", "test")}
+        _check_classes(top / "train", names["train"])
+        listed = {part: _files(top, f"{part}/", names[part], names["train"]) for part in parts}
+        return names["train"], {"validation" if part == "val" else part: files for part, files in listed.items()}
     if "train" in folders or "test" in folders:
         there, missing = ("train", "test") if "train" in folders else ("test", "train")
         raise UsageError(
@@ -124,7 +136,13 @@ def _list_files(top: Path, test_fraction: float | None) -> tuple[list[str], dict
         )
     if not 0 < test_fraction < 1:
         raise UsageError(f"{top}: the fraction for testing must lie between 0 and 1, got {test_fraction}.")
-    return folders, {"all": _files(top, "", folders)}
+    _check_classes(top, folders)
+    return folders, {"all": _files(top, "", folders, folders)}
+
+
+def _check_classes(folder: Path, names: Sequence[str]) -> None:
+    if len(names) < 2:
+        raise UsageError(f"{folder}: expected at least two folders, one a class, got {len(names)}.")
 
 
 def _entries(folder: Path, *, folders: bool) -> list[str]:
@@ -136,10 +154,14 @@ def _entries(folder: Path, *, folders: bool) -> list[str]:
         raise CnnjaxError(f"{folder}: cannot be read ({error.strerror}).") from error
 
 
-def _files(top: Path, prefix: str, names: Sequence[str]) -> list[_File]:
+def _files(top: Path, prefix: str, names: Sequence[str], classes: Sequence[str]) -> list[_File]:
     found = []
-    for label, name in enumerate(names):
+    for name in names:
+        label = classes.index(name)
         files = _entries(top / prefix / name, folders=False)
+        inner = _entries(top / prefix / name, folders=True)
+        if inner:
+            raise UsageError(f"{top / prefix / name / inner[0]}: a folder within a class; move its images up or away.")
         if not files:
             raise UsageError(f"{top / prefix / name}: the class is empty, expected image files.")
         found += [(f"{prefix}{name}/{file}", label) for file in files]
@@ -159,7 +181,8 @@ def _shape(
         if size is None:
             first, other = (f"{width}×{height}" for height, width in (stored, this))
             raise UsageError(
-                f"{top}: images differ in size ({files[0][0]} is {first}, {path} is {other}): state an image size."
+                f"{top}: images differ in size ({files[0][0]} is {first}, {path} is {other}): "
+                "state an image size (--image-size)."
             )
         alike = False
     enlarge = size is not None and alike and stored[0] <= size[0] and stored[1] <= size[1]

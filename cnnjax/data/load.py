@@ -116,7 +116,14 @@ def describe_sources(data_dir: str | Path | None = None) -> list[dict[str, Any]]
     return rows
 
 
-def make_dataset(train: Examples, test: Examples, info: DatasetInfo, validation: int, image_size: Size) -> Dataset:
+def make_dataset(
+    train: Examples,
+    test: Examples,
+    info: DatasetInfo,
+    validation: int,
+    image_size: Size,
+    own_validation: Examples | None = None,
+) -> Dataset:
     """Return the dataset made of training and test examples, with the first ones of training put aside.
 
     Args:
@@ -125,6 +132,7 @@ def make_dataset(train: Examples, test: Examples, info: DatasetInfo, validation:
       info: What is known about them.
       validation: How many to put aside, at least 0 and fewer than there are.
       image_size: See `load_dataset`.
+      own_validation: Validation examples that the dataset has beside its training examples; then none are put aside.
     """
     if not 0 <= validation < len(train):
         raise UsageError(
@@ -132,6 +140,7 @@ def make_dataset(train: Examples, test: Examples, info: DatasetInfo, validation:
             f"got {validation}."
         )
     size = as_size(image_size)
+    held_out = train.take(slice(0, validation)) if own_validation is None else own_validation
 
     def split(name: str, examples: Examples, prefix: str, first: int) -> Split:
         ids = examples.ids
@@ -142,7 +151,7 @@ def make_dataset(train: Examples, test: Examples, info: DatasetInfo, validation:
 
     return Dataset(
         train=split("train", train.take(slice(validation, None)), "train", validation),
-        validation=split("validation", train.take(slice(0, validation)), "train", 0),
+        validation=split("validation", held_out, "train", 0),
         test=split("test", test, "test", 0),
         info=info,
     )

@@ -101,7 +101,7 @@ def create_state(
 
 def _init(model: nn.Module, key: jax.Array, shape: tuple[int, ...]) -> dict[str, Any]:
     params_key, dropout_key = jax.random.split(key)
-    modes = {"train": False} if knows_modes(model) else {}
+    modes: dict[str, Any] = {"train": False} if knows_modes(model) else {}
     variables = model.init({"params": params_key, "dropout": dropout_key}, jnp.zeros(shape, jnp.float32), **modes)
     # What a module sows while it initialises is an output, not a part of the state.
     return {name: value for name, value in variables.items() if name != "intermediates"}

@@ -7,6 +7,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -50,7 +51,7 @@ def read_csv(path):
 def last_json(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 1, lines
-    return json.loads(lines[0])
+    return json.loads(lines[0], parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
 
 
 def only_line(capsys):
@@ -184,7 +185,13 @@ def test_predict_sees_what_eval_sees(workdir, tmp_path, capsys):
         ([*TRAIN, "--validation", "5000"], 2, "validation"),
         ([*TRAIN, "--learning-rate", "-1"], 2, "learning_rate"),
         ([*TRAIN, "--image-size", "16"], 2, "at least 28x28 pixels, got 16x16"),
-        ([*TRAIN, "--monitor", "val_f1", "--patience", "1"], 2, "no metric 'val_f1' to watch"),
+        ([*TRAIN, "--monitor", "val_f1", "--patience", "1"], 2, "unknown metric to monitor 'val_f1'"),
+        ([*TRAIN, "--validation", "0", "--patience", "2"], 2, "needs validation examples"),
+        ([*TRAIN, "--seed", "4294967296"], 2, "--seed: expected 0 to 4294967295"),
+        ([*TRAIN, "--warmup-epochs", "nan"], 2, "--warmup-epochs"),
+        ([*TRAIN, "--weight-decay", "nan"], 2, "weight_decay"),
+        ([*TRAIN, "--augment", "translate:100"], 2, "fewer than 32 pixels"),
+        (["trian"], 2, "unknown verb 'trian': did you mean 'train'?"),
         ([*TRAIN, "--epochs", "x"], 2, "invalid int value: 'x'"),
         ([*TRAIN, "--epoch-s", "3"], 2, "unknown option --epoch-s: did you mean --epochs?"),
         (["train", "no.such.module:Net", "--dataset", "digits"], 2, "cannot import model 'no.such.module:Net'"),
@@ -193,7 +200,7 @@ def test_predict_sees_what_eval_sees(workdir, tmp_path, capsys):
         (["digest", "/no/such/run"], 1, "no checkpoint in /no/such/run"),
         (["eval", "--workdir", "/no/such/run"], 1, "no run in /no/such/run"),
         (["predict", "--workdir", "/no/such/run", "x.png"], 1, "no run in /no/such/run"),
-        (["evaluate"], 2, "invalid choice: 'evaluate'"),
+        (["evaluate"], 2, "unknown verb 'evaluate'"),
         ([], 2, "required"),
     ],
     ids=lambda value: " ".join(value[-3:]) if isinstance(value, list) else None,
@@ -210,6 +217,8 @@ def test_a_users_mistake_is_one_line_and_its_exit_code(words, code, message, tmp
 def test_a_mistake_leaves_no_workdir_behind_that_refuses_the_corrected_command(tmp_path, capsys):
     path = str(tmp_path / "run")
     assert run([*TRAIN, "--batch-size", "5000", "--workdir", path]) == 2
+    assert run([*TRAIN, "--validation", "0", "--patience", "2", "--workdir", path]) == 2
+    assert run([*TRAIN, "--augment", "translate:99", "--workdir", path]) == 2
     assert run([*TRAIN, "--epochs", "1", "--workdir", path]) == 0
 
 
@@ -217,6 +226,7 @@ def test_debug_brings_the_traceback_back():
     failed = cnnjax("digest", "/no/such/run", "--debug")
     assert failed.returncode == 1
     assert "Traceback" in failed.stderr
+    assert cnnjax("train", "foo", "--dataset", "digits", "--debug").returncode == 2
 
 
 def test_unreadable_images_are_named(workdir, tmp_path, capsys):
@@ -277,12 +287,13 @@ def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, number, code):
         [sys.executable, "-m", "cnnjax", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     for line in process.stdout:
-        if line.startswith("epoch  2"):
+        if line.startswith("epoch  2/60 "):
             process.send_signal(number)
             break
     out, err = process.communicate(timeout=120)
     assert process.returncode == code, err
-    assert err == ""
+    assert err.count("\n") == 1
+    assert "stopping after this step and saving" in err
     last = out.splitlines()[-1]
     assert last.startswith(f"{signal.Signals(number).name}: stopped at step ")
     assert "saved" in last
@@ -301,6 +312,66 @@ def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, number, code):
     step = int(last.split("at step ")[1].split()[0].strip(",").replace(",", ""))
     assert any(line.startswith(f"resuming at step {step} ") for line in seen)
     assert pathlib.Path(path / "history.csv").read_text().count("\n") >= 3
+
+
+def test_a_run_whose_training_had_ended_is_only_tested(tmp_path, capsys):
+    """Killed between the last checkpoint and the result, after early stopping: not one more step is taken."""
+    path = tmp_path / "run"
+    words = [*TRAIN, "--epochs", "20", "--patience", "1", "--min-delta", "10", "--workdir", str(path), "--json"]
+    assert run(words) == 0
+    first = last_json(capsys)
+    history = (path / "history.csv").read_text()
+    (path / "result.json").unlink()
+    assert run(words) == 0
+    captured = capsys.readouterr()
+    assert "training had ended" in captured.err
+    assert json.loads(captured.out) == first
+    assert first["epochs"] == 2
+    assert (path / "history.csv").read_text() == history
+
+
+def test_a_run_killed_at_any_time_ends_as_if_it_had_not_been(workdir, tmp_path, capsys):
+    path = tmp_path / "run"
+    words = [*TRAIN, "--workdir", str(path), "--checkpoint-every", "7"]
+    process = subprocess.Popen([sys.executable, "-m", "cnnjax", *words], stdout=subprocess.DEVNULL)
+    while len(list((path / "checkpoints").glob("step-*7-epoch-?????"))) < 1 and process.poll() is None:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert not (path / "result.json").exists()
+    assert run(words) == 0
+    capsys.readouterr()
+    digests = []
+    for each in (workdir, path):
+        run(["digest", str(each), "--json"])
+        digests.append(last_json(capsys)["leaves"])
+    assert digests[0] == digests[1]
+
+
+def test_signals_outside_the_loop_leave_in_one_line_too(tmp_path):
+    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        for delay in (1.2, 2.0):
+            words = [*TRAIN, "--workdir", str(tmp_path / f"{code}-{delay}")]
+            process = subprocess.Popen([sys.executable, "-m", "cnnjax", *words], stderr=subprocess.PIPE, text=True)
+            time.sleep(delay)
+            process.send_signal(number)
+            _, err = process.communicate(timeout=120)
+            assert process.returncode == code, err
+            assert err.count("\n") == 1
+
+
+def test_other_data_than_the_runs_are_refused_where_labels_would_mean_something_else(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        for number in range(10):
+            (tmp_path / "set" / name).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(0, 256, (28, 28), np.uint8)).save(tmp_path / "set" / name / f"{number}.png")
+    words = ["--dataset", f"folder:{tmp_path / 'set'}?test=0.2", "--epochs", "1", "--batch-size", "8"]
+    assert run(["train", "lenet5", *words, "--no-tensorboard", "--workdir", str(tmp_path / "run")]) == 0
+    (tmp_path / "set" / "a").rename(tmp_path / "set" / "z")
+    capsys.readouterr()
+    assert run(["eval", "--workdir", str(tmp_path / "run")]) == 2
+    assert "has other class_names than the run was trained with" in only_line(capsys)
 
 
 def test_a_users_own_module_trains(tmp_path, monkeypatch, capsys):

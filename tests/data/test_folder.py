@@ -54,6 +54,18 @@ def test_train_and_test_folders(divided):
                 np.testing.assert_array_equal(image, np.array(file))
 
 
+@pytest.mark.parametrize("name", ["val", "validation"])
+def test_a_validation_folder_is_the_validation_split(divided, name):
+    for number in range(4):
+        save(divided / name / "dog" / f"{number}.png", noise(6, 5, 3))
+    data = load_folder(divided)
+    assert (len(data.train), len(data.validation), len(data.test)) == (20, 4, 6)
+    assert sorted(data.validation.ids) == [f"{name}/dog/{n}.png" for n in range(4)]
+    assert set(data.validation.labels.tolist()) == {1}  # dog, though no cat is there
+    with pytest.raises(UsageError, match="has a validation folder of its own"):
+        load_folder(divided, validation=3)
+
+
 def test_statistics_are_the_training_images(divided):
     data = load_folder(divided)
     images = np.concatenate([data.train.images, data.validation.images]) / 255
@@ -164,8 +176,16 @@ def text_file(top):
         (
             lambda top: [shutil.rmtree(p / c) for p in top.iterdir() for c in ("cat", "dog")],
             UsageError,
-            "split is empty",
+            "train: expected at least two folders, one a class, got 0",
         ),
+        (
+            lambda top: [shutil.rmtree(top / part / "cat") for part in ("train", "test")],
+            UsageError,
+            "expected at least two folders, one a class, got 1",
+        ),
+        (lambda top: (top / "train" / "cat" / "more").mkdir(), UsageError, "train/cat/more: a folder within a class"),
+        (lambda top: (top / "extra").mkdir(), UsageError, "got extra too"),
+        (lambda top: [(top / p).mkdir() for p in ("val", "validation")], UsageError, "got val beside validation too"),
         (lambda top: shutil.rmtree(top / "test"), UsageError, r"has a folder train but no folder test; .*\?test=0.2"),
         (lambda top: shutil.rmtree(top / "train"), UsageError, "has a folder test but no folder train"),
         (lambda top: [shutil.rmtree(p) for p in list(top.iterdir())], UsageError, "expected one folder a class"),
@@ -212,10 +232,9 @@ def test_no_such_folder():
 
 
 def test_a_question_mark_in_a_folders_name(tmp_path):
-    for number in range(4):
-        save(tmp_path / "why?" / "train" / "a" / f"{number}.png", noise(2, 2))
-        save(tmp_path / "why?" / "test" / "a" / f"{number}.png", noise(2, 2))
-    assert len(load_dataset(f"folder:{tmp_path}/why?").test) == 4
+    for part, name in (("train", "a"), ("train", "b"), ("test", "a"), ("test", "b")):
+        save(tmp_path / "why?" / part / name / "1.png", noise(2, 2))
+    assert len(load_dataset(f"folder:{tmp_path}/why?").test) == 2
 
 
 def test_too_many_images_for_memory(whole, monkeypatch):

@@ -141,7 +141,9 @@ def test_a_flipped_byte_is_seen_and_the_one_before_is_taken(tmp_path):
                 arrays, _ = storage.load(tmp_path / "step-2")
             except storage.CheckpointError:
                 seen += 1
-                path, _, position, damaged = storage.load_newest(tmp_path)
+                newest_whole = storage.load_newest(tmp_path)
+                assert newest_whole is not None
+                path, _, position, damaged = newest_whole
                 assert (path.name, position["epoch"], len(damaged)) == ("step-1", 1, 1)
                 assert "step-2" in damaged[0]
             else:  # a byte that nothing reads
