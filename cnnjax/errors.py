@@ -13,7 +13,7 @@ class UsageError(CnnjaxError, ValueError):
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
-    """Return the error for a name that is not known, with the nearest names first.
+    """Return the error for a name that is not known, with the nearest name first.
 
     Args:
       kind: What the name was to name, such as `"model"`.
@@ -26,6 +26,6 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
       "unknown model 'lenet': did you mean 'lenet5'? Known: lenet5, resnet18."
     """
     known = sorted(known)
-    near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.6)
-    hint = f": did you mean {' or '.join(map(repr, near))}?" if near else "."
+    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.6)
+    hint = f": did you mean {near[0]!r}?" if near else "."
     return UsageError(f"unknown {kind} {name!r}{hint} Known: {', '.join(known)}.")
