@@ -1,0 +1,25 @@
+import os
+
+import pytest
+
+from cnnjax.cli.main import run
+from tests.cli.commands import TRAIN
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory):
+    return str(tmp_path_factory.mktemp("tfds"))
+
+
+@pytest.fixture(autouse=True)
+def _own_data_dir(data_dir, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", data_dir)
+
+
+@pytest.fixture(scope="session")
+def workdir(tmp_path_factory, data_dir):
+    """A finished run of two epochs, shared by the tests that only read it."""
+    path = tmp_path_factory.mktemp("runs") / "digits"
+    os.environ["TFDS_DATA_DIR"] = data_dir
+    assert run([*TRAIN, "--workdir", str(path), "--json"]) == 0
+    return path
