@@ -37,3 +37,13 @@ def test_the_readmes_commands_are_the_ones_that_ci_runs():
     first_screen = "\n".join(readme.splitlines()[:24])
     assert train in first_screen
     assert test in first_screen
+
+
+def test_the_readmes_own_module_trains(tmp_path, monkeypatch):
+    (code,) = re.findall(r"```py\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    (tmp_path / "mynets.py").write_text(code)
+    words = ["train", "mynets:Net", "--dataset", "digits", "--epochs", "1", "--workdir", "run", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "cnnjax", *words], capture_output=True, text=True, timeout=300, cwd=tmp_path, check=False
+    )
+    assert done.returncode == 0, done.stderr

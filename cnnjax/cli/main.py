@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from types import FrameType
@@ -18,6 +19,8 @@ from cnnjax.cli.output import Output
 from cnnjax.errors import CnnjaxError, UsageError, unknown
 
 _VERBS = (train, evaluate, predict, data, digest)
+# Seconds that clearing up after a signal may take.
+_PATIENCE = 5.0
 
 
 class _Parser(argparse.ArgumentParser):
@@ -41,7 +44,8 @@ class _Terminated(KeyboardInterrupt):
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     if "--debug" not in sys.argv:
         # `run` catches all of our own errors. What still arrives here are tracebacks that a storage library's threads
         # print while a failed save winds up; they would bury the one line that says what happened.
@@ -99,8 +103,17 @@ def _line_and_code(error: BaseException) -> tuple[str, int]:
     return f"{type(error).__name__}: {error} (--debug shows where).", 1
 
 
-def _terminate(number: int, frame: FrameType | None) -> NoReturn:
-    raise _Terminated
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    """Leave by an exception, so that half-made files are cleared away; if a library swallows it, without one."""
+    timer = threading.Timer(_PATIENCE, _leave, [number])
+    timer.daemon = True
+    timer.start()
+    raise _Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+
+def _leave(number: int) -> None:
+    os.write(2, b"cnnjax: interrupted.\n")
+    os._exit(128 + number)
 
 
 def _parser() -> argparse.ArgumentParser:

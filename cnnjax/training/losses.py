@@ -24,6 +24,7 @@ def softmax_cross_entropy(logits: jax.Array, labels: jax.Array, *, label_smoothi
     Example:
       >>> float(softmax_cross_entropy(jnp.zeros((1, 4)), jnp.array([2]))[0])
       1.3862943649291992
+
     References:
       Szegedy et al., 2015, https://arxiv.org/abs/1512.00567, section 7 (label smoothing).
     """
