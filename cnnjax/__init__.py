@@ -4,11 +4,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cnnjax import data, errors, layers, models, ops, recipes, runs, shapes, training
+    from cnnjax import data, errors, layers, models, ops, pretrained, recipes, runs, shapes, training
 
 __version__ = "0.1.0"
 
-__all__ = ["data", "errors", "layers", "models", "ops", "recipes", "runs", "shapes", "training"]
+__all__ = ["data", "errors", "layers", "models", "ops", "pretrained", "recipes", "runs", "shapes", "training"]
 
 
 def __getattr__(name: str) -> Any:

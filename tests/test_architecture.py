@@ -20,12 +20,25 @@ ALLOWED = {
     "ops": {"shapes", "errors"},
     "layers": {"ops", "shapes", "errors"},
     "models": {"layers", "ops", "shapes", "errors"},
+    "pretrained": {"models", "layers", "ops", "shapes", "errors", "atomic"},
     "data": {"batch", "errors"},
     "training": {"batch", "errors", "atomic"},
     "runs": {"training", "errors", "atomic"},
     "recipes": {"errors"},
     "__main__": {"cli"},
-    "cli": {"data", "models", "training", "runs", "recipes", "shapes", "ops", "layers", "errors", "atomic"},
+    "cli": {
+        "data",
+        "models",
+        "pretrained",
+        "training",
+        "runs",
+        "recipes",
+        "shapes",
+        "ops",
+        "layers",
+        "errors",
+        "atomic",
+    },
 }
 # Within training, in the order of the flow: a file imports only those before it.
 FLOW = ["losses", "metrics", "optim", "state", "step", "loop", "callbacks", "progress", "tensorboard", "fit"]
