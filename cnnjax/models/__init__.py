@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from cnnjax.errors import UsageError, unknown
-from cnnjax.models import lenet
+from cnnjax.models import alexnet, lenet, resnet, resnet_cifar, simple_cnn, vgg
 
-_FAMILIES = (lenet,)
+_FAMILIES = (simple_cnn, lenet, alexnet, vgg, resnet, resnet_cifar)
 
 
 def available() -> list[str]:
@@ -55,7 +55,12 @@ def build(
 
 def input_shape(name: str) -> tuple[int, int, int]:
     """Return the shape `(H, W, C)` of the images that the net was published for."""
-    return _constructor(name).input_shape
+    return _constructor(name)().input_shape
+
+
+def num_classes(name: str) -> int:
+    """Return the number of classes that the net was published for."""
+    return _constructor(name)().num_classes
 
 
 def _constructor(name: str) -> Any:

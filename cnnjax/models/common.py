@@ -7,15 +7,17 @@ from cnnjax import ops
 from cnnjax.errors import UsageError, unknown
 
 
-def check_images(model: str, x: jax.Array, *, smallest: int) -> None:
+def check_images(model: str, x: jax.Array, *, smallest: int = 1, layer: str = "") -> None:
     """Refuse, while tracing, what is not a batch of float images of at least `smallest` pixels a side.
 
     Args:
       model: Name for the message.
       x: What the model was called with.
       smallest: Pixels a side below which some layer would have nothing to read.
+      layer: The first layer that would have nothing to read.
     Raises:
-      ValueError: If the rank or the size is wrong.
+      ValueError: If the rank is wrong.
+      UsageError: If the images are too small.
       TypeError: If the dtype is not a float.
     """
     if x.ndim != 4:
@@ -25,8 +27,8 @@ def check_images(model: str, x: jax.Array, *, smallest: int) -> None:
         raise TypeError(f"{model}: expected float images, got {x.dtype}. Scale them first, for example x / 255.")
     if min(x.shape[1:3]) < smallest:
         raise UsageError(
-            f"{model}: expected images of at least {smallest}x{smallest} pixels, got {x.shape[1]}x{x.shape[2]}. "
-            "Resize them first (--image-size on the command line)."
+            f"{model}: expected images of at least {smallest}x{smallest} pixels, got {x.shape[1]}x{x.shape[2]}, of "
+            f"which {layer} would have nothing to read. Resize them first (--image-size on the command line)."
         )
 
 

@@ -1,0 +1,55 @@
+"""The dense end of a classifier."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from cnnjax.layers.initializers import Initializer
+
+
+class DenseHead(nn.Module):
+    """Map features to logits through dense layers with ReLU between them.
+
+    The layers are called `dense1`, `dense2`, ... and `logits`.
+
+    Args:
+      num_classes: Width of the logits.
+      hidden: Width of each layer before the last.
+      dropout: Rate before each dense layer, the last included; shorter sequences are filled up with 0.
+      kernel_init: Initialiser of the kernels.
+      bias_init: Initialiser of the biases.
+      dtype: What is computed in; parameters and logits are float32.
+    Example:
+      >>> head = DenseHead(10, hidden=(32,), dropout=(0.0, 0.5))
+      >>> head.init_with_output(jax.random.key(0), jnp.ones((2, 16)))[0].shape
+      (2, 10)
+    """
+
+    num_classes: int
+    hidden: Sequence[int] = ()
+    dropout: Sequence[float] = ()
+    kernel_init: Initializer = nn.initializers.lecun_normal()
+    bias_init: Initializer = nn.initializers.zeros
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        """Map features `[N, ...]`, flattened, to logits, float32, `[N, num_classes]`."""
+        x = x.reshape(x.shape[0], -1)
+        widths = (*self.hidden, self.num_classes)
+        rates = (*self.dropout, *[0.0] * (len(widths) - len(self.dropout)))
+        for number, (width, rate) in enumerate(zip(widths, rates, strict=True), 1):
+            last = number == len(widths)
+            x = nn.Dropout(rate, deterministic=not train)(x)
+            x = nn.Dense(
+                width,
+                kernel_init=self.kernel_init,
+                bias_init=self.bias_init,
+                dtype=self.dtype,
+                name="logits" if last else f"dense{number}",
+            )(x)
+            x = x if last else nn.relu(x)
+        return x.astype(jnp.float32)

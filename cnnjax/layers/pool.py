@@ -1,0 +1,67 @@
+"""Pooling as linen modules, so that a pool has a name in a model's summary and in its features."""
+
+import jax
+from flax import linen as nn
+
+from cnnjax import ops
+from cnnjax.layers.conv import Padding, Size
+
+
+class MaxPool(nn.Module):
+    """Take the maximum of every window; see `cnnjax.ops.max_pool`.
+
+    Args:
+      window: Height and width of the window, or one integer for both.
+      strides: Pixels between windows; None for the window itself.
+      padding: `"VALID"`, `"SAME"`, an integer or `((top, bottom), (left, right))`; counts as minus infinity.
+      ceil_mode: Whether a last window may hang over the end (PyTorch's rule).
+    """
+
+    window: Size
+    strides: Size | None = None
+    padding: Padding = "VALID"
+    ceil_mode: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map `[N, H, W, C]` to `[N, H', W', C]`."""
+        return ops.max_pool(x, self.window, strides=self.strides, padding=self.padding, ceil_mode=self.ceil_mode)
+
+
+class AvgPool(nn.Module):
+    """Take the mean of every window; see `cnnjax.ops.avg_pool`.
+
+    Args:
+      window: Height and width of the window, or one integer for both.
+      strides: Pixels between windows; None for the window itself.
+      padding: `"VALID"`, `"SAME"`, an integer or `((top, bottom), (left, right))`.
+      ceil_mode: Whether a last window may hang over the end (PyTorch's rule).
+      count_include_pad: Whether padding counts as pixels of value 0, or not at all.
+    """
+
+    window: Size
+    strides: Size | None = None
+    padding: Padding = "VALID"
+    ceil_mode: bool = False
+    count_include_pad: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map `[N, H, W, C]` to `[N, H', W', C]`."""
+        return ops.avg_pool(
+            x,
+            self.window,
+            strides=self.strides,
+            padding=self.padding,
+            ceil_mode=self.ceil_mode,
+            count_include_pad=self.count_include_pad,
+        )
+
+
+class GlobalAvgPool(nn.Module):
+    """Take the mean over height and width."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map `[N, H, W, C]` to `[N, C]`."""
+        return ops.global_avg_pool(x)
