@@ -1,0 +1,178 @@
+"""From the names of a published file to cnnjax's parameter paths, and back: rename rules as data.
+
+A rule is a pair of templates, `layer{i}.{j}.conv{k}` and `stage{i}_block{j}/conv{k}`. A field of one letter is a number
+(`{j+1}` is that number plus one, `{j-1}` minus one), a longer one is a word without dots, and one with a star
+(`{rest*}`) is everything that is left. Both sides are read with the same fields, so a rule works in both directions.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+_FIELD = re.compile(r"\{([a-z]+)(\*)?([+-]\d+)?\}")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Rename one kind of module or tensor.
+
+    Args:
+      source: Template of the name in the file, of the module (`layer{i}.{j}.conv{k}`, without `.weight`), or of the
+        whole tensor if the target is one.
+      target: Template of cnnjax's path: of the module (`stage{i}/block{j}/conv{k}`), or of one array if it begins with
+        `params/` or `batch_stats/`. Several templates: the array is split along its last axis. None: not taken.
+      flatten: `(height, width)` of the feature map that a dense kernel reads flattened, channels first in the file.
+      reason: For a target of None, why that is right; the report says it.
+    """
+
+    source: str
+    target: str | tuple[str, ...] | None
+    flatten: tuple[int, int] | None = None
+    reason: str = ""
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The target's templates as a tuple."""
+        return () if self.target is None else (self.target,) if isinstance(self.target, str) else self.target
+
+    @property
+    def names_arrays(self) -> bool:
+        """Whether the rule is about a single array, not a module."""
+        return not self.targets or self.targets[0].startswith(("params/", "batch_stats/"))
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """What the last part of a tensor's name means.
+
+    Args:
+      source: The last part, such as `running_mean`.
+      path: Collection and name in cnnjax, such as `batch_stats` and `mean`; None for what no model of ours has.
+      ranks: The ranks of the tensors that are meant.
+      reason: For a path of None, why that is right.
+    """
+
+    source: str
+    path: tuple[str, str] | None
+    ranks: tuple[int, ...] = (1,)
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a framework calls the arrays of a module and lays them out.
+
+    Args:
+      separator: Between the parts of a name.
+      leaves: The last parts.
+      channels_first: Whether kernels are `[O, I, H, W]` and `[O, I]`, not `[H, W, I, O]` and `[I, O]`.
+    """
+
+    separator: str
+    leaves: tuple[Leaf, ...]
+    channels_first: bool = False
+
+
+_COUNTER = "a counter of training steps that no model reads at inference or trains with (momentum is given)"
+TORCH = Layout(
+    ".",
+    (
+        Leaf("weight", ("params", "kernel"), (2, 4)),
+        Leaf("weight", ("params", "scale")),
+        Leaf("bias", ("params", "bias")),
+        Leaf("running_mean", ("batch_stats", "mean")),
+        Leaf("running_var", ("batch_stats", "var")),
+        Leaf("num_batches_tracked", None, (0, 1), _COUNTER),
+    ),
+    channels_first=True,
+)
+KERAS = Layout(
+    "/",
+    (
+        Leaf("kernel", ("params", "kernel"), (2, 4)),
+        Leaf("bias", ("params", "bias")),
+        Leaf("gamma", ("params", "scale")),
+        Leaf("beta", ("params", "bias")),
+        Leaf("moving_mean", ("batch_stats", "mean")),
+        Leaf("moving_variance", ("batch_stats", "var")),
+    ),
+)
+# cnnjax's own names, as `save`, Flax and Orbax write them; `params` alone is a file of parameters.
+CNNJAX = Layout("/", ())
+
+
+@dataclass(frozen=True)
+class Naming:
+    """How a family's tensors are named by one publisher.
+
+    Args:
+      name: What `source=` calls it, such as `torchvision`.
+      layout: How the framework calls a module's arrays.
+      rules: Tried in order, the first that fits counts; or a function of the model that gives them, for names that
+        number all layers through.
+      formats: The file formats in which it is found.
+      optional: Prefixes that some savers put before every name (`module.`).
+    """
+
+    name: str
+    layout: Layout
+    rules: tuple[Rule, ...] | Callable[[Any], tuple[Rule, ...]]
+    formats: tuple[str, ...] = ("torch", "safetensors")
+    optional: tuple[str, ...] = ("module.", "_orig_mod.")
+
+    def rules_for(self, model: Any) -> tuple[Rule, ...]:
+        """Return the rules for one model of the family."""
+        return self.rules(model) if callable(self.rules) else self.rules
+
+
+def translate(template: str, into: str, name: str) -> str | None:
+    """Return a name rewritten from one template to the other, or None if it does not fit the first.
+
+    Args:
+      template: What the name looks like.
+      into: What it is to become.
+      name: The name.
+    Example:
+      >>> translate("layer{i}.{j}.conv{k}", "stage{i}_block{j+1}/conv{k}", "layer1.0.conv2")
+      'stage1_block1/conv2'
+    """
+    found = _compiled(template).fullmatch(name)
+    if not found:
+        return None
+    values: dict[str, str] = {}
+    for field in _FIELD.finditer(template):
+        text = found[field[1]]
+        number = int(text) - int(field[3] or 0) if len(field[1]) == 1 else None
+        if number is not None and number < 0:
+            return None
+        values[field[1]] = text if number is None else str(number)
+
+    def fill(field: re.Match[str]) -> str:
+        value = values[field[1]]
+        return str(int(value) + int(field[3])) if field[3] else value
+
+    return _FIELD.sub(fill, into)
+
+
+def as_rules(rules: Sequence[Rule | tuple[str, str]]) -> tuple[Rule, ...]:
+    """Return a user's rules, pairs of templates among them, as rules."""
+    return tuple(rule if isinstance(rule, Rule) else Rule(*rule) for rule in rules)
+
+
+_patterns: dict[str, re.Pattern[str]] = {}
+
+
+def _compiled(template: str) -> re.Pattern[str]:
+    """Return the regular expression of a template: one named group a field, repeated ones refer back."""
+    if template not in _patterns:
+        parts, end, seen = [], 0, set()
+        for field in _FIELD.finditer(template):
+            parts.append(re.escape(template[end : field.start()]))
+            name, star = field[1], field[2]
+            kind = ".*" if star else r"\d{1,6}" if len(name) == 1 else r"\w+?"
+            parts.append(f"(?P={name})" if name in seen else f"(?P<{name}>{kind})")
+            seen.add(name)
+            end = field.end()
+        _patterns[template] = re.compile("".join(parts) + re.escape(template[end:]))
+    return _patterns[template]
