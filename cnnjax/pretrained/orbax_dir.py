@@ -87,7 +87,7 @@ def _tensor(folder: pathlib.Path, name: str, key: str, ocdbt: bool, version: str
     try:
         array = tensorstore.open(spec, open=True, read=True).result()
         shape, dtype = tuple(int(n) for n in array.shape), array.dtype.numpy_dtype
-        chunk = math.prod(array.chunk_layout.read_chunk.shape or ()) * dtype.itemsize
+        chunk = math.prod(n or 1 for n in array.chunk_layout.read_chunk.shape or ()) * dtype.itemsize
     except Exception as error:  # whatever the storage library makes of damaged files
         raise WeightsError(f"{name[:80]}: it is missing or damaged ({_reason(error)}).") from error
     if dtype not in DTYPES.values():
