@@ -17,6 +17,8 @@ ALLOWED = {
     "errors": set(),
     "atomic": {"errors"},
     "shapes": {"errors"},
+    "jaxpr": {"errors"},
+    "receptive_field": {"jaxpr", "shapes", "errors"},
     "ops": {"shapes", "errors"},
     "layers": {"ops", "shapes", "errors"},
     "models": {"layers", "ops", "shapes", "errors"},
