@@ -1,0 +1,178 @@
+"""Keras's HDF5 files: the legacy `.h5`, which names its layers, and `.weights.h5`, which counts them."""
+
+import pathlib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from cnnjax.pretrained.hdf5 import Dataset, Group, Source, read_hdf5
+from cnnjax.pretrained.keras_names import Variable, by_number, is_automatic, named, refuse_gaps, variable_names
+from cnnjax.pretrained.tensors import SourceFile, SourceTensor, WeightsError
+
+_ATTRIBUTES = ("layer_names", "weight_names", "name", "dtype")
+# Groups that hold a container's members and have no name of their own; the second is Keras 2.13's.
+_PLAIN = ("layers", "_layer_checkpoint_dependencies")
+_TOP_LEVEL = "top_level_model_weights"
+
+
+@dataclass(frozen=True)
+class LayerConfig:
+    """What a `.keras` file's configuration says of one layer.
+
+    Args:
+      name: The layer's own name.
+      center: Of a normalisation: whether it has a beta.
+      scale: Whether it has a gamma; None if it is no normalisation.
+    """
+
+    name: str
+    center: bool = True
+    scale: bool | None = None
+
+
+def open_hdf5(path: pathlib.Path) -> SourceFile:
+    """Return the tensors of a Keras HDF5 file.
+
+    Args:
+      path: A legacy `.h5` of a model or its weights, or a `.weights.h5`; its content decides which.
+    Raises:
+      WeightsError: If it is damaged, leads out of itself, or is none of these.
+    """
+    root = read_hdf5(path, attributes=_ATTRIBUTES)
+    for legacy in (root.group("model_weights"), root):
+        if legacy is not None and any(re.fullmatch(r"layer_names\d*", name) for name in legacy.texts):
+            notes = ("the optimizer's state is not read",) if "optimizer_weights" in root.children else ()
+            return SourceFile(path, "keras-h5", named(list(_legacy(legacy))), notes)
+    tensors, notes = counted_tensors(root, {})
+    return SourceFile(path, "keras-weights-h5", tensors, notes)
+
+
+def read_counted(
+    source: Source, extent: tuple[int, int] | None, configs: Mapping[tuple[str, ...], LayerConfig]
+) -> tuple[dict[str, SourceTensor], tuple[str, ...]]:
+    """Return the tensors of a `.weights.h5` inside of something else, and what was left out.
+
+    Args:
+      source: The file it is in, or its content.
+      extent: Its first byte and size there.
+      configs: What is known of its layers, by their path of counted names.
+    """
+    return counted_tensors(read_hdf5(source, attributes=_ATTRIBUTES, extent=extent), configs)
+
+
+def counted_tensors(
+    root: Group, configs: Mapping[tuple[str, ...], LayerConfig]
+) -> tuple[dict[str, SourceTensor], tuple[str, ...]]:
+    """Return the tensors of a file that counts its layers, and what was left out.
+
+    Args:
+      root: Its root.
+      configs: What is known of its layers, by their path of counted names.
+    Raises:
+      WeightsError: If it is no such file.
+    """
+    reader = _Counted(configs)
+    variables = list(reader.variables(root, (), ()))
+    if not variables:
+        raise WeightsError("it is HDF5, but no Keras file with weights (no `layer_names`, no `layers/.../vars`).")
+    return named(variables), tuple(sorted(reader.notes))
+
+
+def _legacy(group: Group) -> Iterator[Variable]:
+    """Yield the variables of a legacy file in its order, and see to it that none is passed over."""
+    layers = _listed(group, "layer_names")
+    if _TOP_LEVEL in group.children and _TOP_LEVEL not in layers:
+        layers.append(_TOP_LEVEL)
+    if strays := set(group.children) - set(layers):
+        raise WeightsError(f"the layer {min(strays)[:80]!r} is not in the file's own list of layers.")
+    for layer in layers:
+        within = group.group(layer)
+        if within is None:
+            raise WeightsError(f"the layer {layer[:80]!r} is listed, but not there.")
+        names = _listed(within, "weight_names")
+        if len(names) != _count(within):
+            raise WeightsError(f"the layer {layer[:80]!r} lists {len(names)} weights and has {_count(within)}.")
+        paths = [re.sub(r":\d+$", "", name).split("/") for name in names]
+        nested = len({tuple(path[:-1]) for path in paths}) > 1
+        for name, path in zip(names, paths):
+            folders = (layer, *path[path[0] == layer : -2]) if nested else ()
+            yield Variable(folders, path[-2] if nested and len(path) > 1 else layer, path[-1], _dataset(within, name))
+
+
+def _listed(group: Group, name: str) -> list[str]:
+    """Return a list of names that Keras cuts into `NAME0`, `NAME1`, ... where it is long."""
+    if name in group.texts:
+        return list(group.texts[name])
+    parts: list[str] = []
+    while (part := f"{name}{len(parts)}") in group.texts:
+        parts.append(part)
+    return [entry for part in parts for entry in group.texts[part]]
+
+
+def _dataset(group: Group, path: str) -> Dataset:
+    found: Group | Dataset | None = group
+    for part in path.split("/"):
+        found = found.children.get(part) if isinstance(found, Group) else None
+    if not isinstance(found, Dataset):
+        raise WeightsError(f"the weight {path[:80]!r} is listed, but not there.")
+    return found
+
+
+def _count(group: Group) -> int:
+    return sum(1 if isinstance(child, Dataset) else _count(child) for child in group.children.values())
+
+
+class _Counted:
+    """Walks a file whose groups are `layers/CLASS_COUNTER/vars/NUMBER`."""
+
+    def __init__(self, configs: Mapping[tuple[str, ...], LayerConfig]) -> None:
+        self._configs = configs
+        self.notes: set[str] = set()
+
+    def variables(self, group: Group, place: tuple[str, ...], names: tuple[str, ...]) -> Iterator[Variable]:
+        """Yield a group's variables and those below it.
+
+        Args:
+          group: The group.
+          place: The path of its counted names.
+          names: The path of its layers' names.
+        """
+        refuse_gaps(group.children)
+        for child in by_number(group.children):
+            within = group.children[child]
+            if isinstance(within, Dataset):
+                raise WeightsError(f"{'/'.join((*place, child))[:80]}: a tensor where Keras has none.")
+            if child == "vars":
+                yield from self._own(within, place, names)
+            elif child == "optimizer" and not place:
+                self.notes.add("the optimizer's state is not read")
+            elif child == "seed_generator":
+                self.notes.add("the states of random generators are not read")
+            elif child in _PLAIN:
+                yield from self.variables(within, place, names)
+            else:
+                yield from self.variables(within, (*place, child), (*names, self._name(within, (*place, child))))
+
+    def _name(self, group: Group, place: tuple[str, ...]) -> str:
+        own = group.group("vars")
+        told = own.texts.get("name", []) if own else []
+        config = self._configs.get(place)
+        if config and told and told[0] != config.name:
+            raise WeightsError(
+                f"{'/'.join(place)[:80]} is {told[0][:80]!r} in the weights, {config.name[:80]!r} in the configuration."
+            )
+        name = config.name if config else told[0] if told else place[-1]
+        stem = re.sub(r"_\d+$", "", place[-1])
+        return place[-1] if is_automatic(name) or re.fullmatch(rf"{re.escape(stem)}(_\d+)?", name) else name
+
+    def _own(self, group: Group, place: tuple[str, ...], names: tuple[str, ...]) -> Iterator[Variable]:
+        numbers = by_number(group.children)
+        values = [group.children[number] for number in numbers]
+        datasets = [value for value in values if isinstance(value, Dataset)]
+        if numbers != [str(i) for i in range(len(numbers))] or len(datasets) != len(values):
+            raise WeightsError(f"{'/'.join(place)[:80]}: expected variables 0, 1, ..., got {', '.join(numbers)[:80]}.")
+        config = self._configs.get(place, LayerConfig(""))
+        known = variable_names([value.shape for value in datasets], center=config.center, scale=config.scale)
+        layer = names[-1] if names else "model"
+        for name, value in zip(known, datasets):
+            yield Variable(names[:-1], layer, name, value)
