@@ -1,0 +1,46 @@
+"""Local response normalisation, which the nets of 2012 to 2014 have and JAX lacks."""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from cnnjax.ops.arguments import images
+
+
+def local_response_norm(x, size: int = 5, *, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> jax.Array:
+    """Divide every value by a power of the mean square of its neighbours in the channel axis.
+
+    `y[..., c] = x[..., c] / (k + alpha / size * sum x[..., j]^2)^beta`, with j from `c - size // 2` to
+    `c + (size - 1) // 2`; channels beyond the ends count as 0. PyTorch and Caffe divide `alpha` by `size` like this;
+    the equation of the AlexNet paper and `tf.nn.local_response_normalization` don't, so their alpha is `alpha / size`.
+
+    Args:
+      x: Images, float, `[N, H, W, C]`.
+      size: Neighbouring channels in the sum, the channel itself included.
+      alpha: Weight of the mean square.
+      beta: The power.
+      k: Added to the weighted mean square, so that nothing divides by 0.
+    Returns:
+      `[N, H, W, C]`, the dtype of x; computed in float32 at least.
+    Raises:
+      TypeError: If x is not floating.
+      ValueError: If x is not of rank 4 or `size` is below 1.
+    References:
+      Krizhevsky et al., 2012, "ImageNet classification with deep convolutional neural networks", section 3.3.
+    Example:
+      >>> local_response_norm(jnp.ones((1, 1, 1, 3)), 1, alpha=1.0, beta=1.0).tolist()
+      [[[[0.5, 0.5, 0.5]]]]
+    """
+    x = images("local_response_norm", x)
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(
+            f"local_response_norm: expected x of a floating dtype, got {x.dtype}. Cast it: x.astype('float32')."
+        )
+    if size < 1:
+        raise ValueError(f"local_response_norm: expected size of at least 1 channel, got {size}. Caffe's is 5.")
+    # Not jnp.promote_types, which strict promotion forbids.
+    wide = x.astype(jnp.float32) if jnp.finfo(x.dtype).bits < 32 else x
+    squares = jnp.pad(wide * wide, ((0, 0), (0, 0), (0, 0), (size // 2, (size - 1) // 2)))
+    # Shifted slices, which XLA fuses into one pass, where a window reduction along channels is slow on a CPU.
+    total = sum(lax.slice_in_dim(squares, j, j + x.shape[3], axis=3) for j in range(size))
+    return (wide / (k + alpha / size * total) ** beta).astype(x.dtype)
