@@ -5,14 +5,33 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cnnjax import data, errors, layers, models, ops, pretrained, recipes, runs, shapes, training
+    from cnnjax.models.features import features
 
 __version__ = "0.1.0"
 
-__all__ = ["data", "errors", "layers", "models", "ops", "pretrained", "recipes", "runs", "shapes", "training"]
+__all__ = [
+    "data",
+    "errors",
+    "features",
+    "layers",
+    "models",
+    "ops",
+    "pretrained",
+    "recipes",
+    "runs",
+    "shapes",
+    "training",
+]
+
+
+# Functions that are too useful to be looked for in a subpackage, with the module that holds each.
+_FUNCTIONS = {"features": "models.features"}
 
 
 def __getattr__(name: str) -> Any:
     """Load a subpackage when it is first named, so that importing cnnjax costs nothing that is not used."""
+    if name in _FUNCTIONS:
+        return getattr(importlib.import_module(f"cnnjax.{_FUNCTIONS[name]}"), name)
     if name in __all__:
         return importlib.import_module(f"cnnjax.{name}")
     raise AttributeError(f"module 'cnnjax' has no attribute {name!r}")

@@ -2,12 +2,14 @@
 
 from cnnjax.layers.conv import Conv, ConvNormAct
 from cnnjax.layers.head import DenseHead
+from cnnjax.layers.norm import BatchNorm
 from cnnjax.layers.pool import AvgPool, GlobalAvgPool, MaxPool
 from cnnjax.layers.residual import BasicBlock, BottleneckBlock, StochasticDepth, padded_shortcut
 
 __all__ = [
     "AvgPool",
     "BasicBlock",
+    "BatchNorm",
     "BottleneckBlock",
     "Conv",
     "ConvNormAct",

@@ -28,7 +28,7 @@ class ConvNormAct(nn.Module):
       strides: Pixels between windows, one integer or two.
       padding: `"SAME"`, `"VALID"`, an integer or `((top, bottom), (left, right))`.
       norm: Makes the normalisation, called as `norm(use_running_average=..., dtype=..., name="norm")`, for example
-        `functools.partial(nn.BatchNorm, momentum=0.9, epsilon=1e-5)`; None for none.
+        `cnnjax.layers.BatchNorm`; None for none.
       act: The activation; None for none.
       use_bias: Whether the convolution has a bias; None for exactly when nothing normalises after it.
       kernel_init: Initialiser of the kernel.

@@ -31,7 +31,7 @@ def torch_uniform_bias(fan_in: int) -> Initializer:
 
 
 def truncated_normal(std: float) -> Initializer:
-    """Return a normal distribution cut at two standard deviations and not rescaled, as torchvision's Inceptions have it.
+    """Return a normal distribution cut at two standard deviations and not rescaled, as torchvision has it.
 
     Args:
       std: Standard deviation before the cut.

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from cnnjax.layers.conv import ConvNormAct
+from cnnjax.layers.norm import BatchNorm
 
-BatchNorm = functools.partial(nn.BatchNorm, momentum=0.9, epsilon=1e-5)
 ConvBatchNorm = functools.partial(ConvNormAct, norm=BatchNorm)
 
 

@@ -4,14 +4,23 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from cnnjax import ops
-from cnnjax.layers import Conv
+from cnnjax.layers import Conv, MaxPool
 from cnnjax.models.common import check_images, classifier_input
 
 __all__ = ["lenet5"]
 
 # The paper's field is 32 x 32, with the 28 x 28 digit in its centre.
-_FIELD, _SMALLEST = 32, 28
+FIELD, SMALLEST = 32, 28
+
+
+def centring(x: jax.Array) -> list[tuple[int, int]]:
+    """Return C1's padding: what centres images of less than the paper's field in it.
+
+    Args:
+      x: Images, `[N, H, W, C]`.
+    """
+    margins = [max(0, FIELD - size) for size in x.shape[1:3]]
+    return [(margin // 2, margin - margin // 2) for margin in margins]
 
 
 class LeNet5(nn.Module):
@@ -35,6 +44,7 @@ class LeNet5(nn.Module):
       include_top: Whether to end in the dense layers; without them S4's feature map comes out.
       pooling: Without the top: `avg` or `max` over space, or None for the map itself.
       dtype: What is computed in; parameters stay float32.
+      input_shape: The paper's field; any image from 28 x 28 on does.
     References:
       LeCun et al., 1998, "Gradient-based learning applied to document recognition", section II.B.
     """
@@ -43,19 +53,19 @@ class LeNet5(nn.Module):
     include_top: bool = True
     pooling: str | None = None
     dtype: jnp.dtype = jnp.float32
-    input_shape = (_FIELD, _FIELD, 1)
+    input_shape: tuple[int, int, int] = (FIELD, FIELD, 1)
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """Map images `[N, H, W, C]` to logits, float32, `[N, num_classes]`; `train` changes nothing here."""
         del train
-        check_images("lenet5", x, smallest=_SMALLEST)
-        margins = [max(0, _FIELD - size) for size in x.shape[1:3]]
-        centred = [(margin // 2, margin - margin // 2) for margin in margins]
-        x = nn.relu(Conv(6, (5, 5), padding=centred, dtype=self.dtype, name="c1")(x))
-        x = ops.max_pool(x, 2)
+        check_images("lenet5", x, smallest=SMALLEST, layer="s4")
+        x = nn.relu(Conv(6, (5, 5), padding=centring(x), dtype=self.dtype, name="c1")(x))
+        x = MaxPool(2, name="s2")(x)
+        self.sow("intermediates", "stage1", x)
         x = nn.relu(Conv(16, (5, 5), padding="VALID", dtype=self.dtype, name="c3")(x))
-        x = ops.max_pool(x, 2)
+        x = MaxPool(2, name="s4")(x)
+        self.sow("intermediates", "stage2", x)
         if not self.include_top:
             return classifier_input(x, self.pooling)
         x = x.reshape(x.shape[0], -1)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from cnnjax import ops
-from cnnjax.layers import BasicBlock, BottleneckBlock, ConvNormAct, DenseHead, MaxPool
+from cnnjax.layers import BasicBlock, BatchNorm, BottleneckBlock, ConvNormAct, DenseHead, MaxPool
 from cnnjax.layers.initializers import Initializer, glorot_uniform, he_normal_fan_out
 from cnnjax.models.common import check_images, classifier_input
 
@@ -81,7 +81,7 @@ class ResNet(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """Map images `[N, H, W, C]` to logits, float32, `[N, num_classes]`."""
         check_images("resnet", x)
-        norm = partial(nn.BatchNorm, momentum=self.momentum, epsilon=self.epsilon)
+        norm = partial(BatchNorm, momentum=self.momentum, epsilon=self.epsilon)
         conv = partial(ConvNormAct, norm=norm, use_bias=self.use_bias, kernel_init=self.kernel_init, dtype=self.dtype)
         if self.small_images:
             x = conv(self.width, 3, padding=1, name="stem")(x, train=train)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from cnnjax import ops
-from cnnjax.layers import ConvNormAct, DenseHead, MaxPool
+from cnnjax.layers import BatchNorm, ConvNormAct, DenseHead, MaxPool
 from cnnjax.layers.initializers import he_normal_fan_out
 from cnnjax.models.common import check_images, classifier_input
 
@@ -71,7 +71,7 @@ class VGG(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """Map images `[N, H, W, C]` to logits, float32, `[N, num_classes]`."""
         check_images("vgg", x, smallest=32, layer="stage5_pool")
-        norm = partial(nn.BatchNorm, momentum=0.9, epsilon=1e-5) if self.batch_norm else None
+        norm = BatchNorm if self.batch_norm else None
         conv = partial(
             ConvNormAct, norm=norm, use_bias=True, padding=1, kernel_init=he_normal_fan_out, dtype=self.dtype
         )

@@ -168,7 +168,7 @@ def avg_pool(
     x, window, strides, pads = _windows("avg_pool", x, window, strides, padding, ceil_mode)
     declared = pads if declared is None else declared
     _check_floating("avg_pool", x)
-    wide = jnp.promote_types(x.dtype, jnp.float32)
+    wide = _wide(x.dtype)
     arguments = {"window": window, "strides": strides, "padding": pads}
     sums = lax.platform_dependent(
         x.astype(wide), cpu=partial(_sum_by_slices, **arguments), default=partial(_sum_by_window, **arguments)
@@ -179,6 +179,11 @@ def avg_pool(
     if (counts == counts.flat[0]).all():
         return (sums / int(counts.flat[0])).astype(x.dtype)
     return (sums / jnp.asarray(counts, wide)).astype(x.dtype)
+
+
+def _wide(dtype):
+    """Return the dtype of sums; not `promote_types`, which strict promotion forbids."""
+    return dtype if jnp.dtype(dtype).itemsize >= 4 else jnp.float32
 
 
 def _check_floating(op, x):
@@ -227,7 +232,7 @@ def adaptive_avg_pool(x, output_size: Size) -> jax.Array:
     rows, columns = pair("adaptive_avg_pool", "output_size", output_size)
     if x.shape[1] % rows == 0 and x.shape[2] % columns == 0:
         return avg_pool(x, (x.shape[1] // rows, x.shape[2] // columns))
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    wide = x.astype(_wide(x.dtype))
     return _adapt(_adapt(wide, columns, 2), rows, 1).astype(x.dtype)
 
 

@@ -1,7 +1,6 @@
 """The state of a training run: everything that a step reads and writes."""
 
 import functools
-import inspect
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,6 +10,8 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 from flax import struct
+
+from cnnjax.modes import knows_modes, mode
 
 log = logging.getLogger("cnnjax")
 
@@ -101,8 +102,9 @@ def create_state(
 
 def _init(model: nn.Module, key: jax.Array, shape: tuple[int, ...]) -> dict[str, Any]:
     params_key, dropout_key = jax.random.split(key)
-    modes: dict[str, Any] = {"train": False} if knows_modes(model) else {}
-    variables = model.init({"params": params_key, "dropout": dropout_key}, jnp.zeros(shape, jnp.float32), **modes)
+    variables = model.init(
+        {"params": params_key, "dropout": dropout_key}, jnp.zeros(shape, jnp.float32), **mode(model, train=False)
+    )
     # What a module sows while it initialises is an output, not a part of the state.
     return {name: value for name, value in variables.items() if name != "intermediates"}
 
@@ -110,12 +112,6 @@ def _init(model: nn.Module, key: jax.Array, shape: tuple[int, ...]) -> dict[str,
 def _apply_fn(model: nn.Module) -> Callable[..., Any]:
     """Return `model.apply`, for a module that knows no modes one that drops `train`."""
     return model.apply if knows_modes(model) else functools.partial(_apply_without_mode, model)
-
-
-def knows_modes(model: nn.Module) -> bool:
-    """Return whether a module is called as `model(x, train=...)` rather than as `model(x)`."""
-    parameters = inspect.signature(type(model).__call__).parameters.values()
-    return any(p.name == "train" or p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
 
 
 def _apply_without_mode(model: nn.Module, variables: Any, x: jax.Array, *, train: bool = False, **options: Any) -> Any:
