@@ -1,9 +1,72 @@
-"""Normalisation that linen lacks, as modules, so that it has a name in a model's summary and in its features."""
+"""Normalisation as linen modules: batch normalisation, exact in every compute dtype, and the one that linen lacks."""
+
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
 from cnnjax import ops
+
+
+class BatchNorm(nn.Module):
+    """Normalise each channel over batch and space: `scale * (x - mean) / sqrt(var + epsilon) + bias`.
+
+    Parameters (`scale`, `bias`) and running statistics (`batch_stats`: `mean`, `var`) are those of
+    `flax.linen.BatchNorm`, whose variables it takes; unlike that one it works under strict dtype promotion. Statistics
+    are taken in float32 whatever the dtype, over the global batch where it is sharded; the running variance is the
+    biased one, as in Flax and Keras (PyTorch's is unbiased).
+
+    Args:
+      use_running_average: Whether to normalise with the running statistics instead of the batch's.
+      momentum: Share of the running statistics that a training step keeps (PyTorch's momentum is one minus this).
+      epsilon: Added to the variance.
+      use_bias: Whether there is a `bias`.
+      use_scale: Whether there is a `scale`.
+      scale_init: Initialiser of the scale.
+      dtype: What comes out; None for the dtype of x.
+    """
+
+    use_running_average: bool
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+    use_bias: bool = True
+    use_scale: bool = True
+    scale_init: nn.initializers.Initializer = nn.initializers.ones
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map `[N, H, W, C]` to the same shape."""
+        shape = x.shape[-1:]
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
+        running_var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
+        dtype = self.dtype or x.dtype
+        x = x if x.dtype == jnp.float64 else x.astype(jnp.float32)
+        if self.use_running_average:
+            mean, var = (_channels(stats.value, x) for stats in (running_mean, running_var))
+        else:
+            axes = tuple(range(x.ndim - 1))
+            mean = jnp.mean(x, axes, keepdims=True)
+            # Both sums in one pass over x; rounding can make the difference negative.
+            var = jnp.maximum(jnp.mean(x * x, axes, keepdims=True) - mean * mean, 0.0)
+            if not self.is_initializing():
+                running_mean.value = self._moved(running_mean.value, mean)
+                running_var.value = self._moved(running_var.value, var)
+        factor = jax.lax.rsqrt(var + self.epsilon)
+        if self.use_scale:
+            factor *= _channels(self.param("scale", self.scale_init, shape), x)
+        x = (x - mean) * factor
+        if self.use_bias:
+            x += _channels(self.param("bias", nn.initializers.zeros, shape), x)
+        return x.astype(dtype)
+
+    def _moved(self, old: jax.Array, new: jax.Array) -> jax.Array:
+        return self.momentum * old + (1 - self.momentum) * new.reshape(old.shape).astype(old.dtype)
+
+
+def _channels(values: jax.Array, x: jax.Array) -> jax.Array:
+    return values.astype(x.dtype).reshape((1,) * (x.ndim - 1) + values.shape)
 
 
 class LocalResponseNorm(nn.Module):
