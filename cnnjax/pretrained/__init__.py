@@ -1,5 +1,8 @@
 """Published weights in, checked to the last tensor, and weights out; no file's code is ever run."""
 
+from cnnjax.pretrained.load import load
+from cnnjax.pretrained.naming import Naming, Rule
+from cnnjax.pretrained.report import Report
 from cnnjax.pretrained.tensors import SourceFile, SourceTensor, WeightsError, open_file
 
-__all__ = ["SourceFile", "SourceTensor", "WeightsError", "open_file"]
+__all__ = ["Naming", "Report", "Rule", "SourceFile", "SourceTensor", "WeightsError", "load", "open_file"]

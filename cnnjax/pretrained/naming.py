@@ -155,6 +155,33 @@ def translate(template: str, into: str, name: str) -> str | None:
     return _FIELD.sub(fill, into)
 
 
+def source_name(path: str, rules: Sequence[Rule], layout: Layout) -> str | None:
+    """Return the name that a file would have for a path of cnnjax: the first rule that leads there, backwards.
+
+    Args:
+      path: Such as `params/stem/conv/kernel`.
+      rules: The naming's.
+      layout: The naming's.
+    Returns:
+      The name, or None if no rule leads there or the path is one of several that share a tensor.
+    """
+    collection, _, rest = path.partition("/")
+    module, _, array = rest.rpartition("/")
+    leaf = next((leaf for leaf in layout.leaves if leaf.path == (collection, array)), None)
+    for rule in rules:
+        if len(rule.targets) != 1:
+            continue
+        if rule.names_arrays or not layout.leaves:
+            name = translate(rule.targets[0], rule.source, path)
+            if name is not None:
+                return name
+        elif leaf is not None:
+            name = translate(rule.targets[0], rule.source, module)
+            if name is not None:
+                return f"{name}{layout.separator}{leaf.source}"
+    return None
+
+
 def as_rules(rules: Sequence[Rule | tuple[str, str]]) -> tuple[Rule, ...]:
     """Return a user's rules, pairs of templates among them, as rules."""
     return tuple(rule if isinstance(rule, Rule) else Rule(*rule) for rule in rules)

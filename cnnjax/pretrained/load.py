@@ -1,0 +1,140 @@
+"""From a file of weights to a model's variables, or a list of what does not fit."""
+
+import dataclasses
+import math
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from flax import traverse_util
+
+from cnnjax.errors import UsageError, unknown
+from cnnjax.pretrained.head import allow_other_head, initialise
+from cnnjax.pretrained.match import Assignment, Plan, Shapes, common_prefix, match
+from cnnjax.pretrained.naming import CNNJAX, KERAS, TORCH, Naming, Rule, as_rules, source_name
+from cnnjax.pretrained.report import Entry, Report, dropped_entry, explain_misfit, loaded_entries
+from cnnjax.pretrained.rules import namings_for
+from cnnjax.pretrained.tensors import SourceFile, WeightsError, open_file
+
+_LAYOUTS = {"torch": TORCH, "safetensors": TORCH, "msgpack": CNNJAX, "orbax": CNNJAX}
+
+
+def load(
+    model: nn.Module,
+    path: str | pathlib.Path,
+    *,
+    source: str = "auto",
+    rules: Sequence[Rule | tuple[str, str]] | None = None,
+) -> tuple[dict[str, Any], Report]:
+    """Read published weights into a model's variables: every tensor used once, every parameter set once.
+
+    The content of the file decides how it is read. Nothing in it is executed, and values of another float type become
+    float32. If the file has another number of classes, or the model was built with `include_top=False`, the head is
+    left at its initialisation, or left out, and the report says so; nothing else may be missing or left over.
+
+    Args:
+      model: A linen module, with `input_shape` for the images it takes.
+      path: A file of PyTorch, safetensors, Keras or Flax msgpack, or an Orbax folder.
+      source: Whose names the file has (`torchvision`, `timm`, `keras`, `cnnjax`); `auto` takes those that fit best.
+      rules: Your own names, tried before the family's: pairs of templates such as `("linear", "head/logits")`, or
+        `Rule`s. `cnnjax.pretrained.naming` explains templates.
+    Returns:
+      The variables, `{"params": ..., "batch_stats": ...}`, float32, and the report.
+    Raises:
+      WeightsError: If the file can't be read or does not fit; the message lists what is missing, left over or of
+        another shape, with the nearest names.
+      UsageError: If there is no such source.
+    Example:
+      >>> load(models.build("resnet20"), "resnet20.th", rules=[("linear", "head/logits")])  # doctest: +SKIP
+    """
+    file = open_file(path)
+    shapes = abstract_shapes(model)
+    namings = _namings(model, file, source, as_rules(rules or ()))
+    plans = [(_plan(file, model, shapes, naming), naming) for naming in namings]
+    plan, naming = min(plans, key=lambda pair: pair[0].problems)
+    plan, head, skipped = allow_other_head(plan, model, shapes, abstract_shapes)
+    if plan.problems:
+        expected = {path: source_name(path, naming.rules_for(model), naming.layout) or path for path in shapes}
+        raise WeightsError(explain_misfit(file, plan, shapes, type(model).__name__, expected))
+    values = {path: value for assignment in plan.assigned for path, value in _read(file, assignment, shapes).items()}
+    values |= initialise(model, head)
+    entries: list[Entry] = []
+    assigned = {assignment.source.name: assignment for assignment in plan.assigned}
+    for name in file.tensors:
+        if name in assigned:
+            entries += loaded_entries(assigned[name], shapes)
+        else:
+            entries.append(dropped_entry(file, name, skipped.get(name) or plan.dropped[name]))
+    entries += [
+        Entry(None, None, None, "initialised", "", path, shapes[path], "from model.init with jax.random.key(0)")
+        for path in head
+    ]
+    report = Report(type(model).__name__, file.path, file.format, plan.naming, tuple(entries), file.notes)
+    ordered = {path: jnp.array(values[path]) for path in shapes}
+    return traverse_util.unflatten_dict(ordered, sep="/"), report
+
+
+def abstract_shapes(model: nn.Module) -> Shapes:
+    """Return the shape of every parameter and statistic of a model by its path; nothing is computed.
+
+    Args:
+      model: A linen module with `input_shape`.
+    Raises:
+      UsageError: If it says nothing of its input.
+    """
+    size = getattr(model, "input_shape", None)
+    if size is None:
+        raise UsageError(
+            f"{type(model).__name__}: expected a model with an input_shape, (H, W, C). Give its class one."
+        )
+    images = jax.ShapeDtypeStruct((1, *size), jnp.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    flat: dict[str, Any] = traverse_util.flatten_dict(dict(variables), sep="/")
+    return {path: tuple(leaf.shape) for path, leaf in flat.items()}
+
+
+def _namings(model: nn.Module, file: SourceFile, source: str, rules: tuple[Rule, ...]) -> list[Naming]:
+    """Return the namings to try, the user's rules before each one's own."""
+    known = namings_for(model)
+    if source != "auto":
+        if source not in {naming.name for naming in known}:
+            raise unknown("source", source, {naming.name for naming in known})
+        known = [naming for naming in known if naming.name == source]
+    fitting = [naming for naming in known if file.format in naming.formats]
+    if not fitting and source != "auto":
+        raise UsageError(f"{file.path}: it is a {file.format} file, expected one with {source}'s names.")
+    if not rules:
+        if fitting:
+            return fitting
+        raise WeightsError(f"{file.path}: no rules for {type(model).__name__} in {file.format} files. Give it rules=.")
+    layout = _LAYOUTS.get(file.format, KERAS)
+    own = [Naming("your rules", layout, rules, (file.format,))]
+    return own + [_with(naming, rules, model) for naming in fitting]
+
+
+def _with(naming: Naming, rules: tuple[Rule, ...], model: nn.Module) -> Naming:
+    return dataclasses.replace(naming, name=f"your rules and {naming.name}", rules=(*rules, *naming.rules_for(model)))
+
+
+def _plan(file: SourceFile, model: nn.Module, shapes: Shapes, naming: Naming) -> Plan:
+    prefix = common_prefix(file.tensors, naming.optional)
+    return match(file, shapes, naming.rules_for(model), naming.layout, naming=naming.name, prefix=prefix)
+
+
+def _read(file: SourceFile, assignment: Assignment, shapes: Shapes) -> dict[str, np.ndarray]:
+    """Return the values of a tensor by the paths it goes to, float32."""
+    stored = assignment.source.read()
+    with np.errstate(over="ignore"):
+        values = stored.astype(np.float32)
+    if stored.dtype == np.float64 and not np.array_equal(np.isinf(values), np.isinf(stored)):
+        raise WeightsError(f"{file.path}: {assignment.source.name} has numbers that float32 can't hold.")
+    values = assignment.transform.apply(values)
+    if len(assignment.destinations) == 1:
+        return {assignment.destinations[0]: values}
+    widths = [shapes[path][-1] for path in assignment.destinations]
+    ends = [math.fsum(widths[:n]) for n in range(1, len(widths))]
+    return dict(zip(assignment.destinations, np.split(values, [int(end) for end in ends], axis=-1), strict=True))

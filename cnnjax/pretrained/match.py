@@ -1,0 +1,170 @@
+"""Which tensor of a file goes where in a model: every tensor once, every parameter once, or a list of what is wrong."""
+
+import difflib
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from cnnjax.pretrained.naming import Layout, Leaf, Rule, translate
+from cnnjax.pretrained.tensors import BFLOAT16, SourceFile, SourceTensor
+from cnnjax.pretrained.transforms import Transform, from_channels_first, identity
+
+Shapes = dict[str, tuple[int, ...]]
+# A message names the nearest of so many names; no net has more.
+_COMPARED = 2000
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """A tensor and the parameters it becomes.
+
+    Args:
+      source: The tensor.
+      transform: What is done to it.
+      destinations: One path, or several that share it along the last axis.
+    """
+
+    source: SourceTensor
+    transform: Transform
+    destinations: tuple[str, ...]
+
+
+@dataclass
+class Plan:
+    """What `match` found.
+
+    Args:
+      naming: Whose names they were read as.
+      assigned: Tensors with their destinations.
+      dropped: Tensors that a rule takes out, and its reason.
+      left_over: Tensors that no rule knows, or whose destination the model does not have: name and that destination.
+      missing: Parameters that nothing fills.
+      misshaped: Tensors that would not fit their destination.
+      doubled: Parameters that more than one tensor would fill.
+    """
+
+    naming: str
+    assigned: list[Assignment] = field(default_factory=list)
+    dropped: dict[str, str] = field(default_factory=dict)
+    left_over: dict[str, str | None] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+    misshaped: list[Assignment] = field(default_factory=list)
+    doubled: list[str] = field(default_factory=list)
+
+    @property
+    def problems(self) -> int:
+        """How many tensors and parameters are in the wrong place."""
+        return len(self.left_over) + len(self.missing) + len(self.misshaped) + len(self.doubled)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a rule sends a tensor; without destinations, why it is dropped."""
+
+    destinations: tuple[str, ...]
+    flatten: tuple[int, int] | None = None
+    reason: str = ""
+
+
+def match(
+    file: SourceFile, shapes: Shapes, rules: Iterable[Rule], layout: Layout, *, naming: str, prefix: str = ""
+) -> Plan:
+    """Return which tensor goes where; nothing is read.
+
+    Args:
+      file: The file.
+      shapes: The model's parameters by their paths.
+      rules: Tried in order for every tensor.
+      layout: How the file's publisher calls and lays out a module's arrays.
+      naming: The publisher, for the report.
+      prefix: What stands before every name and is no part of it.
+    """
+    plan, rules = Plan(naming), tuple(rules)
+    filled: dict[str, str] = {}
+    for name, tensor in file.tensors.items():
+        place = _find_place(name.removeprefix(prefix), len(tensor.shape), rules, layout)
+        if place is None:
+            plan.left_over[name] = None
+            continue
+        if not place.destinations:
+            plan.dropped[name] = place.reason
+            continue
+        absent = [path for path in place.destinations if path not in shapes]
+        if absent:
+            plan.left_over[name] = absent[0]
+            continue
+        assignment = _assign(tensor, place, shapes, layout)
+        taken = [path for path in place.destinations if path in filled]
+        plan.doubled += [f"{path} (by {filled[path]} and {name})" for path in taken]
+        filled |= dict.fromkeys(place.destinations, name)
+        (plan.assigned if _fits(assignment, shapes) else plan.misshaped).append(assignment)
+    plan.missing = [path for path in shapes if path not in filled]
+    return plan
+
+
+def common_prefix(names: Iterable[str], optional: tuple[str, ...]) -> str:
+    """Return what of the optional prefixes stands before every name, such as `module.`."""
+    prefix, names = "", list(names)
+    while names:
+        found = next((p for p in optional if all(name.startswith(prefix + p) for name in names)), None)
+        if found is None:
+            break
+        prefix += found
+    return prefix
+
+
+def nearest(name: str, others: Iterable[str], shapes: dict[str, Any] | None = None, shape: Any = None) -> str | None:
+    """Return the name most like this one, one of the same shape if there is any."""
+    others = list(itertools.islice(others, _COMPARED))
+    same = [other for other in others if shapes and shapes.get(other) == shape]
+    words = _words(name)
+    return max(same or others, key=lambda o: difflib.SequenceMatcher(None, words, _words(o)).ratio(), default=None)
+
+
+def _words(name: str) -> str:
+    return name[:100].replace("/", ".").replace("_", ".")
+
+
+def _find_place(name: str, rank: int, rules: tuple[Rule, ...], layout: Layout) -> _Place | None:
+    module, _, last = name.rpartition(layout.separator)
+    leaf = _find_leaf(layout, last, rank)
+    if leaf is not None and leaf.path is None:
+        return _Place((), reason=f"{leaf.source}: {leaf.reason}")
+    for rule in rules:
+        if rule.target is None:
+            if translate(rule.source, rule.source, name) is not None:
+                return _Place((), reason=f"{rule.source}: {rule.reason}")
+        elif rule.names_arrays or not layout.leaves:
+            found = [translate(rule.source, target, name) for target in rule.targets]
+            if None not in found:
+                return _Place(tuple(path for path in found if path), rule.flatten)
+        elif leaf is not None and leaf.path is not None:
+            found = [translate(rule.source, target, module) for target in rule.targets]
+            if None not in found:
+                collection, array = leaf.path
+                return _Place(tuple(f"{collection}/{path}/{array}" for path in found), rule.flatten)
+    return None
+
+
+def _find_leaf(layout: Layout, last: str, rank: int) -> Leaf | None:
+    return next((leaf for leaf in layout.leaves if leaf.source == last and rank in leaf.ranks), None)
+
+
+def _assign(tensor: SourceTensor, place: _Place, shapes: Shapes, layout: Layout) -> Assignment:
+    shape, first = tensor.shape, place.destinations[0]
+    transform = identity(shape)
+    if layout.channels_first and first.endswith("/kernel") and len(shape) in (2, 4):
+        transform = from_channels_first(shape, flatten=place.flatten, dense=len(shapes[first]) == 2)
+    return Assignment(tensor, transform, place.destinations)
+
+
+def _fits(assignment: Assignment, shapes: Shapes) -> bool:
+    targets = [shapes[path] for path in assignment.destinations]
+    target = assignment.transform.target
+    if assignment.source.dtype.kind != "f" and assignment.source.dtype != BFLOAT16:
+        return False
+    if len(targets) == 1:
+        return target == targets[0]
+    whole = all(t and t[:-1] == target[:-1] for t in targets)
+    return whole and bool(target) and sum(t[-1] for t in targets) == target[-1]

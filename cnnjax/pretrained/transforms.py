@@ -1,0 +1,80 @@
+"""What happens to a tensor's values between a file's layout and cnnjax's, exactly and in both directions."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Transform:
+    """Part the axes, reorder them, join them.
+
+    Args:
+      text: For the report.
+      source: The shape in the file.
+      parted: The same values with more axes.
+      axes: The order of the parted axes in cnnjax.
+      target: The shape in cnnjax.
+    """
+
+    text: str
+    source: tuple[int, ...]
+    parted: tuple[int, ...]
+    axes: tuple[int, ...]
+    target: tuple[int, ...]
+
+    def apply(self, values: np.ndarray) -> np.ndarray:
+        """Return the file's values in cnnjax's layout."""
+        return values.reshape(self.parted).transpose(self.axes).reshape(self.target)
+
+    def undo(self, values: np.ndarray) -> np.ndarray:
+        """Return cnnjax's values in the file's layout."""
+        ordered = tuple(self.parted[axis] for axis in self.axes)
+        back = tuple(int(axis) for axis in np.argsort(self.axes))
+        return values.reshape(ordered).transpose(back).reshape(self.source)
+
+
+def identity(shape: tuple[int, ...]) -> Transform:
+    """Return the transform that changes nothing."""
+    return Transform("", shape, shape, tuple(range(len(shape))), shape)
+
+
+def from_channels_first(
+    source: tuple[int, ...], *, flatten: tuple[int, int] | None = None, dense: bool = False
+) -> Transform:
+    """Return how a kernel with its outputs first comes to have them last.
+
+    Args:
+      source: `[O, I, H, W]` of a convolution or `[O, I]` of a dense layer.
+      flatten: `(H, W)` of the map that a dense kernel reads flattened, as channels, rows, columns.
+      dense: Whether a convolution that covers the whole map is to become a dense kernel.
+    Example:
+      >>> from_channels_first((8, 12), flatten=(2, 3)).target, from_channels_first((8, 2, 3, 3)).target
+      ((12, 8), (3, 3, 2, 8))
+    """
+    if len(source) == 4 and not dense:
+        out, channels, height, width = source
+        return Transform("OIHW -> HWIO", source, source, (2, 3, 1, 0), (height, width, channels, out))
+    if len(source) == 4:
+        out, channels, height, width = source
+        return Transform("OIHW -> (HWI)O", source, source, (2, 3, 1, 0), (height * width * channels, out))
+    out, inputs = source
+    if flatten and inputs % math.prod(flatten) == 0:
+        height, width = flatten
+        parted = (out, inputs // math.prod(flatten), height, width)
+        return Transform(f"O(C{height}x{width}) -> ({height}x{width}C)O", source, parted, (2, 3, 1, 0), (inputs, out))
+    return Transform("OI -> IO", source, source, (1, 0), (inputs, out))
+
+
+def to_channels_first(target: tuple[int, ...], *, flatten: tuple[int, int] | None = None) -> Transform:
+    """Return the transform whose result has this shape: the inverse is what `save` needs.
+
+    Args:
+      target: `[H, W, I, O]` or `[I, O]`.
+      flatten: As in `from_channels_first`.
+    """
+    if len(target) == 4:
+        height, width, channels, out = target
+        return from_channels_first((out, channels, height, width))
+    return from_channels_first((target[1], target[0]), flatten=flatten)
