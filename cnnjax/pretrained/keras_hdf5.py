@@ -13,6 +13,9 @@ _ATTRIBUTES = ("layer_names", "weight_names", "name", "dtype")
 # Groups that hold a container's members and have no name of their own; the second is Keras 2.13's.
 _PLAIN = ("layers", "_layer_checkpoint_dependencies")
 _TOP_LEVEL = "top_level_model_weights"
+# Keras 1 put the layer into the variable's name and called it otherwise: `block1_conv1_W_1:0`.
+_KERAS_1 = re.compile(r"(?:.*_)?(W|b|gamma|beta|running_mean|running_std)(?:_\d+)?")
+_SINCE_KERAS_2 = {"W": "kernel", "b": "bias", "running_mean": "moving_mean", "running_std": "moving_variance"}
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,9 @@ def _legacy(group: Group) -> Iterator[Variable]:
         nested = len({tuple(path[:-1]) for path in paths}) > 1
         for name, path in zip(names, paths):
             folders = (layer, *path[path[0] == layer : -2]) if nested else ()
-            yield Variable(folders, path[-2] if nested and len(path) > 1 else layer, path[-1], _dataset(within, name))
+            old = _KERAS_1.fullmatch(path[-1])
+            variable = _SINCE_KERAS_2.get(old[1], old[1]) if old else path[-1]
+            yield Variable(folders, path[-2] if nested and len(path) > 1 else layer, variable, _dataset(within, name))
 
 
 def _listed(group: Group, name: str) -> list[str]:

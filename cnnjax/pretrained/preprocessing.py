@@ -1,0 +1,152 @@
+"""From photographs as they are to what a published net was trained on: sizes and colours as data."""
+
+from dataclasses import dataclass, replace
+
+import jax
+import jax.numpy as jnp
+
+from cnnjax.errors import UsageError, unknown
+
+_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """Resize, cut out the centre, order the channels, then `(pixel * scale - mean) / std`.
+
+    Args:
+      resize: What the shorter side becomes; the longer one in proportion, rounded down.
+      crop: Side of the square cut out of the middle.
+      interpolation: As `jax.image.resize` calls it; resized pixels are rounded to whole numbers again, as photographs
+        in 8 bits are.
+      antialias: Whether a pixel of a smaller image averages all that it stands for.
+      channels: Their order, `RGB` or `BGR`.
+      scale: What pixels 0 to 255 are multiplied by first.
+      mean: Per channel, in the order of `channels`.
+      std: Per channel, in the order of `channels`.
+    Example:
+      >>> preprocess("resnet50").resize, preprocess("resnet50_v1").channels
+      (256, 'BGR')
+    """
+
+    resize: int = 256
+    crop: int = 224
+    interpolation: str = "bilinear"
+    antialias: bool = True
+    channels: str = "RGB"
+    scale: float = 1 / 255
+    mean: tuple[float, float, float] = _IMAGENET_MEAN
+    std: tuple[float, float, float] = _IMAGENET_STD
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """Return what the net takes; may be called under `jax.jit`, which compiles once for each size of images.
+
+        Args:
+          images: RGB, uint8, `[N, H, W, 3]`.
+        Returns:
+          float32, `[N, crop, crop, 3]`.
+        Raises:
+          ValueError: If the shape is another.
+          TypeError: If they are not uint8.
+        """
+        _check(images)
+        return self.normalize(self.resize_and_crop(images))
+
+    def resize_and_crop(self, images: jax.Array) -> jax.Array:
+        """Return the middle square of the resized images, in whole numbers 0 to 255 as float32.
+
+        Args:
+          images: `[N, H, W, 3]`.
+        """
+        count, height, width, channels = images.shape
+        high, wide = self.resized(height, width)
+        x = images.astype(jnp.float32)
+        if (high, wide) != (height, width):
+            shape = (count, high, wide, channels)
+            x = jnp.round(jax.image.resize(x, shape, self.interpolation, antialias=self.antialias))
+        # Python's rounding to even, as in torchvision.
+        top, left = round((high - self.crop) / 2), round((wide - self.crop) / 2)
+        return x[:, top : top + self.crop, left : left + self.crop]
+
+    def normalize(self, images: jax.Array) -> jax.Array:
+        """Return pixels 0 to 255 in the net's order and range.
+
+        Args:
+          images: RGB, `[N, H, W, 3]`, of any type; computed in float32.
+        """
+        x = images.astype(jnp.float32)
+        if self.channels == "BGR":
+            x = x[..., ::-1]
+        shape = (1,) * (x.ndim - 1) + (3,)
+        mean, std = (jnp.asarray(values, jnp.float32).reshape(shape) for values in (self.mean, self.std))
+        return (x * self.scale - mean) / std
+
+    def resized(self, height: int, width: int) -> tuple[int, int]:
+        """Return `(H, W)` after resizing.
+
+        Args:
+          height: Before.
+          width: Before.
+        Example:
+          >>> preprocess("resnet50").resized(480, 640)
+          (256, 341)
+        """
+        longer = int(self.resize * max(height, width) / min(height, width))
+        return (self.resize, longer) if height <= width else (longer, self.resize)
+
+
+def preprocess(name: str) -> Preprocess:
+    """Return how images are prepared for a published net.
+
+    A name is a model's, which stands for the first weights that its own publisher gave it: torchvision's
+    `IMAGENET1K_V1` for `alexnet`, `vgg16`, `resnet50`, `inception_v3_torchvision`, ..., and Keras's for
+    `resnet50_v1`, `inception_v3`, ... Others are behind a colon: `vgg16:keras`, `vgg16:features` (torchvision's
+    `IMAGENET1K_FEATURES`), `resnet50:v2` (torchvision's `IMAGENET1K_V2`).
+
+    Keras publishes how values are scaled, not how photographs are resized; its nets are given the same rule.
+
+    Args:
+      name: One of `preprocess_names()`.
+    Raises:
+      UsageError: If the name is not known; the nearest is in the message.
+    Example:
+      >>> preprocess("vgg16:keras").mean
+      (103.939, 116.779, 123.68)
+    """
+    if name not in _KNOWN:
+        raise unknown("preprocessing", name, _KNOWN)
+    return _KNOWN[name]
+
+
+def preprocess_names() -> list[str]:
+    """Return every name that `preprocess` knows, sorted."""
+    return sorted(_KNOWN)
+
+
+def _check(images: jax.Array) -> None:
+    if images.ndim != 4 or images.shape[-1] != 3:
+        hint = " Add a batch axis: images[None]." if images.ndim == 3 else ""
+        raise ValueError(f"preprocess: expected images [N, H, W, 3], got shape {tuple(images.shape)}.{hint}")
+    if images.dtype != jnp.uint8:
+        raise TypeError(f"preprocess: expected uint8 pixels, got {images.dtype}. Give it the photographs as they are.")
+    if min(images.shape[1:3]) < 1:
+        raise UsageError(f"preprocess: expected images with pixels, got shape {tuple(images.shape)}.")
+
+
+_TORCHVISION = Preprocess()
+_TORCHVISION_V2 = Preprocess(resize=232)
+# torchvision's pretrained GoogLeNet and InceptionV3 take images normalised as all others and then, inside the model and
+# not in the file, undo that and map [0, 1] to [-1, 1]. This is the sum of both.
+_REMAPPED = Preprocess(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+_CAFFE = Preprocess(channels="BGR", scale=1.0, mean=(103.939, 116.779, 123.68), std=(1.0, 1.0, 1.0))
+
+_KNOWN: dict[str, Preprocess] = {
+    **dict.fromkeys(["alexnet", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"], _TORCHVISION),
+    **{f"vgg{depth}{norm}": _TORCHVISION for depth in (11, 13, 16, 19) for norm in ("", "_bn")},
+    **{f"resnet{depth}:v2": _TORCHVISION_V2 for depth in (50, 101, 152)},
+    "vgg16:features": Preprocess(mean=(0.48235, 0.45882, 0.40784), std=(1 / 255, 1 / 255, 1 / 255)),
+    "googlenet_torchvision": _REMAPPED,
+    "inception_v3_torchvision": replace(_REMAPPED, resize=342, crop=299),
+    **dict.fromkeys(["vgg16:keras", "vgg19:keras", "resnet50_v1", "resnet101_v1", "resnet152_v1"], _CAFFE),
+    "inception_v3": Preprocess(resize=342, crop=299, scale=1 / 127.5, mean=(1.0, 1.0, 1.0), std=(1.0, 1.0, 1.0)),
+}
