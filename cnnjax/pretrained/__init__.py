@@ -3,6 +3,7 @@
 from cnnjax.pretrained.load import load
 from cnnjax.pretrained.naming import Naming, Rule
 from cnnjax.pretrained.report import Report
+from cnnjax.pretrained.save import save
 from cnnjax.pretrained.tensors import SourceFile, SourceTensor, WeightsError, open_file
 
-__all__ = ["Naming", "Report", "Rule", "SourceFile", "SourceTensor", "WeightsError", "load", "open_file"]
+__all__ = ["Naming", "Report", "Rule", "SourceFile", "SourceTensor", "WeightsError", "load", "open_file", "save"]

@@ -129,7 +129,7 @@ def _read(file: SourceFile, assignment: Assignment, shapes: Shapes) -> dict[str,
     """Return the values of a tensor by the paths it goes to, float32."""
     stored = assignment.source.read()
     with np.errstate(over="ignore"):
-        values = stored.astype(np.float32)
+        values = stored.astype(np.float32, copy=False)
     if stored.dtype == np.float64 and not np.array_equal(np.isinf(values), np.isinf(stored)):
         raise WeightsError(f"{file.path}: {assignment.source.name} has numbers that float32 can't hold.")
     values = assignment.transform.apply(values)

@@ -1,0 +1,93 @@
+"""Variables to a safetensors file, in cnnjax's names or in a publisher's."""
+
+import json
+import math
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from flax import linen as nn
+from flax import traverse_util
+
+from cnnjax import atomic
+from cnnjax.errors import UsageError, unknown
+from cnnjax.pretrained.naming import Naming, source_name, translate
+from cnnjax.pretrained.rules import namings_for
+from cnnjax.pretrained.safetensors_file import DTYPES
+from cnnjax.pretrained.transforms import to_channels_first
+
+_CODES = {dtype: code for code, dtype in DTYPES.items()}
+_COLLECTIONS = ("params", "batch_stats")
+
+
+def save(
+    variables: Mapping[str, Any], path: str | pathlib.Path, *, names: str = "cnnjax", model: nn.Module | None = None
+) -> None:
+    """Write parameters and batch statistics to a safetensors file, durably: it is there whole or not at all.
+
+    Args:
+      variables: `{"params": ..., "batch_stats": ...}`; other collections are not written.
+      path: The file, by custom `*.safetensors`.
+      names: `cnnjax`, or `torchvision` and others that `model`'s family has: then the arrays have that publisher's
+        names and layout, and torch loads them with `load_state_dict(safetensors.torch.load_file(path))`.
+      model: The model that the variables are of; needed for names other than cnnjax's.
+    Raises:
+      UsageError: If there are no such names for the model.
+      CnnjaxError: If the file can't be written.
+    Example:
+      >>> save(variables, "net.safetensors", names="torchvision", model=model)  # doctest: +SKIP
+    """
+    kept = {name: variables[name] for name in _COLLECTIONS if name in variables}
+    flat: dict[str, Any] = traverse_util.flatten_dict(kept, sep="/")
+    if not flat:
+        raise UsageError("save: expected variables with params, {'params': ..., 'batch_stats': ...}.")
+    if names != "cnnjax":
+        if model is None:
+            raise UsageError(f"save: expected model= beside names={names!r}, to know its architecture.")
+        known = {n.name: n for n in namings_for(model) if n.layout.channels_first}
+        if names not in known:
+            raise unknown("names", names, [*known, "cnnjax"])
+        flat = _renamed(flat, known[names], model)
+    atomic.write_bytes(path, _pieces({name: np.asarray(value) for name, value in flat.items()}))
+
+
+def _renamed(flat: Mapping[str, Any], naming: Naming, model: nn.Module) -> dict[str, np.ndarray]:
+    """Return the arrays under a publisher's names and in its layout, with the counters its own files have."""
+    rules, found = naming.rules_for(model), {}
+    for path, value in flat.items():
+        name = source_name(path, rules, naming.layout)
+        if name is None or name in found:
+            raise UsageError(f"save: {naming.name} has no name for {path} of {type(model).__name__}.")
+        array = np.asarray(value)
+        if path.endswith("/kernel"):
+            flatten = next((rule.flatten for rule in rules if _leads_to(rule.targets, path)), None)
+            array = to_channels_first(array.shape, flatten=flatten).undo(array)
+        found[name] = array
+        if name.endswith(".running_var"):
+            found[name.removesuffix("running_var") + "num_batches_tracked"] = np.zeros((), np.int64)
+    return found
+
+
+def _leads_to(targets: tuple[str, ...], path: str) -> bool:
+    module = path.partition("/")[2].rpartition("/")[0]
+    return any(translate(target, target, module) is not None for target in targets)
+
+
+def _pieces(arrays: Mapping[str, np.ndarray]) -> Iterator[bytes | memoryview]:
+    """Give the parts of a safetensors file: the widest types first, so that every array is aligned."""
+    ordered = sorted(arrays, key=lambda name: (-arrays[name].dtype.itemsize, name))
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    position = 0
+    for name in ordered:
+        array = arrays[name]
+        if array.dtype not in _CODES:
+            raise UsageError(f"save: {name} is {array.dtype}, expected one of {', '.join(map(str, _CODES))}.")
+        end = position + math.prod(array.shape) * array.dtype.itemsize
+        header[name] = {"dtype": _CODES[array.dtype], "shape": list(array.shape), "data_offsets": [position, end]}
+        position = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    yield len(text).to_bytes(8, "little") + text
+    for name in ordered:
+        yield np.ascontiguousarray(arrays[name]).tobytes()
