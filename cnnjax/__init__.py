@@ -4,7 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cnnjax import data, errors, layers, models, ops, pretrained, recipes, runs, shapes, training
+    from cnnjax import data, errors, layers, models, ops, pretrained, receptive_field, recipes, runs, shapes, training
     from cnnjax.models.features import features
 
 __version__ = "0.1.0"
@@ -17,6 +17,7 @@ __all__ = [
     "models",
     "ops",
     "pretrained",
+    "receptive_field",
     "recipes",
     "runs",
     "shapes",

@@ -1,0 +1,215 @@
+"""Go through a jaxpr with what each value reads in place of its numbers. Nothing is computed, no image allocated."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from jax.extend import core
+
+from cnnjax import jaxpr
+from cnnjax.receptive_field import rules
+from cnnjax.receptive_field.value import Constant, Note, Value, computed, everything, joined
+
+# Scans are unrolled to this many steps and loops joined over as many; beyond, everything counts as read.
+_MOST_STEPS = 4096
+
+
+@dataclass(frozen=True)
+class Record:
+    """Say what one equation that the output depends on makes of the input.
+
+    Args:
+      eqn: The equation.
+      path: Scopes, outermost first.
+      operands: What its operands read.
+      results: What its results read.
+    """
+
+    eqn: core.JaxprEqn
+    path: tuple[str, ...]
+    operands: tuple[Value, ...]
+    results: tuple[Value, ...]
+
+
+class Interpreter:
+    """Interpret jaxprs and keep a record of every equation that the output depends on.
+
+    What is inside a cond, a scan or a while is not recorded one by one: each of those is one record.
+    """
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+        self._around: list[core.JaxprEqn] = []
+        self._recording = True
+
+    def run(
+        self,
+        closed: Any,
+        inputs: Sequence[Value],
+        *,
+        path: tuple[str, ...] = (),
+        wanted: Sequence[bool] | None = None,
+        opaque: Sequence[bool] | None = None,
+    ) -> list[Value]:
+        """Return what the outputs of a jaxpr read.
+
+        Args:
+          closed: The jaxpr.
+          inputs: What its inputs read.
+          path: Scopes around it.
+          wanted: Which outputs matter; None for all. Equations behind none of them are passed over.
+          opaque: Outputs that are parameters, whose numbers mean nothing even if they can be known.
+        """
+        closed = jaxpr.closed_jaxpr(closed)
+        outputs = closed.jaxpr.outvars
+        wanted = [True] * len(outputs) if wanted is None else wanted
+        hidden = {var for var, hide in zip(outputs, opaque or ()) if hide}
+        known: dict[Any, Value] = dict(zip(closed.jaxpr.invars, inputs))
+        for var, constant in zip(closed.jaxpr.constvars, closed.consts):
+            known[var] = Value(jaxpr.shape(var), constant=Constant.given(constant))
+
+        def read(atom: Any) -> Value:
+            if isinstance(atom, core.Literal):
+                return Value(jaxpr.shape(atom), constant=Constant.given(atom.val))
+            return known.get(atom, Value(jaxpr.shape(atom)))
+
+        live = _live(closed.jaxpr, [out for out, want in zip(outputs, wanted) if want])
+        for eqn, needed in zip(closed.jaxpr.eqns, live):
+            if not any(needed):
+                continue
+            operands = [read(atom) for atom in eqn.invars]
+            concealed = [var in hidden for var in eqn.outvars]
+            for var, value in zip(eqn.outvars, self._equation(eqn, operands, path, needed, concealed)):
+                known[var] = replace(value, constant=None) if var in hidden else value
+        return [read(atom) for atom in outputs]
+
+    def _equation(self, eqn, operands, path, needed, concealed) -> list[Value]:
+        here = path + jaxpr.scope(eqn)
+        inner = jaxpr.call_jaxpr(eqn)
+        if inner is not None:
+            self._around.append(eqn)
+            results = self.run(inner, operands, path=here, wanted=needed, opaque=concealed)
+            self._around.pop()
+            return results
+        shapes = [jaxpr.shape(var) for var in eqn.outvars]
+        if not any(operand.reads for operand in operands):
+            return computed(eqn, operands, shapes)
+        special = {"cond": self._cond, "scan": self._scan, "while": self._while}.get(eqn.primitive.name)
+        if not all(all(shape) for shape in shapes):
+            results = [Value(shape) for shape in shapes]
+        elif special is None:
+            results = rules.apply(eqn, operands, shapes, lambda text, exact=True: self._note(eqn, text, exact))
+        else:
+            recording, self._recording = self._recording, False
+            self._around.append(eqn)
+            results = special(eqn, operands)
+            self._around.pop()
+            self._recording = recording
+        if self._recording:
+            self.records.append(Record(eqn, here, tuple(operands), tuple(results)))
+        return results
+
+    def _note(self, eqn: core.JaxprEqn, text: str, exact: bool = True) -> Note:
+        line = jaxpr.source_line(eqn, *reversed(self._around))
+        return Note(f"{eqn.primitive.name} at {line} {text}", exact)
+
+    def _cond(self, eqn: core.JaxprEqn, operands: Sequence[Value]) -> list[Value]:
+        choice, inputs = operands[0], operands[1:]
+        branches = [self.run(branch, inputs) for branch in eqn.params["branches"]]
+        notes = []
+        if not all(first.reads_like(other) for first, *rest in zip(*branches) for other in rest):
+            notes = [self._note(eqn, "has branches that read different pixels: what any of them reads is joined")]
+        if choice.reads:
+            notes.append(self._note(eqn, "chooses a branch by what it reads of the input, which is joined"))
+        results = []
+        for values in zip(*branches):
+            result = joined([*values, everything([choice], values[0].shape)])
+            results.append(result.noting(*notes) if result.reads else result)
+        return results
+
+    def _scan(self, eqn: core.JaxprEqn, operands: Sequence[Value]) -> list[Value]:
+        params = eqn.params
+        consts, carried, length = params["num_consts"], params["num_carry"], params["length"]
+        fixed, carry, rows = operands[:consts], list(operands[consts : consts + carried]), operands[consts + carried :]
+        if length > _MOST_STEPS:
+            unknown = self._note(eqn, f"has {length} steps, taken to read everything", exact=False)
+            return [everything(operands, jaxpr.shape(var), unknown) for var in eqn.outvars]
+        stacked: list[list[Value]] = []
+        for step in range(length):
+            row = length - 1 - step if params["reverse"] else step
+            picked = [_row(value, row) for value in rows]
+            results = self.run(params["jaxpr"], [*fixed, *carry, *picked])
+            stacked.append(results[carried:])
+            steady = all(new.same(old) and not new.constant for new, old in zip(results, carry))
+            carry = results[:carried]
+            if steady and not any(reach.varies(0) for value in rows for reach in value.reaches):
+                stacked += [results[carried:]] * (length - 1 - step)
+                break
+        if params["reverse"]:
+            stacked.reverse()
+        return [*carry, *(_stack(values) for values in zip(*stacked))]
+
+    def _while(self, eqn: core.JaxprEqn, operands: Sequence[Value]) -> list[Value]:
+        params = eqn.params
+        tests, bodies = params["cond_nconsts"], params["body_nconsts"]
+        test_consts, body_consts = operands[:tests], operands[tests : tests + bodies]
+        # How often the body runs is not known: its results join those of any number of runs.
+        carry = [replace(_lawless(value), constant=None) for value in operands[tests + bodies :]]
+        note = self._note(eqn, "runs an unknown number of times: what any number of runs reads is joined")
+        for _ in range(_MOST_STEPS):
+            (test,) = self.run(params["cond_jaxpr"], [*test_consts, *carry])
+            after = self.run(params["body_jaxpr"], [*body_consts, *carry])
+            grown = []
+            for old, new in zip(carry, after):
+                decided = everything([test], old.shape)
+                whole = joined([old, _lawless(new), decided])
+                grown.append(whole.noting(note) if whole.reads else whole)
+            if all(new.same(old) for new, old in zip(grown, carry)):
+                return grown
+            carry = grown
+        unknown = self._note(eqn, "did not settle, so it is taken to read everything", exact=False)
+        return [everything(operands, jaxpr.shape(var), unknown) for var in eqn.outvars]
+
+
+def _live(open_jaxpr: core.Jaxpr, outputs: Sequence[Any]) -> list[list[bool]]:
+    """Return, for each equation, which of its results the outputs depend on."""
+    needed = {out for out in outputs if not isinstance(out, core.Literal)}
+    marks = []
+    for eqn in reversed(open_jaxpr.eqns):
+        mark = [var in needed for var in eqn.outvars]
+        if any(mark):
+            needed |= {atom for atom in eqn.invars if not isinstance(atom, core.Literal)}
+        marks.append(mark)
+    return marks[::-1]
+
+
+def _row(value: Value, row: int) -> Value:
+    """Return what one element along the first axis reads, without that axis."""
+    reaches = []
+    for reach in value.reaches:
+        picked = replace(reach, reads=reach.reads[:, [row if reach.varies(0) else 0]])
+        reaches.append(rules.rearrange(picked, range(1, len(value.shape))))
+    return Value(value.shape[1:], tuple(reaches), value.notes)
+
+
+def _stack(values: Sequence[Value]) -> Value:
+    """Put values one after another along a new first axis."""
+    shape = (len(values), *values[0].shape)
+    count = max(len(value.reaches) for value in values)
+    axes = [None, *range(len(shape) - 1)]
+    columns = [
+        [rules.rearrange(value.reaches[place], axes) if value.reads else None for value in values]
+        for place in range(count)
+    ]
+    notes = frozenset().union(*(value.notes for value in values))
+    return Value(shape, tuple(rules.concatenate(column, 0, [1] * len(values)) for column in columns), notes)
+
+
+def _lawless(value: Value) -> Value:
+    """Return the value with the image ending at its border: what grows with every run would not settle otherwise."""
+    reaches = []
+    for reach in value.reaches:
+        reads = reach.reads.copy()
+        reads[2:] = reads[:2]
+        reaches.append(replace(reach, reads=reads).without_law())
+    return replace(value, reaches=tuple(reaches))

@@ -1,0 +1,241 @@
+"""What each primitive does to what its operands read. A primitive without a rule is taken to read everything."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from jax.extend import core
+
+from cnnjax.receptive_field import convolution, indexing
+from cnnjax.receptive_field.reach import (
+    Reach,
+    accumulate,
+    concatenate,
+    maximum,
+    rearrange,
+    reshape,
+    reverse,
+    window,
+)
+from cnnjax.receptive_field.value import Note, Value, everything, joined
+
+Shape = tuple[int, ...]
+Notes = Callable[..., Note]
+Rule = Callable[[core.JaxprEqn, Sequence[Value], Sequence[Shape], Notes], list[Value]]
+
+_ELEMENTWISE = """
+abs acos acosh add and asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt ceil clamp clz complex conj
+convert_element_type copy copy_p cos cosh digamma div eq erf erf_inv erfc exp exp2 expm1 floor ge gt igamma
+igamma_grad_a igammac imag integer_pow is_finite le lgamma log log1p logistic lt max min mul mulhi name ne neg
+nextafter not or polygamma population_count pow pvary random_gamma_grad real reduce_precision
+regularized_incomplete_beta rem round rsqrt select_n sharding_constraint shift_left shift_right_arithmetic
+shift_right_logical sign sin sinh sqrt square stop_gradient sub tan tanh xor zeta
+"""
+_REDUCTIONS = "argmax argmin reduce_and reduce_max reduce_min reduce_or reduce_prod reduce_sum reduce_xor"
+_CUMULATIVE = "cumlogsumexp cummax cummin cumprod cumsum"
+
+
+def apply(eqn: core.JaxprEqn, operands: Sequence[Value], shapes: Sequence[Shape], note: Notes) -> list[Value]:
+    """Return what the results of an equation read, at least one of whose operands reads something.
+
+    Args:
+      eqn: The equation, which holds no others.
+      operands: What is known of its operands.
+      shapes: Shapes of its results.
+      note: Makes a note that names the equation's primitive and line.
+    """
+    rule = RULES.get(eqn.primitive.name)
+    if rule is None:
+        unknown = note("is not known here, so it is taken to read everything that its operands read", exact=False)
+        return [everything(operands, shape, unknown) for shape in shapes]
+    notes = frozenset().union(*(operand.notes for operand in operands))
+    return [result.noting(*notes) if result.reads else result for result in rule(eqn, operands, shapes, note)]
+
+
+def _mapping(function: Callable[[Reach, dict[str, Any], Shape, Shape], Reach]) -> Rule:
+    """Make a rule of what happens to the reach of the only operand that matters, the first."""
+
+    def rule(eqn: core.JaxprEqn, operands: Sequence[Value], shapes: Sequence[Shape], note: Notes) -> list[Value]:
+        del note
+        reaches = tuple(function(reach, eqn.params, operands[0].shape, shapes[0]) for reach in operands[0].reaches)
+        return [Value(shapes[0], reaches)] * len(shapes)
+
+    return rule
+
+
+def _elementwise(eqn, operands, shapes, note):
+    del eqn, note
+    return [replace(joined([_spread(operand, shapes[0]) for operand in operands]), shape=shapes[0])]
+
+
+def _spread(operand: Value, shape: Shape) -> Value:
+    """Return a single number as a value of a shape; others have it already."""
+    if len(operand.shape) == len(shape):
+        return operand
+    return Value(shape, tuple(rearrange(reach, [None] * len(shape)) for reach in operand.reaches), operand.notes)
+
+
+def _each_for_itself(eqn, operands, shapes, note):
+    del eqn, shapes, note
+    return list(operands)
+
+
+def _broadcast(reach, params, old, new):
+    source = dict(zip(params["broadcast_dimensions"], range(len(old))))
+    if reach.axis is not None and old[reach.axis] != new[params["broadcast_dimensions"][reach.axis]]:
+        reach = Reach(reach.reads)
+    return rearrange(reach, [source.get(axis) for axis in range(len(new))])
+
+
+def _reduce(reach, params, old, new):
+    del old, new
+    return maximum(reach, params["axes"])
+
+
+def _general_reduce(eqn, operands, shapes, note):
+    del note
+    axes = eqn.params["dimensions"]
+    reduced = [
+        Value(shapes[0], tuple(maximum(reach, axes) for reach in operand.reaches), operand.notes)
+        for operand in operands[: len(shapes)]
+    ]
+    start = everything(operands[len(shapes) :], shapes[0])
+    return [joined([*reduced, start])] * len(shapes)
+
+
+def _reduce_window(reach, params, old, new):
+    settings = zip(
+        params["window_dimensions"],
+        params["window_strides"],
+        (low for low, _ in params["padding"]),
+        params["base_dilation"],
+        params["window_dilation"],
+    )
+    for axis, (taps, stride, low, base, dilation) in enumerate(settings):
+        if (taps, stride, low, base) != (1, 1, 0, 1) or old[axis] != new[axis]:
+            reach = window(
+                reach,
+                axis,
+                old[axis],
+                new[axis],
+                taps=taps,
+                stride=stride,
+                low=low,
+                base_dilation=base,
+                window_dilation=dilation,
+            )
+    return reach
+
+
+def _general_reduce_window(eqn, operands, shapes, note):
+    del note
+    count = len(shapes)
+    slid = [
+        Value(shapes[0], tuple(_reduce_window(r, eqn.params, operand.shape, shapes[0]) for r in operand.reaches))
+        for operand in operands[:count]
+    ]
+    return [joined([*slid, everything(operands[count:], shapes[0])])] * count
+
+
+def _slice(reach, params, old, new):
+    for axis, (start, stride) in enumerate(zip(params["start_indices"], params["strides"] or [1] * len(old))):
+        if old[axis] != new[axis]:
+            reach = window(reach, axis, old[axis], new[axis], stride=stride, low=-start)
+    return reach
+
+
+def _split(eqn, operands, shapes, note):
+    del note
+    axis, results, start = eqn.params["axis"], [], 0
+    for shape in shapes:
+        size = operands[0].shape[axis]
+        parts = [window(reach, axis, size, shape[axis], low=-start) for reach in operands[0].reaches]
+        results.append(Value(shape, tuple(parts)))
+        start += shape[axis]
+    return results
+
+
+def _pad(eqn, operands, shapes, note):
+    del note
+    operand, filling = operands
+    padded = []
+    for reach in operand.reaches:
+        for axis, (low, _, interior) in enumerate(eqn.params["padding_config"]):
+            if operand.shape[axis] != shapes[0][axis] or low:
+                reach = window(reach, axis, operand.shape[axis], shapes[0][axis], low=low, base_dilation=interior + 1)
+        padded.append(reach)
+    return [joined([Value(shapes[0], tuple(padded)), everything([filling], shapes[0])])]
+
+
+def _concatenate(eqn, operands, shapes, note):
+    del note
+    axis = eqn.params["dimension"]
+    sizes = [operand.shape[axis] for operand in operands]
+    count = max(len(operand.reaches) for operand in operands)
+    columns = [[operand.reaches[i] if operand.reads else None for operand in operands] for i in range(count)]
+    return [Value(shapes[0], tuple(concatenate(column, axis, sizes) for column in columns))]
+
+
+def _tile(reach, params, old, new):
+    del new
+    for axis, count in enumerate(params["reps"]):
+        if count > 1:
+            reach = concatenate([reach] * count, axis, [old[axis]] * count)
+    return reach
+
+
+def _squeeze(reach, params, old, new):
+    del new
+    return rearrange(reach, [axis for axis in range(len(old)) if axis not in params["dimensions"]])
+
+
+def _sort(eqn, operands, shapes, note):
+    del note
+    axis = eqn.params["dimension"]
+    sorted_ = [
+        Value(shapes[0], tuple(maximum(reach, [axis], keep=True) for reach in operand.reaches)) for operand in operands
+    ]
+    return [joined(sorted_)] * len(shapes)
+
+
+def _top(reach, params, old, new):
+    del new
+    return maximum(reach, [params.get("axis", -1) % len(old)], keep=True)
+
+
+def _fourier(eqn, operands, shapes, note):
+    (operand,), lengths = operands, eqn.params["fft_lengths"]
+    axes = range(len(operand.shape) - len(lengths), len(operand.shape))
+    reaches = tuple(maximum(reach, axes, keep=True) for reach in operand.reaches)
+    return [Value(shapes[0], reaches).noting(note("makes every element read all along its axes"))]
+
+
+def _permute(reach, params, old, new):
+    del old, new
+    return rearrange(reach, params["permutation"])
+
+
+RULES: dict[str, Rule] = {
+    **dict.fromkeys(_ELEMENTWISE.split(), _elementwise),
+    **dict.fromkeys(_REDUCTIONS.split(), _mapping(_reduce)),
+    **dict.fromkeys(_CUMULATIVE.split(), _mapping(lambda r, p, old, new: accumulate(r, p["axis"], p["reverse"]))),
+    **dict.fromkeys(("reduce_window_max", "reduce_window_min", "reduce_window_sum"), _mapping(_reduce_window)),
+    **dict.fromkeys(("device_put", "optimization_barrier"), _each_for_itself),
+    **convolution.RULES,
+    **indexing.RULES,
+    "broadcast_in_dim": _mapping(_broadcast),
+    "concatenate": _concatenate,
+    "fft": _fourier,
+    "pad": _pad,
+    "reduce": _general_reduce,
+    "reduce_window": _general_reduce_window,
+    "reshape": _mapping(lambda reach, params, old, new: reshape(reach, old, new)),
+    "rev": _mapping(lambda reach, params, old, new: reverse(reach, params["dimensions"])),
+    "slice": _mapping(_slice),
+    "sort": _sort,
+    "split": _split,
+    "squeeze": _mapping(_squeeze),
+    "tile": _mapping(_tile),
+    "top_k": _mapping(_top),
+    "transpose": _mapping(_permute),
+}

@@ -1,0 +1,139 @@
+"""What is known of a value in a jaxpr: what it reads of the input, and, if it reads nothing, how to compute it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import jax
+import numpy as np
+from jax.extend import core
+
+from cnnjax.receptive_field.reach import Law, Reach, maximum, union
+
+# Longer chains of equations than this are not followed to find a constant, nor are larger ones computed.
+_LONGEST, _LARGEST = 200, 2**24
+
+
+@dataclass(frozen=True)
+class Note:
+    """Say what a reader of a receptive field must know of how it came about.
+
+    Args:
+      text: One sentence that names the primitive and the line.
+      exact: Whether the receptive field is still what it says, and not merely as large as it can be.
+    """
+
+    text: str
+    exact: bool = True
+
+
+class Constant:
+    """A value that no input and no parameter changes, computed when it is asked for."""
+
+    def __init__(self, eqn: core.JaxprEqn | None, operands: Sequence["Constant"], place: Any):
+        self._eqn, self._operands, self._place = eqn, operands, place
+        self._value: np.ndarray | None = None
+        self.depth: int = 1 + max((operand.depth for operand in operands), default=0)
+        self._of_numbers = all(operand._of_numbers for operand in operands) if eqn else np.ndim(place) == 0
+        self._of_places = any(operand._of_places for operand in operands) or bool(eqn and eqn.primitive.name == "iota")
+
+    @classmethod
+    def given(cls, value: Any) -> "Constant":
+        """Return the constant of a value that is there already."""
+        return cls(None, (), value)
+
+    @property
+    def made(self) -> bool:
+        """Say whether the function itself makes it of places (an iota) and numbers: no zeros of a fresh parameter."""
+        return self._of_numbers and self._of_places
+
+    def value(self) -> np.ndarray:
+        """Return the constant, computed once, in one compilation."""
+        if self._value is None:
+            self._value = np.asarray(jax.jit(lambda: self._build({}))() if self._eqn is not None else self._place)
+        return self._value
+
+    def _build(self, done: dict[Any, Any]) -> Any:
+        if self._eqn is None or self._value is not None:
+            return self._place if self._value is None else self._value
+        if id(self._eqn) not in done:
+            operands = [operand._build(done) for operand in self._operands]
+            functions, params = self._eqn.primitive.get_bind_params(self._eqn.params)
+            results = self._eqn.primitive.bind(*functions, *operands, **params)
+            done[id(self._eqn)] = results if self._eqn.primitive.multiple_results else [results]
+        return done[id(self._eqn)][self._place]
+
+
+@dataclass(frozen=True)
+class Value:
+    """Say what the elements of a value read.
+
+    Args:
+      shape: The value's shape.
+      reaches: What is read along each axis of the input; empty where nothing is.
+      notes: What to say of it.
+      constant: The value itself, where neither input nor parameters enter it.
+    """
+
+    shape: tuple[int, ...]
+    reaches: tuple[Reach, ...] = ()
+    notes: frozenset[Note] = field(default=frozenset())
+    constant: Constant | None = None
+
+    @property
+    def reads(self) -> bool:
+        """Say whether it reads anything of the input."""
+        return bool(self.reaches)
+
+    def noting(self, *notes: Note) -> "Value":
+        """Return it with more to say."""
+        return replace(self, notes=self.notes | frozenset(notes))
+
+    def reads_like(self, other: "Value") -> bool:
+        """Say whether both read the same, as far as the image goes."""
+        pairs = zip(self.reaches, other.reaches)
+        return self.reads == other.reads and all(np.all(a.reads[:2] == b.reads[:2]) for a, b in pairs)
+
+    def same(self, other: "Value") -> bool:
+        """Say whether nothing is known of one that is not known of the other."""
+        pairs = zip(self.reaches, other.reaches)
+        return self.reads == other.reads and self.notes == other.notes and all(a.same(b) for a, b in pairs)
+
+
+def computed(eqn: core.JaxprEqn, operands: Sequence[Value], shapes: Sequence[tuple[int, ...]]) -> list[Value]:
+    """Return the results of an equation none of whose operands reads anything."""
+    constants = [operand.constant for operand in operands]
+    known = [constant for constant in constants if constant is not None]
+    if (
+        len(known) < len(constants)
+        or eqn.effects
+        or max((constant.depth for constant in known), default=0) >= _LONGEST
+        or any(np.prod(shape) > _LARGEST for shape in shapes)
+        or eqn.primitive.name in ("platform_index", "cond")
+    ):
+        return [Value(shape) for shape in shapes]
+    return [Value(shape, constant=Constant(eqn, known, i)) for i, shape in enumerate(shapes)]
+
+
+def joined(values: Sequence[Value]) -> Value:
+    """Return a value that reads, element by element, what any of several does."""
+    real = [value for value in values if value.reads]
+    notes = frozenset().union(*(value.notes for value in values))
+    if not real:
+        return replace(values[0], notes=notes, constant=values[0].constant if len(values) == 1 else None)
+    reaches = tuple(union(each) for each in zip(*(value.reaches for value in real)))
+    return Value(values[0].shape, reaches, notes)
+
+
+def everything(values: Sequence[Value], shape: tuple[int, ...], *notes: Note) -> Value:
+    """Return a value each element of which reads all that any element of several does."""
+    wholes = []
+    for value in values:
+        if value.reads:
+            # A result of the operand's rank has, as far as anyone can tell, the operand's axes.
+            axes = [reach.axis if len(shape) == len(value.shape) else None for reach in value.reaches]
+            reads = [
+                maximum(reach, range(len(value.shape))).reads.reshape([4] + [1] * len(shape)) for reach in value.reaches
+            ]
+            wholes.append(Value(shape, tuple(map(Reach, reads, map(Law, axes))), value.notes))
+    return joined(wholes).noting(*notes) if wholes else Value(shape)
