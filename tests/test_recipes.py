@@ -6,18 +6,55 @@ import pytest
 from cnnjax import data, models, recipes
 from cnnjax.data import augment
 from cnnjax.errors import UsageError
-from cnnjax.training import OPTIMIZERS, SCHEDULES
+from cnnjax.training import OPTIMIZERS, SCHEDULES, make_schedule
 
 
 @pytest.mark.parametrize("name", recipes.available())
 def test_every_recipe_names_what_exists(name):
     recipe = recipes.get(name)
-    assert name.startswith(f"{recipe.model}-{recipe.dataset}")
+    model, dataset = name.split("-")[:2]
+    assert model in (recipe.model, recipe.model.removesuffix("_cifar"), recipe.model.removesuffix("_torchvision"))
+    assert recipe.dataset.startswith(dataset)
     assert recipe.model in models.available()
     assert recipe.dataset in data.available()
     assert recipe.optimizer in OPTIMIZERS
     assert recipe.schedule in SCHEDULES
+    assert recipe.image_size in (None, 32, models.input_shape(recipe.model)[0])
     augment.parse(recipe.augment)
+
+
+def rate(recipe, examples, epoch):
+    """Return a recipe's learning rate at an epoch of that many examples."""
+    steps = examples // recipe.batch_size
+    schedule = make_schedule(
+        recipe.schedule,
+        recipe.learning_rate,
+        recipe.epochs * steps,
+        warmup_steps=round(recipe.warmup_epochs * steps),
+        boundaries=recipe.boundaries,
+        factor=recipe.factor,
+    )
+    return float(schedule(round(epoch * steps)))
+
+
+def test_the_residual_papers_recipe_is_64000_steps_with_falls_at_32000_and_48000():
+    recipe = recipes.get("resnet20-cifar10")
+    steps = recipe.epochs * 45_000 // recipe.batch_size
+    assert abs(steps - 64_000) < 45_000 / recipe.batch_size
+    epochs = [n * recipe.batch_size / 45_000 for n in (31_000, 33_000, 47_000, 49_000)]
+    assert [rate(recipe, 45_000, epoch) for epoch in epochs] == pytest.approx([0.1, 0.01, 0.01, 0.001])
+    assert (recipe.weight_decay, recipe.momentum, recipe.optimizer) == (1e-4, 0.9, "momentum")
+
+
+def test_imagenet_recipes_fall_when_their_sources_say():
+    resnet, googlenet, inception = (
+        recipes.get(f"{name}-imagenet") for name in ("resnet50", "googlenet", "inception_v3")
+    )
+    assert [rate(resnet, 1_281_167, epoch) for epoch in (29, 31, 59, 61)] == pytest.approx([0.1, 0.01, 0.01, 0.001])
+    found = [rate(googlenet, 1_281_167, epoch) for epoch in (7, 9, 247, 249)]
+    assert found == pytest.approx([0.01, 0.0096, 0.01 * 0.96**30, 0.01 * 0.96**31], rel=1e-4)
+    found = [rate(inception, 1_281_167, epoch) for epoch in (1, 3, 99)]
+    assert found == pytest.approx([0.045, 0.045 * 0.94, 0.045 * 0.94**49], rel=1e-4)
 
 
 def test_a_recipe_survives_its_record():

@@ -28,12 +28,16 @@ def add_parser(verbs: Any, common: argparse.ArgumentParser) -> None:
     )
     add("--epochs", type=int, metavar="N", help="epochs at most")
     add("--batch-size", type=int, metavar="N", help="examples a step")
-    add("--optimizer", metavar="NAME", help="sgd, momentum, nesterov, adam, adamw, lars, lamb")
+    add("--optimizer", metavar="NAME", help="sgd, momentum, nesterov, adam, adamw, lars, lamb, rmsprop")
     add("--learning-rate", type=float, metavar="X", help="greatest learning rate")
     add("--schedule", metavar="NAME", help="constant, cosine, step, one-cycle")
     add("--warmup-epochs", type=float, metavar="X", help="epochs of linear rise before the schedule")
-    add("--momentum", type=float, metavar="X", help="for momentum, nesterov and lars")
+    add("--boundaries", type=float, nargs="*", metavar="X", help="step schedule: where the rate falls, in (0, 1)")
+    add("--factor", type=float, metavar="X", help="step schedule: what the rate is multiplied by there")
+    add("--momentum", type=float, metavar="X", help="for momentum, nesterov, lars and rmsprop")
     add("--weight-decay", type=float, metavar="X", help="decoupled for adamw, lamb and lars, else L2")
+    add("--clip-norm", type=float, metavar="X", help="greatest norm of the gradients")
+    add("--aux-weight", type=float, metavar="X", help="weight of an auxiliary head's loss")
     add("--label-smoothing", type=float, metavar="X", help="in [0, 1)")
     add("--augment", nargs="*", metavar="NAME:N", help="such as translate:2 (shift by up to 2 pixels)")
     add("--image-size", type=int, metavar="PIXELS", help="resize images to this side, inside jit")
@@ -72,8 +76,9 @@ def choose_recipe(args: argparse.Namespace) -> tuple[str | None, Recipe]:
     if dataset.startswith("folder:"):  # found again from any folder
         args.dataset = f"folder:{pathlib.Path(dataset.removeprefix('folder:')).expanduser().absolute()}"
     changes = {f.name: getattr(args, f.name) for f in dataclasses.fields(Recipe)}
-    if changes["augment"] is not None:
-        changes["augment"] = tuple(changes["augment"])
+    for several in ("augment", "boundaries"):
+        if changes[several] is not None:
+            changes[several] = tuple(changes[several])
     return name, recipe.replace(**changes)
 
 
@@ -103,5 +108,11 @@ def _check(recipe: Recipe, args: argparse.Namespace) -> None:
         raise UsageError(f"--seed: expected 0 to {2**32 - 1}, got {args.seed}.")
     if not 0 <= recipe.warmup_epochs < recipe.epochs:
         raise UsageError(f"--warmup-epochs: expected 0 to less than the epochs, got {recipe.warmup_epochs}.")
+    if not all(0 < share < 1 for share in recipe.boundaries) or not 0 < recipe.factor < 1:
+        raise UsageError(
+            f"--boundaries, --factor: expected numbers in (0, 1), got {recipe.boundaries} and {recipe.factor}."
+        )
+    if recipe.clip_norm is not None and not recipe.clip_norm > 0:
+        raise UsageError(f"--clip-norm: expected more than 0, got {recipe.clip_norm}.")
     if not 0 <= recipe.label_smoothing < 1:
         raise UsageError(f"--label-smoothing: expected a number in [0, 1), got {recipe.label_smoothing}.")

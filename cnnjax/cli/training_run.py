@@ -119,14 +119,23 @@ def _whole(split: Any, recipe: Recipe) -> Any:
 
 def _optimizer(recipe: Recipe, examples: int, total_steps: int) -> tuple[Schedule, Any]:
     warmup_steps = round(recipe.warmup_epochs * examples / recipe.batch_size)
-    rate = make_schedule(recipe.schedule, recipe.learning_rate, total_steps, warmup_steps=warmup_steps)
+    rate = make_schedule(
+        recipe.schedule,
+        recipe.learning_rate,
+        total_steps,
+        warmup_steps=warmup_steps,
+        boundaries=recipe.boundaries,
+        factor=recipe.factor,
+    )
     decay = recipe.weight_decay
-    return rate, make_optimizer(recipe.optimizer, rate, momentum=recipe.momentum, weight_decay=decay)
+    return rate, make_optimizer(
+        recipe.optimizer, rate, momentum=recipe.momentum, weight_decay=decay, clip_norm=recipe.clip_norm
+    )
 
 
 def _train_step(recipe: Recipe) -> Any:
     loss = functools.partial(softmax_cross_entropy, label_smoothing=recipe.label_smoothing)
-    return make_train_step(loss=loss, augment=augment.parse(recipe.augment))
+    return make_train_step(loss=loss, augment=augment.parse(recipe.augment), aux_weight=recipe.aux_weight)
 
 
 def _resume(state: TrainState, workdir: runs.Workdir, out: Output) -> tuple[TrainState, Any, bool]:

@@ -18,24 +18,32 @@ _OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "adamw": lambda rate, momentum, decay: optax.adamw(rate, weight_decay=decay),
     "lars": lambda rate, momentum, decay: optax.lars(rate, weight_decay=decay, momentum=momentum),
     "lamb": lambda rate, momentum, decay: optax.lamb(rate, weight_decay=decay),
+    "rmsprop": lambda rate, momentum, decay: _decayed(_rmsprop(rate, momentum), decay),
 }
 OPTIMIZERS = tuple(_OPTIMIZERS)
 SCHEDULES = ("constant", "cosine", "step", "one-cycle")
 
 
 def make_optimizer(
-    name: str, learning_rate: float | Schedule, *, momentum: float = 0.9, weight_decay: float = 0.0
+    name: str,
+    learning_rate: float | Schedule,
+    *,
+    momentum: float = 0.9,
+    weight_decay: float = 0.0,
+    clip_norm: float | None = None,
 ) -> optax.GradientTransformation:
     """Return optax's optimizer of that name.
 
     Weight decay is decoupled for adamw, lamb and lars, as their papers have it, and is added to the gradient (an L2
-    penalty) for the others.
+    penalty) for the others. RMSProp's are the constants that the Inception nets were trained with: decay 0.9, 1.0 added
+    to the mean square before its root is taken.
 
     Args:
       name: One of `OPTIMIZERS`.
       learning_rate: A number or a schedule `step -> number`.
-      momentum: Share of the last update that is kept; used by momentum, nesterov and lars.
+      momentum: Share of the last update that is kept; used by momentum, nesterov, lars and rmsprop.
       weight_decay: Share of each parameter that is taken off a step, before the learning rate.
+      clip_norm: Gradients whose norm, all together, is greater are scaled down to it first; None for no limit.
     Returns:
       The transformation.
     Raises:
@@ -47,7 +55,10 @@ def make_optimizer(
         raise UsageError(
             f"make_optimizer: expected momentum in [0, 1) and weight_decay >= 0, got {momentum} and {weight_decay}."
         )
-    return _OPTIMIZERS[name](learning_rate, momentum, weight_decay)
+    if clip_norm is not None and not 0 < clip_norm < math.inf:
+        raise UsageError(f"make_optimizer: expected clip_norm > 0, got {clip_norm}.")
+    tx = _OPTIMIZERS[name](learning_rate, momentum, weight_decay)
+    return tx if clip_norm is None else optax.chain(optax.clip_by_global_norm(clip_norm), tx)
 
 
 def make_schedule(
@@ -101,6 +112,10 @@ def make_schedule(
 
 def _sgd(rate: Any, momentum: float | None, decay: float, *, nesterov: bool = False) -> optax.GradientTransformation:
     return _decayed(optax.sgd(rate, momentum=momentum, nesterov=nesterov), decay)
+
+
+def _rmsprop(rate: Any, momentum: float | None) -> optax.GradientTransformation:
+    return optax.rmsprop(rate, decay=0.9, eps=1.0, eps_in_sqrt=True, momentum=momentum or None)
 
 
 def _decayed(tx: optax.GradientTransformation, decay: float) -> optax.GradientTransformation:

@@ -9,7 +9,7 @@ from cnnjax.training import OPTIMIZERS, SCHEDULES, make_optimizer, make_schedule
 
 
 def test_the_lists_are_what_the_documentation_promises():
-    assert set(OPTIMIZERS) == {"sgd", "momentum", "nesterov", "adam", "adamw", "lars", "lamb"}
+    assert set(OPTIMIZERS) == {"sgd", "momentum", "nesterov", "adam", "adamw", "lars", "lamb", "rmsprop"}
     assert set(SCHEDULES) == {"constant", "cosine", "step", "one-cycle"}
 
 
@@ -72,3 +72,26 @@ def test_refuses_wrong_names_and_numbers():
         make_optimizer("momentum", 0.1, momentum=1.0)
     with pytest.raises(UsageError, match="warmup_steps=10, total_steps=10"):
         make_schedule("cosine", 0.1, 10, warmup_steps=10)
+
+
+def test_rmsprop_equals_the_textbook_with_inceptions_constants():
+    tx = make_optimizer("rmsprop", 0.1, momentum=0.0)
+    w, square, expected = jnp.array(1.0), 0.0, 1.0
+    state = tx.init(w)
+    for g in (1.0, -0.5, 2.0):
+        updates, state = tx.update(jnp.array(g), state, w)
+        w = optax.apply_updates(w, updates)
+        square = 0.9 * square + 0.1 * g**2
+        expected -= 0.1 * g / (square + 1.0) ** 0.5
+    np.testing.assert_allclose(w, expected, rtol=1e-6)
+
+
+def test_gradients_are_clipped_by_their_common_norm():
+    tx = make_optimizer("sgd", 1.0, clip_norm=2.0)
+    params = {"a": jnp.zeros(2), "b": jnp.zeros(())}
+    gradients = {"a": jnp.array([3.0, 0.0]), "b": jnp.array(4.0)}
+    updates, _ = tx.update(gradients, tx.init(params), params)
+    np.testing.assert_allclose(updates["a"], [-1.2, 0.0], rtol=1e-6)
+    np.testing.assert_allclose(updates["b"], -1.6, rtol=1e-6)
+    with pytest.raises(UsageError, match="expected clip_norm > 0, got 0"):
+        make_optimizer("sgd", 1.0, clip_norm=0.0)

@@ -1,0 +1,69 @@
+"""What a training run is made of: every number that decides it, in one frozen record."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Hold what a run is made of.
+
+    Args:
+      model: Model name, or `package.module:Class`.
+      dataset: Dataset name, or `folder:DIR`.
+      epochs: Epochs at most.
+      batch_size: Examples a training step.
+      optimizer: One of `cnnjax.training.OPTIMIZERS`.
+      learning_rate: Greatest learning rate.
+      schedule: One of `cnnjax.training.SCHEDULES`.
+      warmup_epochs: Epochs of linear rise before the schedule.
+      boundaries: For the step schedule: where the rate falls, each as a share of the steps after the warm-up.
+      factor: For the step schedule: what the rate is multiplied by at each boundary.
+      momentum: For momentum, nesterov, lars and rmsprop.
+      weight_decay: See `make_optimizer`.
+      clip_norm: Greatest norm of all gradients together; None for no limit.
+      label_smoothing: See `softmax_cross_entropy`.
+      aux_weight: Weight of each auxiliary head's loss, for nets that have them.
+      augment: Names of `cnnjax.data.augment`, each with its number: `("translate:2",)`.
+      image_size: Pixels a side that images are resized to inside jit; None for as stored, where the model takes it.
+      validation: Examples taken out of the training set for validation; None for the dataset's own number.
+      monitor: What early stopping watches.
+      patience: Epochs without an improvement after which the run stops; None for no early stopping.
+      min_delta: What counts as an improvement.
+    """
+
+    model: str
+    dataset: str
+    epochs: int = 20
+    batch_size: int = 128
+    optimizer: str = "adam"
+    learning_rate: float = 1e-3
+    schedule: str = "cosine"
+    warmup_epochs: float = 0.0
+    boundaries: tuple[float, ...] = (0.5, 0.75)
+    factor: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    clip_norm: float | None = None
+    label_smoothing: float = 0.0
+    aux_weight: float = 0.3
+    augment: tuple[str, ...] = ()
+    image_size: int | None = None
+    validation: int | None = None
+    monitor: str = "val_loss"
+    patience: int | None = None
+    min_delta: float = 0.0
+
+    def replace(self, **changes: Any) -> "Recipe":
+        """Return the recipe with the given fields changed; a None leaves a field as it is."""
+        return dataclasses.replace(self, **{name: value for name, value in changes.items() if value is not None})
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> "Recipe":
+        """Return the recipe that a run's record holds, among other things."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        values: dict[str, Any] = {name: value for name, value in record.items() if name in known}
+        # JSON knows lists only.
+        lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+        return cls(**{**values, **lists})
