@@ -1,0 +1,90 @@
+"""Writes files of a Keras net with everything in it random, and what the net gives for a random batch.
+
+`python keras_files.py SPEC FOLDER`, in a process of its own, because Keras reads its backend once. It is torch:
+independent of XLA, whose CPU compiler can get nets wrong that hold their weights as constants.
+"""
+
+import json
+import math
+import os
+import pathlib
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+
+# Where the maps are that cnnjax calls stage1, stage2, ...: names of layers, or the number of an unnamed activation.
+STAGES: dict[str, list[str | int]] = {
+    "VGG16": [f"block{i}_pool" for i in range(1, 6)],
+    "VGG19": [f"block{i}_pool" for i in range(1, 6)],
+    "ResNet50": ["conv2_block3_out", "conv3_block4_out", "conv4_block6_out", "conv5_block3_out"],
+    "ResNet101": ["conv2_block3_out", "conv3_block4_out", "conv4_block23_out", "conv5_block3_out"],
+    "ResNet152": ["conv2_block3_out", "conv3_block8_out", "conv4_block36_out", "conv5_block3_out"],
+    "InceptionV3": [2, 4, "mixed2", "mixed7", "mixed10"],
+}
+
+
+def write(folder: pathlib.Path, **spec: Any) -> dict[str, np.ndarray]:
+    """Return what a net gives, after writing its files into a folder.
+
+    Args:
+      folder: Where `NET.h5`, `NET.weights.h5`, `NET.keras` go.
+      **spec: `net`, its `options`, the `shape` of the images, the `formats` and whether to give the input's `gradient`.
+    """
+    env = {**os.environ, "KERAS_BACKEND": "torch"}
+    command = [sys.executable, __file__, json.dumps(spec), str(folder)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(done.stderr[-2000:])
+    with np.load(folder / "results.npz") as results:
+        return dict(results)
+
+
+def randomise(model: Any, rng: np.random.Generator) -> None:
+    """Give every variable random values, running statistics too, that keep activations finite."""
+    for variable in model.variables:
+        shape, name = variable.shape, variable.path.rpartition("/")[2]
+        if name == "kernel":
+            values = rng.normal(0, (2 / math.prod(shape[:-1])) ** 0.5, shape)
+        elif name in ("gamma", "moving_variance"):
+            values = rng.uniform(0.5, 1.5, shape)
+        else:
+            values = rng.normal(0, 0.3, shape)
+        variable.assign(values.astype("float32"))
+
+
+def main(spec: dict[str, Any], folder: pathlib.Path) -> None:
+    """Do what `write` says."""
+    import keras
+    import torch
+
+    rng = np.random.default_rng(0)
+    net = spec["net"]
+    top = {"classifier_activation": None} if spec["options"].get("include_top", True) else {}
+    model = getattr(keras.applications, net)(weights=None, **top, **spec["options"])
+    randomise(model, rng)
+    for ending in spec["formats"]:
+        path = folder / f"{net}{ending}"
+        if ending == ".weights.h5":
+            model.save_weights(path)
+        else:
+            model.save(path)
+    activations = [layer for layer in model.layers if isinstance(layer, keras.layers.Activation)]
+    activations.sort(key=lambda layer: int((layer.name.rpartition("_")[2] if "_" in layer.name else "0") or 0))
+    found = [activations[s] if isinstance(s, int) else model.get_layer(s) for s in STAGES[net]]
+    probe = keras.Model(model.inputs, [layer.output for layer in found] + model.outputs)
+    images = rng.normal(0, 1, spec["shape"]).astype("float32")
+    x = torch.tensor(images, requires_grad=bool(spec["gradient"]))
+    with torch.set_grad_enabled(bool(spec["gradient"])):
+        *stages, output = probe(x, training=False)
+    results = {f"stage{n}": stage.detach().numpy() for n, stage in enumerate(stages, 1)}
+    if spec["gradient"]:
+        weight = rng.normal(0, 1, tuple(output.shape)).astype("float32")
+        (output * torch.tensor(weight)).sum().backward()
+        results |= {"weight": weight, "gradient": x.grad.numpy()}
+    np.savez(folder / "results.npz", images=images, output=output.detach().numpy(), **results)
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]), pathlib.Path(sys.argv[2]))
