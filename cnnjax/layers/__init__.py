@@ -2,7 +2,8 @@
 
 from cnnjax.layers.conv import Conv, ConvNormAct
 from cnnjax.layers.head import DenseHead
-from cnnjax.layers.norm import BatchNorm
+from cnnjax.layers.inception import InceptionBlock, NaiveInceptionBlock
+from cnnjax.layers.norm import BatchNorm, LocalResponseNorm
 from cnnjax.layers.pool import AvgPool, GlobalAvgPool, MaxPool
 from cnnjax.layers.residual import BasicBlock, BottleneckBlock, StochasticDepth, padded_shortcut
 
@@ -15,7 +16,10 @@ __all__ = [
     "ConvNormAct",
     "DenseHead",
     "GlobalAvgPool",
+    "InceptionBlock",
+    "LocalResponseNorm",
     "MaxPool",
+    "NaiveInceptionBlock",
     "StochasticDepth",
     "padded_shortcut",
 ]

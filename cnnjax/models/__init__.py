@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from cnnjax.errors import UsageError, unknown
-from cnnjax.models import alexnet, lenet, lenet_1998, resnet, resnet_cifar, simple_cnn, vgg
+from cnnjax.models import alexnet, googlenet, inception_v3, lenet, lenet_1998, resnet, resnet_cifar, simple_cnn, vgg
 
-_FAMILIES = (simple_cnn, lenet, lenet_1998, alexnet, vgg, resnet, resnet_cifar)
+_FAMILIES = (simple_cnn, lenet, lenet_1998, alexnet, vgg, googlenet, inception_v3, resnet, resnet_cifar)
 
 
 def available() -> list[str]:
