@@ -182,7 +182,7 @@ class ReceptiveField:
         even = bool(
             np.all(line.reshape([4] + [-1 if a == along else 1 for a in range(len(self.units))])[2:] == units[2:])
         )
-        if law.period:
+        if law.period and np.isfinite(line[2, 0]):
             sizes = line[3] + line[2] + 1
             stride, start = Fraction(law.shift, law.period), -line[2, 0]
             even &= bool(np.all(sizes == sizes[0]))

@@ -127,7 +127,7 @@ def traced(fn_or_model: Any, input_shape: Sequence[int], spatial_axes: Sequence[
         hint = " Give the batch axis too: (1, H, W, C)." if len(shape) == 3 else ""
         raise ValueError(
             f"receptive_field: expected {name} to take an input of shape {shape}, "
-            f"got {type(error).__name__}: {error}.{hint}"
+            f"got {type(error).__name__}: {str(error).rstrip('.')}.{hint}"
         ) from error
     outputs = len(jax.tree.leaves(out[0]))
     return closed, (False,) * outputs + (True,) * (len(closed.jaxpr.outvars) - outputs), axes
@@ -175,7 +175,7 @@ class _Analysis:
             result = next((value for value in record.results if value.reads), None)
             if name is not None and result is not None:
                 path = "/".join(record.path)
-                rows.append(Layer(path, name, result.shape, self._field(path, result)))
+                rows.append(Layer(path, name, result.shape, self._field(_name(record), result)))
         return rows
 
     def field(self, output: int | str | None) -> ReceptiveField:
@@ -197,7 +197,7 @@ class _Analysis:
             own = self.outputs[0]
             if self._has_axes(own) or not own.notes.issubset(last.notes) or self._seems_an_image(own):
                 return self._field("output", own)
-        return self._field("/".join(record.path) if record else "input", last)
+        return self._field(_name(record) if record else "input", last)
 
     def _last(self) -> tuple[Record | None, Value]:
         for record in reversed(self.records):
@@ -212,7 +212,13 @@ class _Analysis:
             places = range(len(record.path) - len(wanted) + 1)
             if any(record.path[i : i + len(wanted)] == wanted for i in places):
                 return self._field(name, next(value for value in record.results if value.reads))
-        raise unknown("layer", name, {"/".join(record.path) for record in self.records} - {""})
+        names = {"/".join(record.path) for record in self.records} - {""}
+        if not names:
+            raise UsageError(
+                f"receptive_field: expected a named scope for output {name!r}, got a function without any. "
+                "Wrap its parts in jax.named_scope, or count its outputs."
+            )
+        raise unknown("layer", name, names)
 
     def _has_axes(self, value: Value) -> bool:
         axes = [reach.axis for reach in value.reaches]
@@ -236,3 +242,7 @@ class _Analysis:
                 f"receptive_field: expected an output that depends on the input, got one of shape {value.shape} that "
                 "reads nothing of it. Give a function of its argument."
             )
+
+
+def _name(record: Record) -> str:
+    return "/".join(record.path) or kind(record.eqn) or record.eqn.primitive.name

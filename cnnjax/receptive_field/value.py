@@ -58,8 +58,8 @@ class Constant:
             return self._place if self._value is None else self._value
         if id(self._eqn) not in done:
             operands = [operand._build(done) for operand in self._operands]
-            functions, params = self._eqn.primitive.get_bind_params(self._eqn.params)
-            results = self._eqn.primitive.bind(*functions, *operands, **params)
+            # Calls are gone through, so what is left takes its parameters as they are.
+            results = self._eqn.primitive.bind(*operands, **self._eqn.params)
             done[id(self._eqn)] = results if self._eqn.primitive.multiple_results else [results]
         return done[id(self._eqn)][self._place]
 
