@@ -1,6 +1,7 @@
 """Image files of any kind, turned into the arrays a model was trained on; and a sentence of what was done to them."""
 
 import contextlib
+import io
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -58,9 +59,10 @@ def read_image(path: str | Path, image_shape: tuple[int, int, int]) -> tuple[np.
         raise ValueError(f"load_image: expected image_shape with 1 or 3 channels, got {image_shape}.")
     with opened(path) as file:
         begin = f"{file.width}×{file.height} {file.mode}"
-        image, upright = _upright(file)
-    array, converted = _converted(image, image_shape, path)
-    return array, [begin, *upright, *converted]
+        image, upright = make_upright(file)
+    image, mode_steps = in_mode(image, image_shape[2], path)
+    array, cut_steps = cut(image, image_shape)
+    return array, [begin, *upright, *mode_steps, *cut_steps]
 
 
 def looks_inverted(image: np.ndarray, mean: Sequence[float]) -> bool:
@@ -88,18 +90,19 @@ def quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def opened(path: str | Path) -> "Iterator[Image]":
+def opened(path: str | Path, data: bytes | None = None) -> "Iterator[Image]":
     """Open an image file, and turn whatever is wrong with it into one line that names it.
 
     Args:
-      path: The file.
+      path: The file, or, with `data`, what to call it in messages.
+      data: The file's content, where that is in memory.
     Raises:
       CnnjaxError: If it cannot be read, is no image, is truncated or absurdly large; while the block runs, too.
     """
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(path) as file:
+        with Image.open(path if data is None else io.BytesIO(data)) as file:
             if file.width * file.height > _MOST_PIXELS:
                 what = f"{file.width}×{file.height} pixels are too many"
                 raise CnnjaxError(f"{path}: {what}, expected at most {_MOST_PIXELS:,}.")
@@ -123,12 +126,21 @@ def size_and_kind(path: str | Path) -> tuple[tuple[int, int], bool]:
       path: The file.
     """
     with opened(path) as file:
-        turned = file.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
-        size = (file.width, file.height) if turned else (file.height, file.width)
+        size = (file.width, file.height) if is_turned(file) else (file.height, file.width)
         return size, file.mode in _GREY_MODES
 
 
-def _upright(file: "Image") -> tuple["Image", list[str]]:
+def is_turned(file: "Image") -> bool:
+    """Return whether EXIF says that height and width change places."""
+    return file.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+
+
+def make_upright(file: "Image") -> tuple["Image", list[str]]:
+    """Return the image, decoded and turned as EXIF says, and what was done.
+
+    Args:
+      file: An opened file.
+    """
     from PIL import ImageOps
 
     steps = []
@@ -143,10 +155,16 @@ def _upright(file: "Image") -> tuple["Image", list[str]]:
     return image, steps
 
 
-def _converted(image: "Image", shape: tuple[int, int, int], path: str | Path) -> tuple[np.ndarray, list[str]]:
+def in_mode(image: "Image", channels: int, path: str | Path) -> tuple["Image", list[str]]:
+    """Return the image in mode L or RGB, deep pixels scaled and transparency on white, and what was done.
+
+    Args:
+      image: Decoded, in any mode.
+      channels: 1 or 3.
+      path: What to call it in messages.
+    """
     from PIL import Image
 
-    height, width, channels = shape
     steps, was_grey = [], image.mode in _GREY_MODES
     if image.mode == "F" or image.mode.startswith("I"):
         image, step = _to_8_bits(image, path)
@@ -160,6 +178,20 @@ def _converted(image: "Image", shape: tuple[int, int, int], path: str | Path) ->
     if image.mode != mode:
         image = image.convert(mode)
         steps += [] if was_grey and mode == "L" else ["grey" if mode == "L" else "RGB"]
+    return image, steps
+
+
+def cut(image: "Image", shape: tuple[int, int, int]) -> tuple[np.ndarray, list[str]]:
+    """Return the largest centred part of the right proportions, resized, and what was done.
+
+    Args:
+      image: In mode L or RGB.
+      shape: `(H, W, C)`.
+    """
+    from PIL import Image
+
+    height, width, _ = shape
+    steps: list[str] = []
     wide = max(1, min(image.width, round(image.height * width / height)))
     high = max(1, min(image.height, round(image.width * height / width)))
     if (wide, high) != image.size:

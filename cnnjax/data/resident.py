@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,9 @@ import numpy as np
 
 from cnnjax.batch import Batch
 from cnnjax.errors import UsageError
+
+if TYPE_CHECKING:
+    from cnnjax.data.streamed import StreamedSplit
 
 Size = int | tuple[int, int] | None
 
@@ -118,9 +122,9 @@ class Dataset:
       info: Names, shapes, statistics, source.
     """
 
-    train: Split
-    validation: Split
-    test: Split
+    train: "Split | StreamedSplit"
+    validation: "Split | StreamedSplit"
+    test: "Split | StreamedSplit"
     info: DatasetInfo
 
     def resized(self, image_size: Size) -> "Dataset":

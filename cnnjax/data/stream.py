@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,9 @@ import numpy as np
 from cnnjax.batch import Batch
 from cnnjax.data.resident import Split
 from cnnjax.errors import UsageError
+
+if TYPE_CHECKING:
+    from cnnjax.data.streamed import StreamedSplit
 
 
 def epoch_range(num_examples: int, batch_size: int, epoch: int) -> range:
@@ -40,7 +43,7 @@ def epoch_range(num_examples: int, batch_size: int, epoch: int) -> range:
 
 
 def batches(
-    split: Split,
+    split: "Split | StreamedSplit",
     batch_size: int,
     *,
     key: jax.Array | None = None,
@@ -71,8 +74,12 @@ def batches(
         steps = epoch_range(_filled(split, batch_size), batch_size, epoch)
         if key is None:
             raise UsageError("batches: expected a key for the training order. Pass key=jax.random.key(seed).")
+        if not isinstance(split, Split):
+            return split.walk(batch_size, key=key, epoch=epoch, train=True, start=start)
         return _train_batches(split, batch_size, key, steps[start:])
     size = _filled(split, batch_size)
+    if not isinstance(split, Split):
+        return split.walk(batch_size, key=None, epoch=epoch, train=False, start=start)
     return _eval_batches(split, batch_size, range(0, size, batch_size)[start:])
 
 
@@ -97,7 +104,7 @@ def _check_sizes(what: str, num_examples: int, batch_size: int) -> None:
         raise UsageError(f"batch size: expected at least 1, got {batch_size}.")
 
 
-def _filled(split: Split, batch_size: int) -> int:
+def _filled(split: "Split | StreamedSplit", batch_size: int) -> int:
     _check_sizes(f"{split.name} split", len(split), batch_size)
     return len(split)
 
