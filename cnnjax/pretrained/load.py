@@ -18,7 +18,7 @@ from cnnjax.pretrained.match import Assignment, Plan, Shapes, common_prefix, mat
 from cnnjax.pretrained.naming import CNNJAX, KERAS, TORCH, Naming, Rule, as_rules, source_name
 from cnnjax.pretrained.report import Entry, Report, dropped_entry, explain_misfit, loaded_entries
 from cnnjax.pretrained.rules import namings_for
-from cnnjax.pretrained.tensors import SourceFile, WeightsError, open_file
+from cnnjax.pretrained.tensors import SourceFile, WeightsError, check_sha256, open_file
 
 _LAYOUTS = {"torch": TORCH, "safetensors": TORCH, "msgpack": CNNJAX, "orbax": CNNJAX}
 
@@ -29,6 +29,7 @@ def load(
     *,
     source: str = "auto",
     rules: Sequence[Rule | tuple[str, str]] | None = None,
+    sha256: str | None = None,
 ) -> tuple[dict[str, Any], Report]:
     """Read published weights into a model's variables: every tensor used once, every parameter set once.
 
@@ -42,6 +43,7 @@ def load(
       source: Whose names the file has (`torchvision`, `timm`, `keras`, `cnnjax`); `auto` takes those that fit best.
       rules: Your own names, tried before the family's: pairs of templates such as `("linear", "head/logits")`, or
         `Rule`s. `cnnjax.pretrained.naming` explains templates.
+      sha256: What the file's sha256 must be or begin with, if you know it: the one way to notice changed values.
     Returns:
       The variables, `{"params": ..., "batch_stats": ...}`, float32, and the report.
     Raises:
@@ -51,6 +53,8 @@ def load(
     Example:
       >>> load(models.build("resnet20"), "resnet20.th", rules=[("linear", "head/logits")])  # doctest: +SKIP
     """
+    if sha256 is not None:
+        check_sha256(path, sha256)
     file = open_file(path)
     shapes = abstract_shapes(model)
     namings = _namings(model, file, source, as_rules(rules or ()))
@@ -74,7 +78,7 @@ def load(
         for path in head
     ]
     report = Report(type(model).__name__, file.path, file.format, plan.naming, tuple(entries), file.notes)
-    ordered = {path: jnp.array(values[path]) for path in shapes}
+    ordered = {path: jnp.asarray(values[path]) for path in shapes}
     return traverse_util.unflatten_dict(ordered, sep="/"), report
 
 
@@ -133,6 +137,8 @@ def _read(file: SourceFile, assignment: Assignment, shapes: Shapes) -> dict[str,
     if stored.dtype == np.float64 and not np.array_equal(np.isinf(values), np.isinf(stored)):
         raise WeightsError(f"{file.path}: {assignment.source.name} has numbers that float32 can't hold.")
     values = assignment.transform.apply(values)
+    if np.may_share_memory(values, stored):  # JAX takes the memory as it is, and a step may give it away
+        values = values.copy()
     if len(assignment.destinations) == 1:
         return {assignment.destinations[0]: values}
     widths = [shapes[path][-1] for path in assignment.destinations]

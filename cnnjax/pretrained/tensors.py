@@ -1,8 +1,10 @@
 """What every reader of weight files gives: named tensors that are read from the file when they are asked for."""
 
+import hashlib
 import importlib
 import math
 import pathlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -107,6 +109,26 @@ def open_file(path: str | pathlib.Path) -> SourceFile:
         if str(error).startswith(f"{path}: "):
             raise
         raise WeightsError(f"{path}: {error}") from error
+
+
+def check_sha256(path: str | pathlib.Path, expected: str) -> None:
+    """Refuse a file whose sha256 is another.
+
+    Args:
+      path: The file.
+      expected: Hexadecimal digits, all 64 or the first of them (at least 8), as in the names of torchvision's files.
+    Raises:
+      WeightsError: If it is another, or there is no such file.
+    """
+    if not re.fullmatch("[0-9a-fA-F]{8,64}", expected):
+        raise WeightsError(f"expected a sha256 of 8 to 64 hexadecimal digits, got {expected!r}.")
+    try:
+        with open(path, "rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise WeightsError(f"{path}: {error.strerror or error}.") from error
+    if not found.startswith(expected.lower()):
+        raise WeightsError(f"{path}: its sha256 is {found}, expected {expected}. It is damaged or another file.")
 
 
 def checked_size(name: str, shape: tuple[int, ...], dtype: np.dtype, available: int) -> int:

@@ -1,0 +1,79 @@
+"""torchvision's nets as oracles: every parameter and statistic random, activations of sane size, on small images."""
+
+import numpy as np
+import pytest
+
+
+def torchvision():
+    """Import torchvision beside a torch that it was not built for; its two custom operators are only declared."""
+    torch = pytest.importorskip("torch")
+    if not hasattr(torchvision, "library"):
+        torchvision.library = torch.library.Library("torchvision", "DEF")
+        for name in ("nms", "qnms"):
+            torchvision.library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    return pytest.importorskip("torchvision")
+
+
+def build(name, seed=0, num_classes=10, **options):
+    """Return a net in evaluation mode that no initialiser has touched.
+
+    Convolutions and dense layers keep the variance, normalisations get random scales and shifts, and their running
+    statistics are those of a random batch, each then changed at random: no one of them is 0, 1 or equal to another.
+    """
+    module = torchvision()
+    import torch
+
+    torch.manual_seed(seed)
+    if "inception" in name or "googlenet" in name or "vgg" in name:
+        options["init_weights"] = False
+    with torch.no_grad():
+        net = getattr(module.models, name)(num_classes=num_classes, **options)
+        norms = [m for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+        for layer in net.modules():
+            if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear):
+                layer.weight.normal_(0, (2 / layer.weight[0].numel()) ** 0.5)
+                if layer.bias is not None:
+                    layer.bias.normal_(0, 0.1)
+        for norm in norms:
+            norm.weight.uniform_(0.7, 1.3)
+            norm.bias.normal_(0, 0.2)
+            norm.momentum = 1.0
+        net.train()
+        for layer in net.modules():
+            if isinstance(layer, torch.nn.Dropout):
+                layer.eval()
+        if norms:
+            net(torch.randn(4, 3, 75 if "inception" in name else 97, 130))
+        for norm in norms:
+            norm.running_mean += 0.2 * norm.running_var.sqrt() * torch.randn_like(norm.running_mean)
+            norm.running_var *= torch.empty_like(norm.running_var).uniform_(0.7, 1.4)
+    return net.eval()
+
+
+def images(height, width, batch=2, seed=1):
+    return np.random.default_rng(seed).standard_normal((batch, height, width, 3)).astype(np.float32)
+
+
+def run(net, x, stages=(), gradient=False):
+    """Return the logits, the outputs of some modules as `[N, H, W, C]`, and the gradient of the logits' weighted sum."""
+    import torch
+
+    seen = {}
+    modules = dict(net.named_modules())
+    hooks = [
+        modules[stage].register_forward_hook(lambda _, __, out, stage=stage: seen.__setitem__(stage, out))
+        for stage in stages
+    ]
+    tensor = torch.tensor(x.transpose(0, 3, 1, 2).copy(), requires_grad=gradient)
+    with torch.set_grad_enabled(gradient):
+        logits = net(tensor)
+    for hook in hooks:
+        hook.remove()
+    if gradient:
+        (logits * torch.tensor(weights(logits.shape)).to(logits)).sum().backward()
+    channels_last = [seen[stage].detach().numpy().transpose(0, 2, 3, 1) for stage in stages]
+    return logits.detach().numpy(), channels_last, tensor.grad.numpy().transpose(0, 2, 3, 1) if gradient else None
+
+
+def weights(shape):
+    return np.random.default_rng(2).standard_normal(shape).astype(np.float32)
