@@ -144,6 +144,10 @@ class InceptionE(FactorizedBlock):
         ]
 
 
+# Pixels a side of the smallest map that the auxiliary head can read: pooled by 5x5/3, it has the 5x5 of a convolution.
+AUXILIARY_MAP = 17
+
+
 class AuxiliaryHeadV3(nn.Module):
     """Classify a map in the middle of InceptionV3 while training: average pool 5x5/3, 1x1, 5x5, average, logits.
 
@@ -154,6 +158,8 @@ class AuxiliaryHeadV3(nn.Module):
       kernel_init: Initialiser of the logits' kernel.
       bias_init: Initialiser of the logits' bias.
       dtype: What is computed in; parameters and logits are float32.
+    Raises:
+      ValueError: If the map is smaller than 17 x 17.
     References:
       Szegedy et al., 2015, https://arxiv.org/abs/1512.00567, section 4; the layers are torchvision's.
     """
@@ -167,7 +173,12 @@ class AuxiliaryHeadV3(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        """Map features `[N, H, W, C]`, of 17 x 17 at least, to logits, float32, `[N, num_classes]`."""
+        """Map features `[N, H, W, C]` to logits, float32, `[N, num_classes]`."""
+        if min(x.shape[1:3]) < AUXILIARY_MAP:
+            raise ValueError(
+                f"AuxiliaryHeadV3: expected a map of at least {AUXILIARY_MAP}x{AUXILIARY_MAP}, got "
+                f"{x.shape[1]}x{x.shape[2]}. Use larger images, or no auxiliary head."
+            )
         x = AvgPool(5, strides=3, name="pool")(x)
         x = self.conv(128, 1, name="conv0")(x, train=train)
         x = self.conv(768, 5, padding="VALID", kernel_init=self.last_kernel_init, name="conv1")(x, train=train)

@@ -9,7 +9,15 @@ from flax import linen as nn
 
 from cnnjax import ops
 from cnnjax.layers import BatchNorm, ConvNormAct, DenseHead, MaxPool
-from cnnjax.layers.inception_v3 import AuxiliaryHeadV3, InceptionA, InceptionB, InceptionC, InceptionD, InceptionE
+from cnnjax.layers.inception_v3 import (
+    AUXILIARY_MAP,
+    AuxiliaryHeadV3,
+    InceptionA,
+    InceptionB,
+    InceptionC,
+    InceptionD,
+    InceptionE,
+)
 from cnnjax.layers.initializers import glorot_uniform, torch_uniform_bias
 from cnnjax.models.common import check_images, classifier_input
 
@@ -34,8 +42,8 @@ STAGES = {
         "mixed_7c": InceptionE,
     },
 }
-# The smallest map after stage 4 that the auxiliary classifier can read, and the image that makes it.
-_AUX_MAP, _AUX_IMAGE = 17, 299
+# The smallest image whose map after stage 4 the auxiliary classifier can read.
+_AUXILIARY_IMAGE = 299
 
 
 class InceptionV3(nn.Module):
@@ -100,7 +108,7 @@ class InceptionV3(nn.Module):
         auxiliary = self.aux_logits and self.include_top
         if auxiliary and train and not self.is_initializing():
             layer = "aux1 (which aux_logits=False leaves out)"
-            check_images("inception_v3", x, smallest=_AUX_IMAGE, layer=layer)
+            check_images("inception_v3", x, smallest=_AUXILIARY_IMAGE, layer=layer)
         conv = partial(self.conv, dtype=self.dtype)
         x = self._stem(x, conv, train=train)
         for stage, blocks in STAGES.items():
@@ -127,8 +135,8 @@ class InceptionV3(nn.Module):
     def _auxiliary(self, x: jax.Array, conv: Callable[..., nn.Module], *, train: bool) -> None:
         if self.is_initializing():
             # Its parameters are the same for every image, also for one that is too small to train it.
-            x = jnp.zeros((1, _AUX_MAP, _AUX_MAP, x.shape[3]), x.dtype)
-        elif not train and (not self.is_mutable_collection("intermediates") or min(x.shape[1:3]) < _AUX_MAP):
+            x = jnp.zeros((1, AUXILIARY_MAP, AUXILIARY_MAP, x.shape[3]), x.dtype)
+        elif not train and (not self.is_mutable_collection("intermediates") or min(x.shape[1:3]) < AUXILIARY_MAP):
             # It costs nothing where nobody can read it.
             return
         head = self.aux_head(self.num_classes, conv=conv, dtype=self.dtype, name="aux1")
