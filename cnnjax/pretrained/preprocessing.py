@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from cnnjax.errors import UsageError, unknown
 
@@ -17,8 +18,7 @@ class Preprocess:
     Args:
       resize: What the shorter side becomes; the longer one in proportion, rounded down.
       crop: Side of the square cut out of the middle.
-      interpolation: As `jax.image.resize` calls it; resized pixels are rounded to whole numbers again, as photographs
-        in 8 bits are.
+      interpolation: `bilinear`; resized pixels are rounded to whole numbers again, as photographs in 8 bits are.
       antialias: Whether a pixel of a smaller image averages all that it stands for.
       channels: Their order, `RGB` or `BGR`.
       scale: What pixels 0 to 255 are multiplied by first.
@@ -37,6 +37,13 @@ class Preprocess:
     scale: float = 1 / 255
     mean: tuple[float, float, float] = _IMAGENET_MEAN
     std: tuple[float, float, float] = _IMAGENET_STD
+
+    def __post_init__(self) -> None:
+        if self.interpolation != "bilinear" or self.channels not in ("RGB", "BGR"):
+            raise ValueError(
+                "Preprocess: expected interpolation bilinear and channels RGB or BGR, got "
+                f"{self.interpolation} and {self.channels}."
+            )
 
     def __call__(self, images: jax.Array) -> jax.Array:
         """Return what the net takes; may be called under `jax.jit`, which compiles once for each size of images.
@@ -58,12 +65,13 @@ class Preprocess:
         Args:
           images: `[N, H, W, 3]`.
         """
-        count, height, width, channels = images.shape
+        height, width = images.shape[1:3]
         high, wide = self.resized(height, width)
         x = images.astype(jnp.float32)
         if (high, wide) != (height, width):
-            shape = (count, high, wide, channels)
-            x = jnp.round(jax.image.resize(x, shape, self.interpolation, antialias=self.antialias))
+            rows, columns = (_weights(*sizes, self.antialias) for sizes in ((height, high), (width, wide)))
+            x = jnp.einsum("nhwc,wj->nhjc", x, columns, precision=jax.lax.Precision.HIGHEST)
+            x = jnp.round(jnp.einsum("nhjc,hi->nijc", x, rows, precision=jax.lax.Precision.HIGHEST))
         # Python's rounding to even, as in torchvision.
         top, left = round((high - self.crop) / 2), round((wide - self.crop) / 2)
         return x[:, top : top + self.crop, left : left + self.crop]
@@ -121,6 +129,24 @@ def preprocess(name: str) -> Preprocess:
 def preprocess_names() -> list[str]:
     """Return every name that `preprocess` knows, sorted."""
     return sorted(_KNOWN)
+
+
+def _weights(size: int, resized: int, antialias: bool) -> np.ndarray:
+    """Return the share of each old pixel in each new one, float32, `[size, resized]`.
+
+    Computed in float32 in the order in which PyTorch does: positions are off by about 1e-5 of a pixel then, and where a
+    sum is almost a half, that decides how it is rounded.
+    """
+    one, half = np.float32(1), np.float32(0.5)
+    scale = np.float32(size) / np.float32(resized)
+    reach = scale if antialias and scale > 1 else one
+    centers = scale * (np.arange(resized, dtype=np.float32) + half)
+    first = np.maximum((centers - reach + half).astype(np.int64), 0)
+    last = np.minimum((centers + reach + half).astype(np.int64), size)
+    places = np.arange(size, dtype=np.int64)[:, None]
+    distances = np.abs((places.astype(np.float32) - centers + half) * (one / reach))
+    weights = np.where((places >= first) & (places < last), np.maximum(one - distances, np.float32(0)), np.float32(0))
+    return weights / weights.sum(axis=0, dtype=np.float32, keepdims=True)
 
 
 def _check(images: jax.Array) -> None:
