@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from cnnjax.pretrained.hdf5_bytes import Window
+from cnnjax.pretrained.hdf5_bytes import Window, checksum
 from cnnjax.pretrained.hdf5_messages import (
     Attribute,
     Layout,
@@ -141,7 +141,7 @@ class _Reader:
     def _dataset(self, messages: list[Message], name: str) -> Dataset:
         kinds = {kind: data for kind, data in messages if kind in (SHAPE, TYPE, LAYOUT, FILTERS)}
         if not {SHAPE, TYPE, LAYOUT} <= kinds.keys():
-            raise WeightsError(f"damaged HDF5: {name[:200]!r} is neither a group nor a whole dataset.")
+            raise WeightsError(f"damaged HDF5: {name[:200] or '/'!r} is neither a group nor a whole dataset.")
         try:
             kind = read_type(kinds[TYPE])
             if kind.dtype is None:
@@ -184,6 +184,8 @@ def _root_address(window: Window) -> int:
         sizes = fields.numbers(1, 1)
         fields.raw(1)
         base, _, end, root = fields.numbers(8, 8, 8, 8)
+        if fields.number(4) != checksum(window.take(0, 44, "the superblock")):
+            raise WeightsError("damaged HDF5: the checksum of the superblock is wrong.")
     else:
         raise WeightsError(f"an HDF5 superblock of version {version} is not read.")
     if sizes != (8, 8) or base != 0:
