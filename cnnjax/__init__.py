@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cnnjax import data, errors, layers, models, ops, pretrained, receptive_field, recipes, runs, shapes, training
+    from cnnjax.model_summary import summary
     from cnnjax.models.features import features
 
 __version__ = "0.1.0"
@@ -21,12 +22,12 @@ __all__ = [
     "recipes",
     "runs",
     "shapes",
+    "summary",
     "training",
 ]
 
-
 # Functions that are too useful to be looked for in a subpackage, with the module that holds each.
-_FUNCTIONS = {"features": "models.features"}
+_FUNCTIONS = {"features": "models.features", "summary": "model_summary"}
 
 
 def __getattr__(name: str) -> Any:

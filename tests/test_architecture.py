@@ -22,6 +22,7 @@ ALLOWED = {
     "ops": {"shapes", "errors"},
     "layers": {"ops", "shapes", "errors"},
     "modes": set(),
+    "model_summary": {"jaxpr", "modes", "receptive_field"},
     "models": {"layers", "ops", "shapes", "modes", "errors"},
     "pretrained": {"models", "modes", "layers", "ops", "shapes", "errors", "atomic"},
     "data": {"batch", "errors"},
@@ -41,6 +42,7 @@ ALLOWED = {
         "layers",
         "errors",
         "atomic",
+        "summary",
     },
 }
 # Within training, in the order of the flow: a file imports only those before it.

@@ -14,11 +14,11 @@ from types import FrameType
 from typing import NoReturn
 
 from cnnjax import __version__
-from cnnjax.cli import data, digest, evaluate, predict, train
+from cnnjax.cli import data, digest, evaluate, predict, summary, train
 from cnnjax.cli.output import Output
 from cnnjax.errors import CnnjaxError, UsageError, unknown
 
-_VERBS = (train, evaluate, predict, data, digest)
+_VERBS = (train, evaluate, predict, summary, data, digest)
 # Seconds that clearing up after a signal may take.
 _PATIENCE = 5.0
 
