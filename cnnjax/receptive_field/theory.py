@@ -56,12 +56,12 @@ def receptive_field(
     Raises:
       ValueError: If the shape does not fit, the function can't be traced, or its output depends on nothing.
       UsageError: If there is no such output.
+    References:
+      Araujo et al., 2019, https://distill.pub/2019/computing-receptive-fields.
     Example:
       >>> field = receptive_field(nn.Sequential([nn.Conv(8, (3, 3)), nn.Conv(8, (3, 3), strides=2)]), (32, 32, 3))
       >>> field.size, field.stride, field.interval((0, 0)), field.interval((5, 5))
       ((5, 5), (2, 2), ((0, 3), (0, 3)), ((9, 13), (9, 13)))
-    References:
-      Araujo et al., 2019, https://distill.pub/2019/computing-receptive-fields.
     """
     return _Analysis(*traced(fn_or_model, input_shape, spatial_axes)).field(output)
 
