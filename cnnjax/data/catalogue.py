@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from cnnjax.data import embedded, formats
+from cnnjax.data import embedded, formats, imagenet
 from cnnjax.data.entry import Entry
 from cnnjax.data.sources import Debian, Embedded, Npm, Official, RemoteFile
 from cnnjax.errors import unknown
@@ -13,7 +13,7 @@ def available() -> list[str]:
 
     Example:
       >>> available()
-      ['cifar10', 'cifar100', 'digits', 'fashion_mnist', 'mnist']
+      ['cifar10', 'cifar100', 'digits', 'fashion_mnist', 'imagenet2012', 'mnist']
     """
     return sorted(_ENTRIES)
 
@@ -227,4 +227,5 @@ _ENTRIES = {
     "fashion_mnist": _fashion_mnist,
     "cifar10": _cifar10,
     "cifar100": _cifar100,
+    "imagenet2012": imagenet.entry,
 }

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from cnnjax.data.formats import Format
 from cnnjax.data.sources import Source
+from cnnjax.errors import UsageError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -16,7 +17,7 @@ class Entry:
       version: TFDS's version of the same features and splits.
       description: One sentence.
       homepage: Where its makers describe it.
-      image_shape: `(H, W, C)`.
+      image_shape: `(H, W, C)`; of a streamed set what its images are cut to unless the caller says otherwise.
       class_names: One name a class.
       coarse_names: One name a superclass, where there are any.
       parents: For each class the number of its superclass.
@@ -30,6 +31,10 @@ class Entry:
       validation: Examples taken out of the training set unless the caller says otherwise.
       layouts: The formats it is published in; what a folder that the user names is searched for.
       sources: Where it can come from, in the order in which they are tried.
+      older_versions: Versions of TFDS's with the same content, newest first; used where they are prepared already.
+      test_split: TFDS's name of the split that no decision may depend on.
+      streamed: Whether its images are of different sizes and do not fit in memory: see `streamed.StreamedSplit`. Only
+        the number of its examples and its features are verified.
     """
 
     name: str
@@ -50,8 +55,26 @@ class Entry:
     validation: int
     layouts: tuple[Format, ...]
     sources: tuple[Source, ...]
+    older_versions: tuple[str, ...] = ()
+    test_split: str = "test"
+    streamed: bool = False
 
     @property
     def label_columns(self) -> tuple[str, ...]:
         """Names of the label features, the one that is trained on first."""
         return ("label", "coarse_label") if self.coarse_names else ("label",)
+
+
+def check_validation(name: str, number: int, training: int) -> None:
+    """Raise UsageError unless that many examples can be put aside for validation.
+
+    Args:
+      name: The dataset's.
+      number: How many.
+      training: How many training examples there are.
+    """
+    if not 0 <= number < max(training, 1):
+        raise UsageError(
+            f"validation: expected 0 to {max(training - 1, 0)} examples of {name}'s {training} training examples, "
+            f"got {number}."
+        )

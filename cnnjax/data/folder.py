@@ -1,23 +1,22 @@
-"""A user's own images: one folder a class, whole in memory."""
+"""A user's own images: one folder a class, in memory if they fit there and streamed if not."""
 
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
 from cnnjax.data.content import Examples, canonical, statistics
-from cnnjax.data.images import quiet, read_image, size_and_kind
+from cnnjax.data.crops import Crops
+from cnnjax.data.folder_files import File, choose_testing, in_threads, list_files
+from cnnjax.data.folder_stream import stream_folder
+from cnnjax.data.images import read_image, size_and_kind
 from cnnjax.data.load import make_dataset
 from cnnjax.data.resident import Dataset, DatasetInfo, Size, as_size
-from cnnjax.errors import CnnjaxError, UsageError
+from cnnjax.errors import UsageError
 
+# Of images as they are stored; beyond that they are streamed.
 _MOST_BYTES = 4 * 2**30
-_IGNORED = {"thumbs.db", "desktop.ini", "__macosx"}
-
-# Path from the top folder, class number.
-_File = tuple[str, int]
+_SPEC = "folder:DIR or folder:DIR?OPTIONS with the options test=FRACTION and crop=random, such as ?test=0.2,crop=random"
 
 
 def load_folder(
@@ -27,13 +26,19 @@ def load_folder(
     validation: int | None = None,
     image_size: Size = None,
     channels: int | None = None,
+    random_crop: bool = False,
+    resize_size: int | None = None,
 ) -> Dataset:
     """Read images that lie in one folder a class.
 
     Either `DIR/train/CLASS/*` and `DIR/test/CLASS/*`, with `DIR/validation/CLASS/*` or `DIR/val/CLASS/*` if there is
-    one, or `DIR/CLASS/*` and the fraction of each class that is to be
-    the test set. That part is drawn by the images' content: it stays the same wherever the folder is, and adding an
-    image moves at most one other image of its class.
+    one, or `DIR/CLASS/*` and the fraction of each class that is to be the test set. That part is drawn by the images'
+    content: it stays the same wherever the folder is, and adding an image moves at most one other image of its class.
+
+    Images that take more than 4 GiB, as their headers say before any is decoded, are streamed: read and cut anew each
+    epoch to the same pixels that they would have in memory. Their order, and what is put aside for testing and
+    validation, then follow from their paths instead of their content, and the training images' mean and deviation
+    from a sample of 1,000.
 
     Args:
       directory: The top folder. Hidden files are left out; everything else in a class's folder must be an image.
@@ -43,6 +48,10 @@ def load_folder(
       image_size: Size of the images; needed where they differ in size. They are then cut to its proportions and
         resized as by `load_image`; images all alike that are to be enlarged are enlarged inside jit instead.
       channels: 1 or 3; None for 1 where all files are grey, else 3.
+      random_crop: Whether training images are random parts, resized, and mirrored half of the time, as for ImageNet,
+        see `crops.random_box`; then images are streamed, however few they are.
+      resize_size: For streamed images, pixels of the shorter side from whose centre evaluation images are cut; None
+        for 8/7 of `image_size` with `random_crop`, and without it for the largest centred part.
     Returns:
       The dataset; classes are the folders' names, sorted; ids are the files' paths from the top folder.
     Raises:
@@ -52,127 +61,96 @@ def load_folder(
     top, size = Path(directory).expanduser(), as_size(image_size)
     if channels not in (None, 1, 3):
         raise UsageError(f"channels: expected 1 or 3, got {channels}.")
-    names, listed = _list_files(top, test_fraction)
+    names, listed = list_files(top, test_fraction)
+    if "validation" in listed and validation is not None:
+        raise UsageError(f"{top}: has a validation folder of its own, so no number for validation can be stated.")
     files = [file for part in listed.values() for file in part]
-    shape, size = _shape(top, files, size, channels)
-    images = _read_all(top, files, shape)
+    shape, enlarged = _shape(top, files, size, channels)
+    name = f"folder:{directory}"
+    if random_crop or len(files) * shape[0] * shape[1] * shape[2] > _MOST_BYTES:
+        height, width = enlarged or shape[:2]
+        resize = round(max(height, width) * 8 / 7) if random_crop and resize_size is None else resize_size
+        crops = Crops(size=(height, width), resize=resize, random=random_crop)
+        return stream_folder(name, top, names, listed, crops, shape[2], test_fraction, validation)
+    if resize_size is not None:
+        raise UsageError(f"resize size: {top} is kept in memory at one size, so there is nothing to cut from.")
+    return _in_memory(name, top, names, listed, shape, enlarged, test_fraction, validation)
+
+
+def load_folder_spec(text: str, *, validation: int | None, image_size: Size, resize_size: int | None = None) -> Dataset:
+    """Read what `folder:DIR`, `folder:DIR?test=FRACTION` or `folder:DIR?test=FRACTION,crop=random` names.
+
+    Args:
+      text: As the user wrote it.
+      validation: See `load_folder`.
+      image_size: See `load_folder`.
+      resize_size: See `load_folder`.
+    Raises:
+      UsageError: If the text means nothing.
+    """
+    path, fraction, random_crop = text.removeprefix("folder:"), None, False
+    if "?" in path and not Path(path).is_dir():
+        path, _, options = path.rpartition("?")
+        for option in options.split(","):
+            key, _, value = option.partition("=")
+            try:
+                if (key, value) == ("crop", "random"):
+                    random_crop = True
+                elif key == "test":
+                    fraction = float(value)
+                else:
+                    raise ValueError(option)
+            except ValueError as error:
+                raise UsageError(f"dataset {text!r}: expected {_SPEC}.") from error
+    if not path:
+        raise UsageError(f"dataset {text!r}: expected a folder after the colon.")
+    return load_folder(
+        path,
+        test_fraction=fraction,
+        validation=validation,
+        image_size=image_size,
+        random_crop=random_crop,
+        resize_size=resize_size,
+    )
+
+
+def _in_memory(
+    name: str,
+    top: Path,
+    names: Sequence[str],
+    listed: dict[str, list[File]],
+    shape: tuple[int, int, int],
+    size: tuple[int, int] | None,
+    test_fraction: float | None,
+    validation: int | None,
+) -> Dataset:
+    files = [file for part in listed.values() for file in part]
     labels = np.array([label for _, label in files], np.int32)
-    everything = Examples(images, labels, ids=[path for path, _ in files])
+    everything = Examples(_read_all(top, files, shape), labels, ids=[path for path, _ in files])
+    ends = np.cumsum([len(listed.get(part, [])) for part in ("train", "test", "validation")])
     if test_fraction is not None:
-        train, test = _divide(top, canonical(everything)[0], names, test_fraction)
+        everything = canonical(everything)[0]
+        testing = choose_testing(top, everything.labels, names, test_fraction)
+        train, test = everything.take(~testing), everything.take(testing)
     else:
-        ends = np.cumsum([len(listed.get(part, [])) for part in ("train", "test", "validation")])
         train, test = everything.take(slice(0, ends[0])), everything.take(slice(ends[0], ends[1]))
     (train, train_digest), (test, test_digest) = canonical(train), canonical(test)
     mean, std = statistics(train.images)
     digests = {"train": train_digest, "test": test_digest}
     source = f"{len(files):,} image files in {top}"
-    info = DatasetInfo(f"folder:{directory}", len(names), tuple(names), shape, mean, std, source, digests)
+    info = DatasetInfo(name, len(names), tuple(names), shape, mean, std, source, digests)
     if "validation" in listed:
-        if validation is not None:
-            raise UsageError(f"{top}: has a validation folder of its own, so no number for validation can be stated.")
         own = canonical(everything.take(slice(ends[1], ends[2])))[0]
         return make_dataset(train, test, info, 0, size, own)
     taken = round(len(train) / 10) if validation is None else validation
     return make_dataset(train, test, info, taken, size)
 
 
-def load_folder_spec(text: str, *, validation: int | None, image_size: Size) -> Dataset:
-    """Read what `folder:DIR` or `folder:DIR?test=FRACTION` names.
-
-    Args:
-      text: As the user wrote it.
-      validation: See `load_folder`.
-      image_size: See `load_folder`.
-    Raises:
-      UsageError: If the text means nothing.
-    """
-    path, fraction = text.removeprefix("folder:"), None
-    if "?" in path and not Path(path).is_dir():
-        path, _, option = path.rpartition("?")
-        key, _, value = option.partition("=")
-        try:
-            fraction = float(value)
-        except ValueError:
-            fraction = None
-        if key != "test" or fraction is None:
-            raise UsageError(f"dataset {text!r}: expected folder:DIR or folder:DIR?test=FRACTION, such as ?test=0.2.")
-    if not path:
-        raise UsageError(f"dataset {text!r}: expected a folder after the colon.")
-    return load_folder(path, test_fraction=fraction, validation=validation, image_size=image_size)
-
-
-def _list_files(top: Path, test_fraction: float | None) -> tuple[list[str], dict[str, list[_File]]]:
-    """Return the class names and the files of each part: train and test, or the one that is to be divided."""
-    if not top.is_dir():
-        raise CnnjaxError(f"{top}: no such folder.")
-    folders = _entries(top, folders=True)
-    if not folders:
-        raise UsageError(f"{top}: expected one folder a class, or the folders train and test of them; got none.")
-    if {"train", "test"} <= set(folders):
-        if test_fraction is not None:
-            raise UsageError(f"{top}: has a test folder of its own, so no fraction for testing can be stated.")
-        parts = [part for part in ("train", "test", "validation", "val") if part in folders]
-        others = sorted(set(folders) - set(parts))
-        if others or len(parts) > 3:
-            wrong = others[0] if others else "val beside validation"
-            raise UsageError(f"{top}: expected the folders train, test and, if need be, validation; got {wrong} too.")
-        names = {part: _entries(top / part, folders=True) for part in parts}
-        for part, other in [("train", "test"), *((part, "train") for part in parts[1:])]:
-            alone = sorted(set(names[part]) - set(names[other]))
-            if alone:
-                raise UsageError(f"{top}: class {alone[0]} is in {part} but not in {other}.")
-        _check_classes(top / "train", names["train"])
-        listed = {part: _files(top, f"{part}/", names[part], names["train"]) for part in parts}
-        return names["train"], {"validation" if part == "val" else part: files for part, files in listed.items()}
-    if "train" in folders or "test" in folders:
-        there, missing = ("train", "test") if "train" in folders else ("test", "train")
-        raise UsageError(
-            f"{top}: has a folder {there} but no folder {missing}; add it, or name folder:{top / there}?test=0.2."
-        )
-    if test_fraction is None:
-        raise UsageError(
-            f"{top}: say how much of it is for testing: folder:{top}?test=0.2, or make folders train/test."
-        )
-    if not 0 < test_fraction < 1:
-        raise UsageError(f"{top}: the fraction for testing must lie between 0 and 1, got {test_fraction}.")
-    _check_classes(top, folders)
-    return folders, {"all": _files(top, "", folders, folders)}
-
-
-def _check_classes(folder: Path, names: Sequence[str]) -> None:
-    if len(names) < 2:
-        raise UsageError(f"{folder}: expected at least two folders, one a class, got {len(names)}.")
-
-
-def _entries(folder: Path, *, folders: bool) -> list[str]:
-    try:
-        with os.scandir(folder) as found:
-            shown = [e for e in found if not e.name.startswith(".") and e.name.lower() not in _IGNORED]
-            return sorted(entry.name for entry in shown if entry.is_dir() == folders)
-    except OSError as error:
-        raise CnnjaxError(f"{folder}: cannot be read ({error.strerror}).") from error
-
-
-def _files(top: Path, prefix: str, names: Sequence[str], classes: Sequence[str]) -> list[_File]:
-    found = []
-    for name in names:
-        label = classes.index(name)
-        files = _entries(top / prefix / name, folders=False)
-        inner = _entries(top / prefix / name, folders=True)
-        if inner:
-            raise UsageError(f"{top / prefix / name / inner[0]}: a folder within a class; move its images up or away.")
-        if not files:
-            raise UsageError(f"{top / prefix / name}: the class is empty, expected image files.")
-        found += [(f"{prefix}{name}/{file}", label) for file in files]
-    return found
-
-
 def _shape(
-    top: Path, files: Sequence[_File], size: tuple[int, int] | None, channels: int | None
+    top: Path, files: Sequence[File], size: tuple[int, int] | None, channels: int | None
 ) -> tuple[tuple[int, int, int], tuple[int, int] | None]:
-    """Return the shape to store images in, and the size that they are resized to inside jit, if any."""
-    headers = _in_threads(lambda file: size_and_kind(top / file[0]), files)
+    """Return the shape to store images in, and the size that they are enlarged to, if any."""
+    headers = in_threads(lambda file: size_and_kind(top / file[0]), files)
     depth = channels or (1 if all(grey for _, grey in headers) else 3)
     stored, alike = headers[0][0], True
     for (path, _), (this, _) in zip(files, headers):
@@ -187,37 +165,14 @@ def _shape(
         alike = False
     enlarge = size is not None and alike and stored[0] <= size[0] and stored[1] <= size[1]
     height, width = stored if size is None or enlarge else size
-    needed = len(files) * height * width * depth
-    if needed > _MOST_BYTES:
-        raise CnnjaxError(
-            f"{top}: {len(files):,} images of {width}×{height} take {needed / 2**30:.1f} GiB, more than the "
-            f"{_MOST_BYTES / 2**30:.0f} GiB that are kept in memory: state a smaller image size."
-        )
     return (height, width, depth), size if enlarge else None
 
 
-def _read_all(top: Path, files: Sequence[_File], shape: tuple[int, int, int]) -> np.ndarray:
+def _read_all(top: Path, files: Sequence[File], shape: tuple[int, int, int]) -> np.ndarray:
     images = np.empty((len(files), *shape), np.uint8)
 
     def read(place: int) -> None:
         images[place] = read_image(top / files[place][0], shape)[0]
 
-    _in_threads(read, range(len(files)))
+    in_threads(read, range(len(files)))
     return images
-
-
-def _in_threads(function, items: Sequence) -> list:
-    with quiet(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        return list(pool.map(function, items))
-
-
-def _divide(top: Path, examples: Examples, names: Sequence[str], fraction: float) -> tuple[Examples, Examples]:
-    """Take the first examples of each class, in the canonical order, for testing."""
-    testing = np.zeros(len(examples), bool)
-    for label, name in enumerate(names):
-        places = np.flatnonzero(examples.labels == label)
-        number = max(1, round(len(places) * fraction))
-        if number >= len(places):
-            raise UsageError(f"{top / name}: {len(places)} images cannot be divided with {fraction:g} for testing.")
-        testing[places[:number]] = True
-    return examples.take(~testing), examples.take(testing)

@@ -6,9 +6,10 @@ from typing import Any
 
 from cnnjax.data import catalogue, prepared
 from cnnjax.data.content import Examples
-from cnnjax.data.entry import Entry
+from cnnjax.data.entry import Entry, check_validation
 from cnnjax.data.prepare import prepare as prepare_entry
 from cnnjax.data.prepare import verify
+from cnnjax.data.records import check_records, load_records
 from cnnjax.data.resident import Dataset, DatasetInfo, Size, Split, as_size
 from cnnjax.data.sources import Embedded
 from cnnjax.errors import CnnjaxError, UsageError
@@ -23,6 +24,7 @@ def load_dataset(
     source_dir: str | Path | None = None,
     validation: int | None = None,
     image_size: Size = None,
+    resize_size: int | None = None,
     log: Log | None = None,
 ) -> Dataset:
     """Read a dataset into memory, preparing it first if that was not done before.
@@ -30,12 +32,18 @@ def load_dataset(
     A prepared dataset is read from `data_dir/NAME/VERSION`, where TFDS has it. Otherwise its sources are tried in
     turn. Either way the content is verified, and examples come in an order that depends on the content alone.
 
+    What does not fit in memory is streamed: `imagenet2012`, see `records.load_records`, and large folders, see
+    `load_folder`. Its images are read anew each epoch, see `streamed.StreamedSplit`.
+
     Args:
       name: One of `available()`, or `folder:DIR` for a user's own images, see `load_folder`.
       data_dir: Folder of prepared datasets; None for TFDS's own.
       source_dir: Folder with the dataset's files; used when it is not prepared, and then instead of all other sources.
       validation: How many examples to take out of the training set; None for the dataset's own number.
-      image_size: Size that images are resized to inside jit; None for as stored.
+      image_size: Size that images are resized to inside jit; None for as stored. A streamed set's images are cut to it
+        when they are read; None for 224x224.
+      resize_size: Pixels of the shorter side from whose centre a streamed set's evaluation images are cut; None for
+        8/7 of `image_size`, such as 256 for 224.
       log: Called with lines about what is going on; None to say nothing.
     Returns:
       The splits. The test set is never touched.
@@ -46,8 +54,13 @@ def load_dataset(
     if name.startswith("folder:"):
         from cnnjax.data.folder import load_folder_spec  # it builds on this module
 
-        return load_folder_spec(name, validation=validation, image_size=image_size)
+        return load_folder_spec(name, validation=validation, image_size=image_size, resize_size=resize_size)
     entry = catalogue.get(name)
+    if entry.streamed:
+        place, sizes = _data_dir(data_dir), {"image_size": image_size, "resize_size": resize_size}
+        return load_records(entry, place, validation=validation, **sizes)
+    if resize_size is not None:
+        raise UsageError(f"resize size: {name} is kept in memory at one size, so there is nothing to cut from.")
     content, source = _content(entry, _data_dir(data_dir), source_dir, log or _silent)
     info = DatasetInfo(
         name=entry.name,
@@ -72,6 +85,8 @@ def prepare(
 ) -> Path:
     """Make sure that a dataset is prepared, and return the folder; a prepared one is read and verified.
 
+    Of a streamed one the format, the features and the number of examples are verified; it has to be prepared by TFDS.
+
     Args:
       name: One of `available()`.
       data_dir: Folder of prepared datasets; None for TFDS's own.
@@ -82,6 +97,8 @@ def prepare(
       CnnjaxError: If no source can be used, or what is there is damaged.
     """
     entry = catalogue.get(name)
+    if entry.streamed:
+        return check_records(entry, _data_dir(data_dir))
     there = prepared.is_prepared(entry, _data_dir(data_dir))
     path = prepare_entry(entry, _data_dir(data_dir), _path(source_dir), log or _silent)
     if there:
@@ -134,11 +151,7 @@ def make_dataset(
       image_size: See `load_dataset`.
       own_validation: Validation examples that the dataset has beside its training examples; then none are put aside.
     """
-    if not 0 <= validation < len(train):
-        raise UsageError(
-            f"validation: expected 0 to {len(train) - 1} examples of {info.name}'s {len(train)} training examples, "
-            f"got {validation}."
-        )
+    check_validation(info.name, validation, len(train))
     size = as_size(image_size)
     held_out = train.take(slice(0, validation)) if own_validation is None else own_validation
 

@@ -27,12 +27,17 @@ def default_data_dir() -> Path:
 
 def directory(entry: Entry, data_dir: Path) -> Path:
     """Return where a dataset lies once it is prepared, the same place as with TFDS."""
-    return data_dir / entry.name / entry.version
+    found = (data_dir / entry.name / version for version in (entry.version, *entry.older_versions))
+    return next((path for path in found if _has_info(path)), data_dir / entry.name / entry.version)
 
 
 def is_prepared(entry: Entry, data_dir: Path) -> bool:
     """Return whether there is a prepared dataset, in whatever format."""
-    return os.path.isfile(directory(entry, data_dir) / "dataset_info.json")  # False, too, where looking is not allowed
+    return _has_info(directory(entry, data_dir))
+
+
+def _has_info(path: Path) -> bool:
+    return os.path.isfile(path / "dataset_info.json")  # False, too, where looking is not allowed
 
 
 def write(entry: Entry, splits: Mapping[str, Examples], root: Path, source: str) -> Path:
@@ -85,7 +90,7 @@ def read(entry: Entry, path: Path) -> dict[str, Examples]:
     Raises:
       CnnjaxError: If it is in a format that needs TensorFlow, damaged, or another dataset.
     """
-    _check_format(path)
+    check_format(path)
     import tensorflow_datasets as tfds
 
     try:
@@ -102,7 +107,12 @@ def read(entry: Entry, path: Path) -> dict[str, Examples]:
         raise CnnjaxError(f"{path}: damaged ({said}). Delete it and prepare {entry.name} again.") from error
 
 
-def _check_format(path: Path) -> None:
+def check_format(path: Path) -> None:
+    """Raise CnnjaxError, with the command that converts it, if a prepared directory needs TensorFlow to be read.
+
+    Args:
+      path: The folder with the files.
+    """
     try:
         info = json.loads((path / "dataset_info.json").read_text(encoding="utf-8"))
         formats = {info.get("fileFormat", "tfrecord"), *info.get("alternativeFileFormats", ())}

@@ -31,7 +31,8 @@ class DatasetInfo:
         depend on how many are taken out. The test set plays no part.
       std: The same for the standard deviation; 1 for a channel that never changes.
       source: One line: where the data came from.
-      digests: sha256 of the content of `"train"` (validation included) and `"test"`, whatever the order.
+      digests: sha256 of the content of `"train"` (validation included) and `"test"`, whatever the order; of a streamed
+        set, of its files' names and sizes.
     """
 
     name: str

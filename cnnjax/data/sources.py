@@ -53,6 +53,22 @@ class Embedded:
 
 
 @dataclasses.dataclass(frozen=True)
+class Manual:
+    """A dataset that only a person can fetch, because its licence has to be agreed to.
+
+    Args:
+      title: Where it is to be had.
+      instructions: What to do, one sentence.
+    """
+
+    title: str
+    instructions: str
+
+    def read(self, work: Path, log: Log) -> Splits:
+        raise CnnjaxError(self.instructions)
+
+
+@dataclasses.dataclass(frozen=True)
 class RemoteFile:
     """Name a file at an address, with what it must be."""
 

@@ -1,10 +1,14 @@
 import shutil
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 from cnnjax.data import batches, folder, load_dataset, load_folder, load_image
+from cnnjax.data.crops import Crops
+from cnnjax.data.stream import stream_indices
+from cnnjax.data.streamed import StreamedSplit
 from cnnjax.errors import CnnjaxError, UsageError
 
 RNG = np.random.default_rng(0)
@@ -220,7 +224,9 @@ def test_a_fraction_where_there_is_a_test_folder(divided):
         load_folder(divided, test_fraction=0.2)
 
 
-@pytest.mark.parametrize("spec", ["folder:", "folder:x?test=much", "folder:x?part=0.2", "folder:x?0.2"])
+@pytest.mark.parametrize(
+    "spec", ["folder:", "folder:x?test=much", "folder:x?part=0.2", "folder:x?0.2", "folder:x?test=0.2,crop=no"]
+)
 def test_wrong_specs(spec):
     with pytest.raises(UsageError, match=r"expected (folder:DIR or|a folder after)"):
         load_dataset(spec)
@@ -237,7 +243,88 @@ def test_a_question_mark_in_a_folders_name(tmp_path):
     assert len(load_dataset(f"folder:{tmp_path}/why?").test) == 2
 
 
-def test_too_many_images_for_memory(whole, monkeypatch):
-    monkeypatch.setattr(folder, "_MOST_BYTES", 599)
-    with pytest.raises(CnnjaxError, match=r"20 images of 5×6 take .* GiB, more than the .* state a smaller image size"):
-        load_folder(whole, test_fraction=0.2)
+def test_too_many_images_for_memory_are_streamed_to_the_same_pixels(whole, monkeypatch):
+    resident = load_folder(whole, test_fraction=0.2, image_size=4)
+    monkeypatch.setattr(folder, "_MOST_BYTES", 4 * 4 * 20)
+    assert not isinstance(load_folder(whole, test_fraction=0.2, image_size=4).train, StreamedSplit)
+    monkeypatch.setattr(folder, "_MOST_BYTES", 4 * 4 * 20 - 1)
+    data = load_folder(whole, test_fraction=0.2, image_size=4)
+    assert isinstance(data.train, StreamedSplit)
+    assert data.info.source == f"20 image files in {whole}, read as needed"
+    assert data.info.image_shape == data.train.image_shape == (4, 4, 1)
+    pixels = {
+        text: im for s in (resident.train, resident.validation, resident.test) for text, im in zip(s.ids, s.images)
+    }
+    for split in (data.train, data.validation, data.test):
+        for train in (False, True):
+            walk = batches(split, len(split), key=jax.random.key(0), train=train)
+            (batch,) = walk
+            back = np.array(batch.image) * data.info.std[0] + data.info.mean[0]
+            wanted = np.stack([pixels[text] for text in split.ids]) / 255
+            order = np.arange(len(split)) if not train else stream_indices(len(split), len(split), 0, jax.random.key(0))
+            np.testing.assert_allclose(back, wanted[order], atol=1e-6)
+            np.testing.assert_array_equal(batch.label, [text[0] == "b" for text in np.array(split.ids)[order]])
+    # All training images are in the sample, so that their statistics are those of a set in memory.
+    training = np.stack([pixels[text] for s in (data.train, data.validation) for text in s.ids]) / 255
+    np.testing.assert_allclose((data.info.mean[0], data.info.std[0]), (training.mean(), training.std()), rtol=1e-12)
+
+
+def test_random_parts_are_streamed_however_few(whole):
+    data = load_dataset(f"folder:{whole}?test=0.2,crop=random", image_size=8, validation=3)
+    assert (len(data.train), len(data.validation), len(data.test)) == (13, 3, 4)
+    assert data.train.crops == Crops(size=(8, 8), resize=9, random=True)
+    assert load_dataset(f"folder:{whole}?crop=random,test=0.2", resize_size=12).train.crops.resize == 12
+    everything = [*data.train.ids, *data.validation.ids, *data.test.ids]
+    assert sorted(everything) == sorted(f"{name}/{n}.png" for name in "ab" for n in range(10))
+    assert sorted(text[0] for text in data.test.ids) == ["a", "a", "b", "b"]
+    key = jax.random.key(0)
+    one, two = (np.array(next(batches(data.train, 13, key=key, train=True, epoch=e)).image) for e in (0, 1))
+    assert not np.array_equal(np.sort(one, axis=0), np.sort(two, axis=0))
+
+
+def test_what_is_put_aside_of_a_streamed_folder_follows_from_the_paths(whole, tmp_path_factory):
+    def divided(top):
+        return load_folder(top, test_fraction=0.2, random_crop=True)
+
+    moved = tmp_path_factory.mktemp("moved") / "there"
+    before = divided(whole)
+    shutil.copytree(whole, moved)
+    after = divided(moved)
+    assert (after.test.ids, after.validation.ids) == (before.test.ids, before.validation.ids)
+    assert after.info.digests == before.info.digests
+    save(moved / "a" / "new.png", noise(6, 5))
+    grown = divided(moved)
+    assert len(set(before.test.ids) - set(grown.test.ids)) <= 1
+    assert grown.info.digests["train"] != before.info.digests["train"]
+
+
+def test_streamed_folders_of_train_validation_and_test(divided):
+    for number in range(4):
+        save(divided / "val" / "dog" / f"{number}.png", noise(6, 5, 3))
+    data = load_folder(divided, random_crop=True)
+    assert (len(data.train), len(data.validation), len(data.test)) == (20, 4, 6)
+    assert sorted(data.validation.ids) == [f"val/dog/{n}.png" for n in range(4)]
+    assert set(data.validation.labels.tolist()) == {1}
+    with pytest.raises(UsageError, match=r"expected 0 to 15 examples of .*'s 16 training examples, got 16"):
+        load_folder(divided / "train", test_fraction=0.2, validation=16, random_crop=True)
+
+
+def test_a_damaged_file_of_a_streamed_folder_is_named(divided):
+    path = divided / "test" / "dog" / "1.png"
+    data = load_folder(divided, random_crop=True)
+    path.write_bytes(path.read_bytes()[:60])
+    with pytest.raises(CnnjaxError, match=f"^{path}: "):
+        list(batches(data.test, 2))
+    path.unlink()
+    with pytest.raises(CnnjaxError, match=f"^{path}: cannot be read .No such file"):
+        list(batches(data.test, 2))
+
+
+def test_a_size_to_cut_from_needs_streaming(whole):
+    for read in (load_folder, load_dataset):
+        name = whole if read is load_folder else f"folder:{whole}?test=0.2"
+        options = {"test_fraction": 0.2} if read is load_folder else {}
+        with pytest.raises(UsageError, match=r"resize size: .* is kept in memory at one size"):
+            read(name, resize_size=12, **options)
+    with pytest.raises(UsageError, match="resize size: digits is kept in memory"):
+        load_dataset("digits", resize_size=12)
