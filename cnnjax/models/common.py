@@ -46,7 +46,7 @@ def classifier_input(x: jax.Array, pooling: str | None) -> jax.Array:
     if pooling is None:
         return x
     if pooling == "avg":
-        return jnp.mean(x, axis=(1, 2))
+        return ops.global_avg_pool(x)  # keeps a NaN that a plain mean of a ReLU loses on a CPU
     if pooling == "max":
         # Not jnp.max, which XLA for the CPU compiles to a reduction that can drop a NaN.
         return ops.max_pool(x, x.shape[1:3])[:, 0, 0]

@@ -10,6 +10,7 @@ from jax import lax
 from cnnjax import shapes
 from cnnjax.ops import bilinear, dispatch
 from cnnjax.ops.arguments import PaddingLike, Size, as_numbers, images, pair, per_axis
+from cnnjax.ops.opaque import opaque
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 
@@ -58,6 +59,8 @@ def conv_general_dilated(
         "out_sharding": out_sharding,
     }
     problem = dispatch.fast_problem(lhs, rhs, window_strides, padding, **options)
+    if feature_group_count == batch_group_count == 1:
+        rhs = opaque(rhs)  # XLA for the CPU miscompiles constant kernels, but not those of groups
     if problem is None:
         return lax.conv_general_dilated(lhs, rhs, window_strides, padding, precision=precision, **options)
     return bilinear.convolve(lhs, rhs, problem, precision)

@@ -207,7 +207,16 @@ def global_avg_pool(x) -> jax.Array:
     """
     x = images("global_avg_pool", x)
     _check_floating("global_avg_pool", x)
-    return jnp.mean(x, axis=(1, 2))
+    return _mean(x, (1, 2))[:, 0, 0]
+
+
+def _mean(x, axes):
+    # XLA for the CPU fuses a ReLU into the mean that follows and then drops its NaN, but not if the ReLU has a second
+    # reader, such as this one of the first pixel, which adds 0 (and NaN where the mean is NaN too).
+    first = lax.slice_in_dim(x, 0, 1, axis=axes[0])
+    first = lax.slice_in_dim(first, 0, 1, axis=axes[-1])
+    nothing = jnp.where(first == first, jnp.zeros((), x.dtype), jnp.full((), jnp.nan, x.dtype))
+    return jnp.mean(x, axis=axes, keepdims=True) + nothing
 
 
 def adaptive_avg_pool(x, output_size: Size) -> jax.Array:
@@ -239,5 +248,5 @@ def adaptive_avg_pool(x, output_size: Size) -> jax.Array:
 def _adapt(x, length, axis):
     size = x.shape[axis]
     edges = [(i * size // length, -(-(i + 1) * size // length)) for i in range(length)]
-    means = [jnp.mean(lax.slice_in_dim(x, a, b, axis=axis), axis=axis, keepdims=True) for a, b in edges]
+    means = [_mean(lax.slice_in_dim(x, a, b, axis=axis), (axis,)) for a, b in edges]
     return jnp.concatenate(means, axis=axis)

@@ -1,0 +1,129 @@
+"""Kernels that XLA for the CPU must not know to be one repeated number.
+
+Its YNNPACK fusion, on by default, computes garbage without an error where a reduction follows a convolution or a matrix
+product whose second operand is one broadcast number (jaxlib 0.10.2): a constant kernel before a mean, a maximum or a
+batch norm. `opaque` is the identity everywhere; on a CPU it hides such a number behind a write that the compiler can't
+see through. Anything else goes through untouched, at no cost.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.core import ShapedArray
+from jax.extend.core import Primitive
+from jax.extend.mlir import ir
+from jax.extend.mlir.dialects import stablehlo
+from jax.interpreters import ad, batching, mlir
+
+opaque_p = Primitive("cnnjax_opaque")
+_replica_p = Primitive("cnnjax_replica")
+
+# Operations that move numbers about: which operands the numbers come from, where that isn't all of them.
+_SOURCES = {
+    "stablehlo.dynamic_gather": slice(0, 1),
+    "stablehlo.dynamic_slice": slice(0, 1),
+    "stablehlo.gather": slice(0, 1),
+    "stablehlo.select": slice(1, 3),
+}
+# Results that are no broadcast in the compiled program, whatever their operands are.
+_COMPUTED = ("stablehlo.convolution", "stablehlo.dot_general", "stablehlo.iota", "stablehlo.rng", "stablehlo.reduce")
+_LONGEST_SEARCH = 500
+
+
+def opaque(x: Any) -> Any:
+    """Return x, on a CPU such that the compiler can't know it to be one repeated number.
+
+    Args:
+      x: The kernel of a convolution.
+    Returns:
+      x; what is no array of floats, as it is.
+    Example:
+      >>> opaque(jnp.ones((2, 2))).tolist()
+      [[1.0, 1.0], [1.0, 1.0]]
+    """
+    floats = isinstance(x, jax.Array | np.ndarray) and jnp.issubdtype(x.dtype, jnp.floating)
+    return opaque_p.bind(x) if floats else x
+
+
+def may_be_one_number(value: Any) -> bool:
+    """Say whether a value of a module that is being lowered may be known to be one number, repeated.
+
+    An argument of the whole program isn't; an inner function's may be, since nobody knows yet who calls it, and its
+    result is where its arguments are. When the search takes too long the answer is yes, which only costs time.
+    """
+    seen: dict[Any, bool] = {}
+
+    def search(value) -> bool:
+        if value not in seen:
+            seen[value] = True  # what a search comes back to adds nothing
+            seen[value] = len(seen) > _LONGEST_SEARCH or _look(value, search)
+        return seen[value]
+
+    return search(value)
+
+
+def _look(value, search) -> bool:
+    if isinstance(value.type, ir.RankedTensorType) and not value.type.shape:
+        return True
+    if isinstance(value.owner, ir.Block):
+        return _look_at_argument(ir.BlockArgument(value), search)
+    operation = value.owner.operation
+    name, operands = operation.name, list(operation.operands)
+    if name == "stablehlo.constant":
+        return _is_one_number(operation.attributes["value"])
+    if name.startswith(_COMPUTED):
+        return False
+    if len(operands) == len(operation.results) > 1:  # loops and barriers carry their operands
+        return search(operands[ir.OpResult(value).result_number])
+    sources = operands[_SOURCES.get(name, slice(None))]
+    return (any if name == "stablehlo.select" else all)(search(source) for source in sources)
+
+
+def _look_at_argument(argument, search) -> bool:
+    parent = argument.owner.owner
+    operation = parent.operation if hasattr(parent, "operation") else parent
+    if operation.name == "func.func":
+        return ir.StringAttr(operation.attributes["sym_name"]).value != "main"
+    operands = list(operation.operands)
+    return argument.arg_number >= len(operands) or search(operands[argument.arg_number])
+
+
+def _is_one_number(attribute) -> bool:
+    try:
+        elements = ir.DenseElementsAttr(attribute)
+        numbers = [] if elements.is_splat else np.asarray(elements).reshape(-1)
+    except (TypeError, ValueError):  # kept elsewhere, or of a type that NumPy lacks
+        return True
+    if len(numbers) < 2:
+        return True
+    return bool(numbers[0] == numbers[-1] == numbers[len(numbers) // 2] and (numbers == numbers[0]).all())
+
+
+def _hide(x):
+    # Which copy of the program runs is always the first, but only known when it runs. On an axis of size 1 the place
+    # would be known too.
+    place, longest = lax.convert_element_type(_replica_p.bind(), jnp.int32), int(np.argmax(x.shape))
+    places = [place if axis == longest else jnp.zeros_like(place) for axis in range(x.ndim)]
+    return lax.dynamic_update_slice(x, lax.slice(x, (0,) * x.ndim, (1,) * x.ndim), places)
+
+
+def _lower_on_cpu(context, x):
+    (aval,) = context.avals_in
+    known = all(isinstance(size, int) for size in aval.shape) and aval.size > 1
+    if not (known and may_be_one_number(x)):
+        return [x]
+    return mlir.lower_fun(_hide, multiple_results=False)(context, x)
+
+
+opaque_p.def_impl(lambda x: x)
+opaque_p.def_abstract_eval(lambda x: x)
+ad.deflinear(opaque_p, lambda cotangent: [opaque_p.bind(cotangent)])
+batching.primitive_batchers[opaque_p] = lambda operands, dims: (opaque_p.bind(operands[0]), dims[0])
+# Not cacheable: a cached rule sees arguments of its own in place of the values.
+mlir.register_lowering(opaque_p, lambda context, x: [x], cacheable=False)
+mlir.register_lowering(opaque_p, _lower_on_cpu, platform="cpu", cacheable=False)
+_replica_p.def_abstract_eval(lambda: ShapedArray((), jnp.dtype("uint32")))
+mlir.register_lowering(_replica_p, lambda context: [stablehlo.replica_id()], platform="cpu")
