@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cnnjax.errors import UsageError
+
 _FIELD = re.compile(r"\{([a-z]+)(\*)?([+-]\d+)?\}")
 
 
@@ -30,6 +32,12 @@ class Rule:
     target: str | tuple[str, ...] | None
     flatten: tuple[int, int] | None = None
     reason: str = ""
+
+    def __post_init__(self) -> None:
+        for target in self.targets:
+            unknown = _fields(target) - _fields(self.source)
+            if unknown:
+                raise UsageError(f"rule {self.source!r} -> {target!r}: its source has no {{{min(unknown)}}}.")
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -138,7 +146,7 @@ def translate(template: str, into: str, name: str) -> str | None:
       'stage1_block1/conv2'
     """
     found = _compiled(template).fullmatch(name)
-    if not found:
+    if not found or not _fields(into) <= found.groupdict().keys():
         return None
     values: dict[str, str] = {}
     for field in _FIELD.finditer(template):
@@ -185,6 +193,10 @@ def source_name(path: str, rules: Sequence[Rule], layout: Layout) -> str | None:
 def as_rules(rules: Sequence[Rule | tuple[str, str]]) -> tuple[Rule, ...]:
     """Return a user's rules, pairs of templates among them, as rules."""
     return tuple(rule if isinstance(rule, Rule) else Rule(*rule) for rule in rules)
+
+
+def _fields(template: str) -> set[str]:
+    return {field[1] for field in _FIELD.finditer(template)}
 
 
 _patterns: dict[str, re.Pattern[str]] = {}

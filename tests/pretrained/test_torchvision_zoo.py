@@ -11,6 +11,8 @@ from tests.pretrained.torchvision_nets import build, images, run, weights
 pytest.importorskip("torch")
 
 TOLERANCE = 1e-4
+# Compiling is most of the time here, and the arithmetic is the same.
+QUICKLY = {"xla_backend_optimization_level": 0}
 RESNET = {f"stage{n}": f"layer{n}" for n in range(1, 5)}
 GOOGLENET = {
     "stage1": "conv1",
@@ -18,6 +20,18 @@ GOOGLENET = {
     "stage3": "inception3b",
     "stage4": "inception4e",
     "stage5": "inception5b",
+}
+INCEPTION_V3 = {
+    "stage1": "Conv2d_2b_3x3",
+    "stage2": "Conv2d_4a_3x3",
+    "stage3": "Mixed_5d",
+    "stage4": "Mixed_6e",
+    "stage5": "Mixed_7c",
+}
+# What an auxiliary head reads, and the head.
+AUXILIARY = {
+    "googlenet_torchvision": {"aux_logits1": ("inception4a", "aux1"), "aux_logits2": ("inception4d", "aux2")},
+    "inception_v3_torchvision": {"aux_logits1": ("Mixed_6e", "AuxLogits")},
 }
 
 
@@ -32,10 +46,11 @@ STAGES = {
     **{name: vgg(sizes, 2) for name, sizes in VGG.items()},
     **{f"{name}_bn": vgg(sizes, 3) for name, sizes in VGG.items()},
     "googlenet_torchvision": GOOGLENET,
+    "inception_v3_torchvision": INCEPTION_V3,
     **{f"resnet{depth}": RESNET for depth in (18, 34, 50, 101, 152)},
 }
 # One of each kind of block.
-WITH_GRADIENT = ["alexnet", "vgg11_bn", "googlenet_torchvision", "resnet18", "resnet50"]
+WITH_GRADIENT = ["alexnet", "vgg11_bn", "googlenet_torchvision", "inception_v3_torchvision", "resnet18", "resnet50"]
 QUICK = {"resnet18", "googlenet_torchvision"}
 
 
@@ -69,7 +84,7 @@ def check_results(name, tmp_path, size=(97, 130), **options):
         logits, state = model.apply(variables, x, mutable=["intermediates"])
         return logits, [state["intermediates"][stage][0] for stage in stages]
 
-    logits, features = jax.jit(forward)(variables, x)
+    logits, features = jax.jit(forward, compiler_options=QUICKLY)(variables, x)
     expected, expected_features, _ = run(net, x, list(stages.values()))
     assert np.abs(expected[0] - expected[1]).max() > 0.1 * np.abs(expected).max(), "the logits do not see the image"
     assert relative(logits, expected) <= TOLERANCE
@@ -89,7 +104,7 @@ def check_gradient(name, tmp_path, size=(66, 75), **options):
             logits = model.apply(variables, x)
             return jnp.sum(logits * weights(logits.shape))
 
-        found = np.asarray(jax.jit(jax.grad(loss))(x, variables))
+        found = np.asarray(jax.jit(jax.grad(loss), compiler_options=QUICKLY)(x, variables))
     expected = run(net.double(), x, gradient=True)[2]
     assert relative(found, expected) <= 1e-9
 
@@ -110,6 +125,28 @@ def test_results_of_every_architecture_are_torchvisions(name, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "size"), [("googlenet_torchvision", (97, 130)), ("inception_v3_torchvision", (300, 299))]
+)
+def test_auxiliary_heads_are_torchvisions(name, size, tmp_path):
+    net, model, variables = through_a_file(name, tmp_path, aux_logits=True)
+    x, heads = images(*size, batch=1), AUXILIARY[name]
+    logits, state = jax.jit(lambda v, x: model.apply(v, x, mutable=["intermediates"]), compiler_options=QUICKLY)(
+        variables, x
+    )
+    expected, inputs, _ = run(net, x, [place for place, _ in heads.values()])
+    assert relative(logits, expected) <= TOLERANCE
+    for (name, (_, head)), features in zip(heads.items(), inputs, strict=True):
+        assert relative(state["intermediates"][name][0], run(getattr(net, head), features)[0]) <= TOLERANCE, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", AUXILIARY)
+def test_results_without_auxiliary_heads_are_torchvisions(name, tmp_path):
+    check_results(name, tmp_path, aux_logits=False)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WITH_GRADIENT)
 def test_the_inputs_gradient_is_torchs(name, tmp_path):
-    check_gradient(name, tmp_path)
+    check_gradient(name, tmp_path, size=(78, 91) if "inception" in name else (66, 75))

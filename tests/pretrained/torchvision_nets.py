@@ -43,7 +43,10 @@ def build(name, seed=0, num_classes=10, **options):
             if isinstance(layer, torch.nn.Dropout):
                 layer.eval()
         if norms:
-            net(torch.randn(4, 3, 75 if "inception" in name else 97, 130))
+            # InceptionV3's auxiliary head needs larger images; its statistics stay at 0 and 1 until the next lines.
+            auxiliary, net.AuxLogits = getattr(net, "AuxLogits", None), None
+            net(torch.randn(2, 3, *((163, 195) if "inception" in name else (97, 130))))
+            net.AuxLogits = auxiliary
         for norm in norms:
             norm.running_mean += 0.2 * norm.running_var.sqrt() * torch.randn_like(norm.running_mean)
             norm.running_var *= torch.empty_like(norm.running_var).uniform_(0.7, 1.4)
@@ -55,7 +58,7 @@ def images(height, width, batch=2, seed=1):
 
 
 def run(net, x, stages=(), gradient=False):
-    """Return the logits, the outputs of some modules as `[N, H, W, C]`, and the gradient of the logits' weighted sum."""
+    """Return the logits, the outputs of some modules as `[N, H, W, C]`, and the gradient of a weighted sum."""
     import torch
 
     seen = {}
