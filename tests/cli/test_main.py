@@ -153,7 +153,7 @@ def test_early_stopping_ends_a_run_with_its_best_epoch(tmp_path, capsys):
 def test_data_list_and_prepare(tmp_path, capsys):
     assert run(["data", "list", "--json"]) == 0
     rows = {row["name"]: row for row in last_json(capsys)["datasets"]}
-    assert {"digits", "mnist", "fashion_mnist", "cifar10", "cifar100"} == set(rows)
+    assert {"digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "imagenet2012"} == set(rows)
     assert {"name", "prepared", "train", "test", "classes", "sources"} <= set(rows["mnist"])
     assert run(["data", "prepare", "digits", "--data-dir", str(tmp_path), "--json"]) == 0
     assert pathlib.Path(last_json(capsys)["prepared"]).is_dir()
