@@ -224,7 +224,7 @@ def test_initial_values(name, std, most, bias):
 
 def test_initial_values_of_the_papers_classifiers():
     model = models.build("googlenet")
-    head = model.aux_head(50, conv=model.conv).init(jax.random.key(0), jnp.ones((1, 4, 4, 8)))["params"]
+    head = jax.jit(model.aux_head(50, conv=model.conv).init)(jax.random.key(0), jnp.ones((1, 4, 4, 8)))["params"]
     assert {key: float(layer["bias"].mean()) for key, layer in head.items() if "bias" in layer} == {
         "dense1": pytest.approx(0.2),
         "logits": 0.0,
@@ -236,7 +236,7 @@ def test_initial_values_are_torchvisions():
     theirs = torchvision().models.GoogLeNet(num_classes=20, init_weights=True).state_dict()
     model = models.build("googlenet_torchvision")
     conv = model.conv(320, 3).init(jax.random.key(0), jnp.ones((1, 3, 3, 160)))["params"]
-    head = model.aux_head(20, conv=model.conv).init(jax.random.key(0), jnp.ones((1, 4, 4, 528)))["params"]
+    head = jax.jit(model.aux_head(20, conv=model.conv).init)(jax.random.key(0), jnp.ones((1, 4, 4, 528)))["params"]
     logits = model.head(20).init(jax.random.key(0), jnp.ones((1, 1024)))["params"]["logits"]
     for found, name in (
         (conv["conv"]["kernel"], "inception4e.branch2.1.conv.weight"),

@@ -1,0 +1,97 @@
+"""The number of parameters of every net, exact to one, against what its publisher says."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from cnnjax import models
+from tests.pretrained.torchvision_oracle import torchvision
+
+LECUN = "LeCun et al., 1998, worked out layer by layer"
+TORCHVISION = "torchvision, num_params of the weights' meta"
+KERAS = "keras.applications, count_params of the model"
+NO_TOP = {"include_top": False}
+NO_AUX = {"aux_logits": False}
+
+# Name, options, trainable parameters, source. Keras's totals count the running statistics: they are below.
+TRAINABLE = [
+    ("lenet5", {}, 61_706, LECUN),
+    ("lenet5_1998", {}, 60_850, f"{LECUN}: 60,000 up to F6 and 850 of the dense head"),
+    ("alexnet", {}, 61_100_840, TORCHVISION),
+    ("vgg11", {}, 132_863_336, TORCHVISION),
+    ("vgg11_bn", {}, 132_868_840, TORCHVISION),
+    ("vgg13", {}, 133_047_848, TORCHVISION),
+    ("vgg13_bn", {}, 133_053_736, TORCHVISION),
+    ("vgg16", {}, 138_357_544, f"{TORCHVISION}; {KERAS}"),
+    ("vgg16", NO_TOP, 14_714_688, KERAS),
+    ("vgg16_bn", {}, 138_365_992, TORCHVISION),
+    ("vgg19", {}, 143_667_240, f"{TORCHVISION}; {KERAS}"),
+    ("vgg19", NO_TOP, 20_024_384, KERAS),
+    ("vgg19_bn", {}, 143_678_248, TORCHVISION),
+    ("googlenet", NO_AUX, 6_998_552, "Szegedy et al., 2014, Table 1, its widths with biases"),
+    ("googlenet", {}, 13_378_280, "the same with both auxiliary classifiers of section 5"),
+    ("googlenet_torchvision", NO_AUX, 6_624_904, TORCHVISION),
+    ("googlenet_torchvision", {}, 13_004_888, "torchvision, GoogLeNet(aux_logits=True)"),
+    ("googlenet_cifar", {}, 6_166_250, "github.com/kuangliu/pytorch-cifar, models/googlenet.py"),
+    ("inception_v3", {}, 23_817_352, KERAS),
+    ("inception_v3_torchvision", {}, 27_161_264, TORCHVISION),
+    ("inception_v3_torchvision", NO_AUX, 23_834_568, "torchvision, Inception3(aux_logits=False)"),
+    ("resnet18", {}, 11_689_512, TORCHVISION),
+    ("resnet34", {}, 21_797_672, TORCHVISION),
+    ("resnet50", {}, 25_557_032, TORCHVISION),
+    ("resnet101", {}, 44_549_160, TORCHVISION),
+    ("resnet152", {}, 60_192_808, TORCHVISION),
+    ("resnet18_cifar", {}, 11_173_962, "github.com/kuangliu/pytorch-cifar, models/resnet.py"),
+    ("resnet20", {}, 269_722, "He et al., 2015, Table 6 (0.27M), worked out"),
+    ("resnet32", {}, 464_154, "He et al., 2015, Table 6 (0.46M), worked out"),
+    ("resnet44", {}, 658_586, "He et al., 2015, Table 6 (0.66M), worked out"),
+    ("resnet56", {}, 853_018, "He et al., 2015, Table 6 (0.85M), worked out"),
+    ("resnet110", {}, 1_727_962, "He et al., 2015, Table 6 (1.7M), worked out"),
+]
+# Parameters and running statistics together.
+TOTAL = [
+    ("inception_v3", {}, 23_851_784),
+    ("inception_v3", NO_TOP, 21_802_784),
+    ("resnet50_v1", {}, 25_636_712),
+    ("resnet101_v1", {}, 44_707_176),
+    ("resnet152_v1", {}, 60_419_944),
+]
+
+
+def sizes(name, options):
+    """Return the numbers of parameters and of running statistics, computed from shapes alone."""
+    images = jax.ShapeDtypeStruct((1, *models.input_shape(name)), jnp.float32)
+    model = models.build(name, num_classes=models.num_classes(name), **options)
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    assert set(variables) <= {"params", "batch_stats"}
+    counts = {collection: sum(leaf.size for leaf in jax.tree.leaves(tree)) for collection, tree in variables.items()}
+    return counts["params"], counts.get("batch_stats", 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "expected", "source"), TRAINABLE, ids=[f"{row[0]}-{row[2]}" for row in TRAINABLE]
+)
+def test_trainable_parameters(name, options, expected, source):
+    assert sizes(name, options)[0] == expected, source
+
+
+@pytest.mark.parametrize(("name", "options", "expected"), TOTAL, ids=[f"{row[0]}-{row[2]}" for row in TOTAL])
+def test_parameters_with_statistics_as_keras_counts_them(name, options, expected):
+    assert sum(sizes(name, options)) == expected, KERAS
+
+
+def test_torchvision_says_the_same():
+    module = torchvision()
+    rows = {name: count for name, _, count, source in TRAINABLE if source.startswith(TORCHVISION)}
+    said = {
+        name: module.models.get_model_weights(name.removesuffix("_torchvision"))["IMAGENET1K_V1"].meta["num_params"]
+        for name in rows
+    }
+    assert rows == said
+    assert len(rows) == 16
+
+
+def test_every_model_is_counted():
+    # Of these two nobody publishes a number.
+    counted = {row[0] for row in TRAINABLE} | {row[0] for row in TOTAL}
+    assert set(models.available()) - counted == {"simple_cnn", "vgg16_cifar"}
