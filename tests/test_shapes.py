@@ -5,6 +5,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -21,29 +22,56 @@ PADDINGS = st.one_of(
 )
 
 
-def lax_size(size, kernel, stride, padding, dilation):
-    pairs = padding if isinstance(padding, str) else [padding if isinstance(padding, tuple) else (padding, padding)]
-    x, k = jax.ShapeDtypeStruct((1, size, 1), jnp.float32), jax.ShapeDtypeStruct((kernel, 1, 1), jnp.float32)
-
-    def conv(x, k):
-        return lax.conv_general_dilated(
-            x, k, (stride,), pairs, rhs_dilation=(dilation,), dimension_numbers=("NHC", "HIO", "NHC")
-        )
-
-    return jax.eval_shape(conv, x, k).shape[1]
+def draw_windows(count):
+    rng = np.random.default_rng(0)
+    for _ in range(count):
+        window = {"size": rng.integers(1, 70), "kernel": rng.integers(1, 10), "stride": rng.integers(1, 6)}
+        sides = tuple(map(int, rng.integers(-2, 7, 2)))
+        padding = ("SAME", "SAME_LOWER", "VALID", int(rng.integers(0, 7)), sides, sides)[rng.integers(6)]
+        yield {name: int(value) for name, value in window.items()} | {"padding": padding}, rng
 
 
-@settings(max_examples=2000, deadline=None)
-@given(SIZES, WINDOWS, PADDINGS)
-def test_output_size_equals_eval_shape(size, window, padding):
-    kernel, stride, dilation = window
-    try:
-        ours = shapes.conv_output_size(size, kernel, stride, padding, dilation)
-    except ValueError:
-        low, high = shapes.resolve_padding(size, kernel, stride, padding, dilation)
-        assert size + low + high < (kernel - 1) * dilation + 1 or -low > size or -high > size
-        return
-    assert ours == lax_size(size, kernel, stride, padding, dilation)
+def lax_window(window):
+    """Return image, kernel, strides and padding of a window of one axis, as jax.lax takes them."""
+    x = jax.ShapeDtypeStruct((1, window["size"], 1), jnp.float32)
+    k = jax.ShapeDtypeStruct((window["kernel"], 1, 1), jnp.float32)
+    padding = window["padding"]
+    sides = padding if isinstance(padding, str) else [(padding, padding) if isinstance(padding, int) else padding]
+    return x, k, (window["stride"],), sides
+
+
+def test_sizes_of_2000_random_windows_equal_eval_shape():
+    """Convolutions, transposed convolutions and pools in one trace; ceil mode, which JAX lacks, is below."""
+    calls, expected = [], []
+    for number, (window, rng) in enumerate(draw_windows(2500)):
+        kind = ("conv", "transposed", "pool")[number % 3]
+        dilation = int(rng.integers(1, 4)) if kind != "pool" else 1
+        if kind == "transposed" and window["padding"] == "SAME_LOWER":
+            continue
+        sized = shapes.conv_transpose_output_size if kind == "transposed" else shapes.conv_output_size
+        try:
+            size = sized(**window, dilation=dilation)
+        except ValueError:
+            continue
+        calls.append((kind, window, dilation))
+        expected.append(size)
+
+    def sizes():
+        for kind, window, dilation in calls:
+            x, k, strides, sides = lax_window(window)
+            x, k = jnp.zeros(x.shape), jnp.zeros(k.shape)
+            if kind == "conv":
+                yield lax.conv_general_dilated(
+                    x, k, strides, sides, rhs_dilation=(dilation,), dimension_numbers=("NHC", "HIO", "NHC")
+                )
+            elif kind == "transposed":
+                yield lax.conv_transpose(x, k, strides, sides, rhs_dilation=(dilation,), use_consistent_padding=True)
+            else:
+                sides = sides if isinstance(sides, str) else [(0, 0), *sides, (0, 0)]
+                yield lax.reduce_window(x, 0.0, lax.add, (1, window["kernel"], 1), (1, *strides, 1), sides)
+
+    assert len(calls) >= 2000
+    assert [y.shape[1] for y in jax.eval_shape(lambda: list(sizes()))] == expected
 
 
 @settings(max_examples=200, deadline=None)
@@ -79,21 +107,28 @@ def test_ceil_mode_published_sizes():
     assert shapes.conv_output_size(15, 2, 2, ceil_mode=True) == 8
 
 
-@settings(max_examples=200, deadline=None)
-@given(SIZES, WINDOWS, st.sampled_from(["SAME", "VALID", 0, 1, (0, 1), (2, 1)]))
-def test_transposed_size_equals_eval_shape(size, window, padding):
-    kernel, stride, dilation = window
-    pairs = padding if isinstance(padding, str) else [padding if isinstance(padding, tuple) else (padding, padding)]
-    x, k = jax.ShapeDtypeStruct((1, size, 1), jnp.float32), jax.ShapeDtypeStruct((kernel, 1, 1), jnp.float32)
-
-    def conv(x, k):
-        return lax.conv_transpose(x, k, (stride,), pairs, rhs_dilation=(dilation,), use_consistent_padding=True)
-
-    try:
-        ours = shapes.conv_transpose_output_size(size, kernel, stride, padding, dilation)
-    except ValueError:
-        return
-    assert ours == jax.eval_shape(conv, x, k).shape[1]
+def test_sizes_are_torchs():
+    """In ceil mode, with output padding: on torch's meta device, which computes nothing."""
+    torch = pytest.importorskip("torch")
+    counts = dict.fromkeys(("conv", "pool", "transposed"), 0)
+    for window, rng in draw_windows(900):
+        n, k, s = window["size"], window["kernel"], window["stride"]
+        p, d, extra = (int(rng.integers(low, high)) for low, high in ((0, k // 2 + 1), (1, 4), (0, s)))
+        ceil, reach = bool(rng.integers(2)), (k - 1) * d + 1
+        x = torch.empty(1, 1, n, device="meta")
+        weight = torch.empty(1, 1, k, device="meta")
+        if n + 2 * p >= reach:
+            counts["conv"] += 1
+            theirs = torch.nn.functional.conv1d(x, weight, None, s, p, d)
+            assert shapes.conv_output_size(n, k, s, p, d) == theirs.shape[2]
+            counts["pool"] += 1
+            pooled = torch.nn.functional.max_pool1d(x, k, s, p, d, ceil_mode=ceil)
+            assert shapes.conv_output_size(n, k, s, p, d, ceil_mode=ceil) == pooled.shape[2], (n, k, s, p, d, ceil)
+        if (n - 1) * s - 2 * p + reach + extra > 0:
+            counts["transposed"] += 1
+            theirs = torch.nn.functional.conv_transpose1d(x, weight, None, s, p, extra, 1, d)
+            assert shapes.conv_transpose_output_size(n, k, s, p, d, extra) == theirs.shape[2]
+    assert min(counts.values()) > 500
 
 
 def test_explain_names_the_unread_pixels():
@@ -103,6 +138,27 @@ def test_explain_names_the_unread_pixels():
     assert "not whole: 1 of stride 4" in str(seen)
     assert (shapes.explain(224, 7, 2, 3).unread, shapes.explain(224, 7, 2, 3).remainder) == ((), 1)
     assert "(uneven)" in str(shapes.explain(224, 7, 2, "SAME"))
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "padding", "dilation"),
+    [(5, 2, 3, 0, 1), (4, 3, 2, (1, 4), 2), (4, 3, 2, "SAME", 1), (3, 2, 4, "VALID", 1)],
+)
+def test_explain_transpose_equals_what_a_transposed_convolution_writes(size, kernel, stride, padding, dilation):
+    seen = shapes.explain_transpose(size, kernel, stride, padding, dilation)
+    sides = padding if isinstance(padding, str) else [(padding, padding) if isinstance(padding, int) else padding]
+
+    def conv(x):
+        return lax.conv_transpose(
+            x, jnp.ones((kernel, 1, 1)), (stride,), sides, rhs_dilation=(dilation,), use_consistent_padding=True
+        )
+
+    y, vjp = jax.vjp(conv, jnp.ones((1, size, 1)))
+    assert (seen.output, len(seen.starts)) == (y.shape[1], size)
+    assert seen.unwritten == tuple(np.flatnonzero(np.asarray(y) == 0))
+    assert seen.unread == tuple(np.flatnonzero(np.asarray(vjp(jnp.ones(y.shape))[0]) == 0))
+    assert "transposed" in str(seen)
+    assert f"the output is 0 to {y.shape[1] - 1}" in str(seen)
 
 
 @settings(max_examples=100, deadline=None)
@@ -138,11 +194,10 @@ def test_unknown_padding_and_empty_transpose_are_refused():
 
 
 def test_shapes_import_no_jax():
-    tree = ast.parse(Path(shapes.__file__).read_text())
-    names = {
-        n.module if isinstance(n, ast.ImportFrom) else a.name
-        for n in ast.walk(tree)
-        if isinstance(n, ast.Import | ast.ImportFrom)
-        for a in n.names
-    }
-    assert names == {"dataclasses"}
+    imported = set()
+    for path in Path(shapes.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                imported.add(str(node.module).partition(".")[0])
+            imported |= {alias.name for alias in node.names} if isinstance(node, ast.Import) else set()
+    assert imported == {"cnnjax", "dataclasses"}
