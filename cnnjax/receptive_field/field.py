@@ -207,7 +207,8 @@ def _middle(firsts: np.ndarray, lasts: np.ndarray) -> tuple[int, Fraction, int, 
     """Find the units in the middle that repeat themselves evenly, where there is no law: half of all at least."""
     count = len(firsts)
     for period in range(1, min(_LONGEST_PERIOD, count // 2) + 1):
-        steps, same = firsts[period:] - firsts[:-period], lasts[period:] - lasts[:-period]
+        with np.errstate(invalid="ignore"):  # units that read nothing are infinitely far away
+            steps, same = firsts[period:] - firsts[:-period], lasts[period:] - lasts[:-period]
         for step in sorted({int(s) for s in steps[steps == same] if np.isfinite(s) and s}):
             runs = np.flatnonzero(np.diff(np.concatenate([[0], (steps == step) & (same == step), [0]])))
             begin, end = max(zip(runs[::2], runs[1::2]), key=lambda run: run[1] - run[0])

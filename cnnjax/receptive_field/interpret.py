@@ -8,7 +8,7 @@ from jax.extend import core
 
 from cnnjax import jaxpr
 from cnnjax.receptive_field import rules
-from cnnjax.receptive_field.value import Constant, Note, Value, computed, everything, joined
+from cnnjax.receptive_field.value import Constant, Note, Value, computed, everything, joined, spatial_hull
 
 # Scans are unrolled to this many steps and loops joined over as many; beyond, everything counts as read.
 _MOST_STEPS = 4096
@@ -23,12 +23,14 @@ class Record:
       path: Scopes, outermost first.
       operands: What its operands read.
       results: What its results read.
+      position: Its place among the equations of the jaxpr, preceded by the places of the calls that it is inside of.
     """
 
     eqn: core.JaxprEqn
     path: tuple[str, ...]
     operands: tuple[Value, ...]
     results: tuple[Value, ...]
+    position: tuple[int, ...]
 
 
 class Interpreter:
@@ -40,6 +42,7 @@ class Interpreter:
     def __init__(self) -> None:
         self.records: list[Record] = []
         self._around: list[core.JaxprEqn] = []
+        self._position: list[int] = []
         self._recording = True
 
     def run(
@@ -74,13 +77,15 @@ class Interpreter:
             return known.get(atom, Value(jaxpr.shape(atom)))
 
         live = _live(closed.jaxpr, [out for out, want in zip(outputs, wanted) if want])
-        for eqn, needed in zip(closed.jaxpr.eqns, live):
+        for place, (eqn, needed) in enumerate(zip(closed.jaxpr.eqns, live)):
             if not any(needed):
                 continue
+            self._position.append(place)
             operands = [read(atom) for atom in eqn.invars]
             concealed = [var in hidden for var in eqn.outvars]
             for var, value in zip(eqn.outvars, self._equation(eqn, operands, path, needed, concealed)):
                 known[var] = replace(value, constant=None) if var in hidden else value
+            self._position.pop()
         return [read(atom) for atom in outputs]
 
     def _equation(self, eqn, operands, path, needed, concealed) -> list[Value]:
@@ -106,7 +111,7 @@ class Interpreter:
             self._around.pop()
             self._recording = recording
         if self._recording:
-            self.records.append(Record(eqn, here, tuple(operands), tuple(results)))
+            self.records.append(Record(eqn, here, tuple(operands), tuple(results), tuple(self._position)))
         return results
 
     def _note(self, eqn: core.JaxprEqn, text: str, exact: bool = True) -> Note:
@@ -115,6 +120,13 @@ class Interpreter:
 
     def _cond(self, eqn: core.JaxprEqn, operands: Sequence[Value]) -> list[Value]:
         choice, inputs = operands[0], operands[1:]
+        if jaxpr.is_platform_choice(eqn):
+            # The branches are said to compute the same thing. That is checked with channels joined, which is quick.
+            results = self.run(jaxpr.default_branch(eqn), inputs)
+            wanted, channelless = [spatial_hull(value) for value in results], [spatial_hull(value) for value in inputs]
+            others = [self.run(branch, channelless) for branch in eqn.params["branches"]]
+            if all(spatial_hull(one).reads_like(want) for each in others for one, want in zip(each, wanted)):
+                return results
         branches = [self.run(branch, inputs) for branch in eqn.params["branches"]]
         notes = []
         if not all(first.reads_like(other) for first, *rest in zip(*branches) for other in rest):

@@ -94,6 +94,7 @@ def window(
     low: int = 0,
     base_dilation: int = 1,
     window_dilation: int = 1,
+    whole_from: int = 4,
 ) -> Reach:
     """Slide a window along an axis. One tap makes it padding, cutting or striding.
 
@@ -107,6 +108,7 @@ def window(
       low: Padding before the first element; negative where some are cut off.
       base_dilation: Elements between the operand's, those in between reading nothing.
       window_dilation: Elements between taps.
+      whole_from: Taps from which on a single window over everything is a reduction: the axis is no image's any more.
     """
     first_taps = np.arange(output) * stride
     places = np.arange((output - 1) * stride + (taps - 1) * window_dilation + 1) - low
@@ -115,6 +117,8 @@ def window(
     law = _strided(reach.law, axis, base_dilation, stride)
     moves = reach.varies(axis) or (reach.axis == axis and reach.law.shift != 0)
     windows = [first_taps + tap * window_dilation for tap in range(taps)]
+    if output == 1 and size > 1 and taps >= whole_from and alive.sum() == size and window_dilation == 1:
+        return compress(maximum(replace(reach, law=Law() if reach.axis == axis else reach.law), [axis], keep=True))
     if not moves and np.logical_or.reduce([alive[each] for each in windows]).all():
         return replace(reach, law=law)
     reads, endless = _read_at(reach, axis, size, index)

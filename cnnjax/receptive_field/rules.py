@@ -103,7 +103,12 @@ def _general_reduce(eqn, operands, shapes, note):
     return [joined([*reduced, start])] * len(shapes)
 
 
-def _reduce_window(reach, params, old, new):
+def _sum_window(reach, params, old, new):
+    # However few pixels are left, their only mean is a global average, while a 2/2 maximum is one more pool.
+    return _reduce_window(reach, params, old, new, whole_from=2)
+
+
+def _reduce_window(reach, params, old, new, whole_from=4):
     settings = zip(
         params["window_dimensions"],
         params["window_strides"],
@@ -123,6 +128,7 @@ def _reduce_window(reach, params, old, new):
                 low=low,
                 base_dilation=base,
                 window_dilation=dilation,
+                whole_from=whole_from,
             )
     return reach
 
@@ -141,6 +147,8 @@ def _slice(reach, params, old, new):
     for axis, (start, stride) in enumerate(zip(params["start_indices"], params["strides"] or [1] * len(old))):
         if old[axis] != new[axis]:
             reach = window(reach, axis, old[axis], new[axis], stride=stride, low=-start)
+            if new[axis] == 1 and reach.axis == axis:  # one pixel picked out: no map any more
+                reach = Reach(reach.reads)
     return reach
 
 
@@ -219,7 +227,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(_ELEMENTWISE.split(), _elementwise),
     **dict.fromkeys(_REDUCTIONS.split(), _mapping(_reduce)),
     **dict.fromkeys(_CUMULATIVE.split(), _mapping(lambda r, p, old, new: accumulate(r, p["axis"], p["reverse"]))),
-    **dict.fromkeys(("reduce_window_max", "reduce_window_min", "reduce_window_sum"), _mapping(_reduce_window)),
+    **dict.fromkeys(("reduce_window_max", "reduce_window_min"), _mapping(_reduce_window)),
     **dict.fromkeys(("device_put", "optimization_barrier"), _each_for_itself),
     **convolution.RULES,
     **indexing.RULES,
@@ -228,6 +236,7 @@ RULES: dict[str, Rule] = {
     "fft": _fourier,
     "pad": _pad,
     "reduce": _general_reduce,
+    "reduce_window_sum": _mapping(_sum_window),
     "reduce_window": _general_reduce_window,
     "reshape": _mapping(lambda reach, params, old, new: reshape(reach, old, new)),
     "rev": _mapping(lambda reach, params, old, new: reverse(reach, params["dimensions"])),

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+from cnnjax.receptive_field.analysis import Analysis
 from cnnjax.receptive_field.field import ReceptiveField
-from cnnjax.receptive_field.theory import _Analysis
+from cnnjax.receptive_field.tracing import Traced
 
 
 def fields_by_scope(closed: Any, spatial_axes: Sequence[int] = (1, 2)) -> dict[tuple[str, ...], ReceptiveField]:
@@ -16,11 +17,11 @@ def fields_by_scope(closed: Any, spatial_axes: Sequence[int] = (1, 2)) -> dict[t
     Returns:
       A field a scope that the output depends on; a scope is a tuple of names, outermost first, the model's own first.
     """
-    analysis = _Analysis(closed, (), tuple(spatial_axes))
+    analysis = Analysis(Traced(closed, tuple(spatial_axes)))
     last: dict[tuple[str, ...], Any] = {}
     for record in analysis.records:
         value = next((value for value in record.results if value.reads), None)
         if value is not None:
             for length in range(1, len(record.path) + 1):
                 last[record.path[:length]] = value
-    return {scope: analysis._field("/".join(scope), value) for scope, value in last.items()}
+    return {scope: analysis.describe("/".join(scope), value) for scope, value in last.items()}

@@ -121,8 +121,15 @@ def joined(values: Sequence[Value]) -> Value:
     notes = frozenset().union(*(value.notes for value in values))
     if not real:
         return replace(values[0], notes=notes, constant=values[0].constant if len(values) == 1 else None)
-    reaches = tuple(union(each) for each in zip(*(value.reaches for value in real)))
-    return Value(values[0].shape, reaches, notes)
+    columns = list(zip(*(value.reaches for value in real)))
+    return Value(values[0].shape, tuple(_union(column, values[0].shape) for column in columns), notes)
+
+
+def _union(reaches: Sequence[Reach], shape: tuple[int, ...]) -> Reach:
+    whole = union(reaches)
+    # One unit that joins all of an axis, and something of which one element along it was cut out: an axis no more.
+    gone = whole.axis is not None and shape[whole.axis] == 1 and any(reach.axis is None for reach in reaches)
+    return Reach(whole.reads) if gone else whole
 
 
 def everything(values: Sequence[Value], shape: tuple[int, ...], *notes: Note) -> Value:
@@ -137,3 +144,10 @@ def everything(values: Sequence[Value], shape: tuple[int, ...], *notes: Note) ->
             ]
             wholes.append(Value(shape, tuple(map(Reach, reads, map(Law, axes))), value.notes))
     return joined(wholes).noting(*notes) if wholes else Value(shape)
+
+
+def spatial_hull(value: Value) -> Value:
+    """Return the value with all its axes joined that no axis of the input runs along, such as channels."""
+    own = {reach.axis for reach in value.reaches}
+    rest = [axis for axis in range(len(value.shape)) if axis not in own]
+    return replace(value, reaches=tuple(maximum(reach, rest, keep=True) for reach in value.reaches))

@@ -20,7 +20,7 @@ def check(function, image):
 
 
 @given(functions(), images)
-@settings(max_examples=40)
+@settings(max_examples=25)
 def test_the_interval_of_every_unit_is_the_hull_of_what_the_probe_finds(function, image):
     check(function, image)
 

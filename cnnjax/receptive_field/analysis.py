@@ -1,0 +1,129 @@
+"""What every value on the way to a traced function's output reads, and which of them is asked for."""
+
+from dataclasses import dataclass
+
+from cnnjax import jaxpr
+from cnnjax.errors import UsageError, unknown
+from cnnjax.receptive_field.field import ReceptiveField
+from cnnjax.receptive_field.interpret import Interpreter, Record
+from cnnjax.receptive_field.labels import kind
+from cnnjax.receptive_field.reach import of_input
+from cnnjax.receptive_field.tracing import Traced
+from cnnjax.receptive_field.value import Value
+
+
+@dataclass(frozen=True)
+class Found:
+    """Hold a value that was asked for.
+
+    Args:
+      name: What to call it.
+      value: What it reads.
+      record: The equation that makes it; None for the function's own outputs and input.
+      place: Which result of the equation, or which output, it is; None for the input.
+    """
+
+    name: str
+    value: Value
+    record: Record | None = None
+    place: int | None = None
+
+
+class Analysis:
+    """Interpret a traced function once, and answer for any of its values."""
+
+    def __init__(self, traced: Traced):
+        self.traced, self.axes = traced, traced.axes
+        variables, shape = traced.closed.jaxpr.invars, traced.input_shape
+        count = len(traced.closed.jaxpr.outvars)
+        own = count if traced.outputs is None else traced.outputs
+        inputs = [Value(jaxpr.shape(var)) for var in variables[:-1]]
+        self.image = Value(shape, tuple(of_input(shape, axis) for axis in self.axes))
+        interpreter = Interpreter()
+        marks = [place < own for place in range(count)]
+        outputs = interpreter.run(
+            traced.closed, [*inputs, self.image], wanted=marks, opaque=[not mark for mark in marks]
+        )
+        self.outputs, self.records = outputs[:own], interpreter.records
+        self.sizes = tuple(shape[axis] for axis in self.axes)
+
+    def field(self, output: int | str | None) -> ReceptiveField:
+        """Return the receptive field of the value that is asked for, as `receptive_field` explains."""
+        found = self.find(output)
+        return self.describe(found.name, found.value)
+
+    def find(self, output: int | str | None) -> Found:
+        """Return the value that is asked for."""
+        if isinstance(output, str):
+            return self._named(output)
+        if output is not None:
+            return self._output(output)
+        if not any(value.reads for value in self.outputs):
+            _check_reads(self.outputs[0] if self.outputs else Value(()))
+        last = self._last()
+        if len(self.outputs) == 1:
+            own = self.outputs[0]
+            if self._has_axes(own) or not own.notes.issubset(last.value.notes) or self._seems_an_image(own):
+                return Found("output", own, place=0)
+        return last
+
+    def _output(self, output: int) -> Found:
+        if not -len(self.outputs) <= output < len(self.outputs):
+            raise UsageError(
+                f"receptive_field: expected output 0 to {len(self.outputs) - 1}, got {output}. "
+                "Name one of the function's outputs."
+            )
+        _check_reads(self.outputs[output])
+        return Found(f"output {output}", self.outputs[output], place=output % len(self.outputs))
+
+    def _last(self) -> Found:
+        for record in reversed(self.records):
+            for place, value in enumerate(record.results):
+                if value.reads and self._has_axes(value):
+                    return Found(name_of(record), value, record, place)
+        return Found("input", self.image)
+
+    def _named(self, name: str) -> Found:
+        wanted = tuple(name.strip("/").split("/"))
+        for record in reversed(self.records):
+            places = range(len(record.path) - len(wanted) + 1)
+            if any(record.path[i : i + len(wanted)] == wanted for i in places):
+                place = next(place for place, value in enumerate(record.results) if value.reads)
+                return Found(name, record.results[place], record, place)
+        names = {"/".join(record.path) for record in self.records} - {""}
+        if not names:
+            raise UsageError(
+                f"receptive_field: expected a named scope for output {name!r}, got a function without any. "
+                "Wrap its parts in jax.named_scope, or count its outputs."
+            )
+        raise unknown("layer", name, names)
+
+    def _has_axes(self, value: Value) -> bool:
+        axes = [reach.axis for reach in value.reaches]
+        return len(value.shape) >= len(self.image.shape) and None not in axes and len(set(axes)) == len(axes)
+
+    def _seems_an_image(self, value: Value) -> bool:
+        # As many axes as the input and more than one unit: not a classifier's, whatever was lost track of.
+        same_rank = len(value.shape) == len(self.image.shape)
+        return same_rank and any(value.shape[axis] > 1 for axis in self.axes)
+
+    def describe(self, name: str, value: Value) -> ReceptiveField:
+        """Return the receptive field of a value."""
+        known = {reach.axis for reach in value.reaches} - {None}
+        units = tuple(sorted(axis for axis in known if axis is not None))
+        if len(units) < len(self.axes) and len(value.shape) == len(self.image.shape):
+            units = tuple(sorted(self.axes))
+        return ReceptiveField(name, value.shape, self.sizes, value, units)
+
+
+def name_of(record: Record) -> str:
+    """Return the scopes of an equation, or, where there are none, what it is."""
+    return "/".join(record.path) or kind(record.eqn) or record.eqn.primitive.name
+
+
+def _check_reads(value: Value) -> None:
+    if not value.reads:
+        raise ValueError(
+            f"receptive_field: expected an output that depends on the input, got one of shape {value.shape} that "
+            "reads nothing of it. Give a function of its argument."
+        )
