@@ -63,7 +63,7 @@ class Analysis:
         last = self._last()
         if len(self.outputs) == 1:
             own = self.outputs[0]
-            if self._has_axes(own) or not own.notes.issubset(last.value.notes) or self._seems_an_image(own):
+            if self.has_axes(own) or not own.notes.issubset(last.value.notes) or self._seems_an_image(own):
                 return Found("output", own, place=0)
         return last
 
@@ -79,7 +79,7 @@ class Analysis:
     def _last(self) -> Found:
         for record in reversed(self.records):
             for place, value in enumerate(record.results):
-                if value.reads and self._has_axes(value):
+                if value.reads and self.has_axes(value):
                     return Found(name_of(record), value, record, place)
         return Found("input", self.image)
 
@@ -98,7 +98,8 @@ class Analysis:
             )
         raise unknown("layer", name, names)
 
-    def _has_axes(self, value: Value) -> bool:
+    def has_axes(self, value: Value) -> bool:
+        """Say whether a value still has the image's axes, each as one of its own."""
         axes = [reach.axis for reach in value.reaches]
         return len(value.shape) >= len(self.image.shape) and None not in axes and len(set(axes)) == len(axes)
 

@@ -44,13 +44,14 @@ class ReceptiveField:
       name: Where the value is made: scopes joined by `/`.
       output_shape: The value's shape.
       input_size: Pixels along each spatial axis of the image.
+      unit_axes: Axes of the value that an index counts along.
     """
 
     name: str
     output_shape: tuple[int, ...]
     input_size: tuple[int, ...]
     _value: Value = field(repr=False)
-    _unit_axes: tuple[int, ...] = field(repr=False)
+    unit_axes: tuple[int, ...] = field(repr=False)
 
     @property
     def size(self) -> tuple[int, ...]:
@@ -100,7 +101,7 @@ class ReceptiveField:
     @property
     def units(self) -> tuple[int, ...]:
         """How many units there are along each axis that an index counts."""
-        return tuple(self.output_shape[axis] for axis in self._unit_axes)
+        return tuple(self.output_shape[axis] for axis in self.unit_axes)
 
     def interval(self, index: Sequence[int], *, clip: bool = True) -> tuple[Interval | None, ...]:
         """Return the first and the last pixel that a unit reads, both inclusive, along each axis of the image.
@@ -161,9 +162,9 @@ class ReceptiveField:
     def _units(self, place: int) -> np.ndarray:
         """Return `[4, units...]`, what units read along an axis of the image, all channels joined."""
         reads = self._value.reaches[place].reads
-        others = tuple(axis + 1 for axis in range(len(self.output_shape)) if axis not in self._unit_axes)
-        joined = np.transpose(reads.max(others, keepdims=True), [0, *(a + 1 for a in self._unit_axes), *others])
-        joined = joined.reshape(joined.shape[: 1 + len(self._unit_axes)])
+        others = tuple(axis + 1 for axis in range(len(self.output_shape)) if axis not in self.unit_axes)
+        joined = np.transpose(reads.max(others, keepdims=True), [0, *(a + 1 for a in self.unit_axes), *others])
+        joined = joined.reshape(joined.shape[: 1 + len(self.unit_axes)])
         return np.broadcast_to(joined, (4, *self.units))
 
     def _axis(self, place: int) -> Axis:
@@ -174,9 +175,9 @@ class ReceptiveField:
             return Axis(0, None, None, None, True, False)
         longest = int((lasts - firsts)[reading].max()) + 1
         whole = bool(np.all((firsts == 0) & (lasts == size - 1)))
-        if law.axis not in self._unit_axes or (whole and not law.shift):
+        if law.axis not in self.unit_axes or (whole and not law.shift):
             return Axis(longest, None, None, None, bool(np.all((lasts - firsts + 1)[reading] == longest)), whole)
-        along = self._unit_axes.index(law.axis)
+        along = self.unit_axes.index(law.axis)
         others = tuple(axis + 1 for axis in range(len(self.units)) if axis != along)
         line = units.max(others)
         even = bool(
