@@ -100,7 +100,7 @@ def _tensor(folder: pathlib.Path, name: str, key: str, ocdbt: bool, version: str
         try:
             return np.ascontiguousarray(array.read().result()).reshape(shape)
         except Exception as error:
-            raise WeightsError(f"{folder}: {name}: it is damaged ({_reason(error)}).") from error
+            raise WeightsError(f"{name}: it is damaged ({_reason(error)}).") from error
 
     return SourceTensor(name, shape, dtype, fetch)
 

@@ -1,12 +1,13 @@
 """What every reader of weight files gives: named tensors that are read from the file when they are asked for."""
 
+import functools
 import hashlib
 import importlib
 import math
 import pathlib
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import ml_dtypes
 import numpy as np
@@ -102,13 +103,11 @@ def open_file(path: str | pathlib.Path) -> SourceFile:
     try:
         kind = "directory" if path.is_dir() else _sniff(path)
         module, _, function = _READERS[kind].partition(":")
-        return getattr(importlib.import_module(module), function)(path)
-    except OSError as error:
-        raise WeightsError(f"{path}: {error.strerror or error}.") from error
-    except WeightsError as error:
-        if str(error).startswith(f"{path}: "):
-            raise
-        raise WeightsError(f"{path}: {error}") from error
+        file = getattr(importlib.import_module(module), function)(path)
+    except (OSError, WeightsError) as error:
+        raise _with_path(path, error) from error
+    fetches = {name: functools.partial(_read, path, tensor) for name, tensor in file.tensors.items()}
+    return replace(file, tensors={name: replace(file.tensors[name], fetch=fetches[name]) for name in fetches})
 
 
 def check_sha256(path: str | pathlib.Path, expected: str) -> None:
@@ -162,28 +161,43 @@ def read_array(path: pathlib.Path, offset: int, shape: tuple[int, ...], dtype: n
     with path.open("rb") as file:
         file.seek(0, 2)
         if file.tell() < offset + count * dtype.itemsize:
-            raise WeightsError(f"{path}: it is shorter than when it was opened.")
+            raise WeightsError("it is shorter than when it was opened.")
         file.seek(offset)
         return np.fromfile(file, dtype, count).reshape(shape)
 
 
+def _read(path: pathlib.Path, tensor: SourceTensor) -> np.ndarray:
+    try:
+        return tensor.read()
+    except (OSError, WeightsError) as error:
+        raise _with_path(path, error) from error
+
+
+def _with_path(path: pathlib.Path, error: OSError | WeightsError) -> WeightsError:
+    """Return the error as one line that starts with the path."""
+    text = f"{error.strerror or error}." if isinstance(error, OSError) else str(error)
+    return WeightsError(text if text.startswith(f"{path}: ") else f"{path}: {text}")
+
+
 def _sniff(path: pathlib.Path) -> str:
     """Return which reader a file is for."""
+    if path.exists() and not path.is_file():  # a pipe would wait for ever, a device never end
+        raise WeightsError("it is neither a file nor a folder.")
     with path.open("rb") as file:
         size = file.seek(0, 2)
         file.seek(0)
-        head = file.read(16)
+        head = file.read(32)
     if not size:
         raise WeightsError("the file is empty.")
     if head.startswith(b"PK\x03\x04"):
         return "zip"
     if head.startswith(_HDF5_MAGIC):
         return "hdf5"
-    if head[:1] == b"\x80" and head[2:].startswith(_TORCH_LEGACY_MAGIC):
+    if head[:1] == b"\x80" and _TORCH_LEGACY_MAGIC in head:
         return "torch legacy"
     if head[8:9] == b"{" and 0 < int.from_bytes(head[:8], "little") <= size - 8:
         return "safetensors"
-    if head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05":
+    if head[0] == 0x80 and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         raise WeightsError("it is a plain pickle, which can run anything; expected a file of torch.save.")
     if head[0] in range(0x80, 0x90) or head[0] in (0xDE, 0xDF):
         return "msgpack"

@@ -84,5 +84,5 @@ def _read(path: pathlib.Path, offset: int, count: int) -> bytes:
         file.seek(offset)
         piece = file.read(count)
     if len(piece) != count:
-        raise WeightsError(f"{path}: it is shorter than when it was opened.")
+        raise WeightsError("it is shorter than when it was opened.")
     return piece

@@ -60,5 +60,5 @@ def _read(member: Member, offset: int, count: int, checked: set[str], unpacked: 
         file.seek(member.offset + offset)
         piece = file.read(count)
     if len(piece) != count:
-        raise WeightsError(f"{member.archive}: it is shorter than when it was opened.")
+        raise WeightsError("it is shorter than when it was opened.")
     return piece

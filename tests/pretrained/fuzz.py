@@ -1,0 +1,111 @@
+"""Mutate a file of weights many times in one process with limits, and count what becomes of it.
+
+Run as `python -m tests.pretrained.fuzz FILE SCRATCH SEED COUNT`; prints one JSON object of outcomes.
+"""
+
+import hashlib
+import json
+import pathlib
+import random
+import resource
+import signal
+import sys
+import time
+
+MEMORY, SECONDS = 500 << 20, 2.0
+
+
+def mutations(original, seed, count):
+    """Give mutated bytes: single bits, bytes, numbers, cut, doubled, swapped and inserted pieces."""
+    random_ = random.Random(seed)
+    for _ in range(count):
+        data = bytearray(original)
+        for _ in range(random_.choice((1, 1, 1, 2, 5))):
+            place, kind = random_.randrange(len(data)), random_.randrange(8)
+            length = random_.randrange(1, 65)
+            if kind == 0:
+                data[place] ^= 1 << random_.randrange(8)
+            elif kind == 1:
+                data[place] = random_.choice((0, 1, 0x7F, 0x80, 0xFF, random_.randrange(256)))
+            elif kind == 2:
+                width = random_.choice((2, 4, 8))
+                value = random_.choice((0, 1, 2 ** (8 * width - 1) - 1, 2 ** (8 * width) - 1, 2 ** (4 * width)))
+                data[place : place + width] = value.to_bytes(width, random_.choice(("little", "big")))
+            elif kind == 3:
+                del data[place : place + length]
+            elif kind == 4:
+                data[place:place] = data[place : place + length]
+            elif kind == 5:
+                other = random_.randrange(len(data))
+                data[place : place + length], data[other : other + length] = (
+                    data[other : other + length],
+                    data[place : place + length],
+                )
+            elif kind == 6:
+                data[place:place] = random_.randbytes(length)
+            else:
+                del data[place:]
+            data = data or bytearray(b"\0")
+        yield bytes(data)
+
+
+def content(path):
+    """Return every tensor's name, shape and type, and the hash of its values."""
+    from cnnjax.pretrained import open_file
+
+    tensors = open_file(path).tensors
+    described = {name: (tensor.shape, tensor.dtype.name) for name, tensor in tensors.items()}
+    return described, {name: hashlib.sha256(tensor.read().tobytes()).hexdigest() for name, tensor in tensors.items()}
+
+
+def fits(described, expected):
+    """Return whether `load` would take it: floats of the names and shapes that the model has, and nothing else."""
+    shapes = {name: shape for name, (shape, _) in described.items()}
+    floats = all("float" in dtype for _, dtype in described.values())
+    return floats and shapes == {name: shape for name, (shape, _) in expected.items()}
+
+
+def outcome(path, original):
+    from cnnjax.pretrained import WeightsError
+
+    described, hashes = original
+    try:
+        found, found_hashes = content(path)
+    except WeightsError as error:
+        line = str(error)
+        return "refused" if line.startswith(f"{path}: ") and "\n" not in line else f"other error: {line}"
+    except (Exception, MemoryError) as error:
+        return f"crash: {type(error).__name__}: {error}"
+    if not fits(found, described):
+        return "refused by load"
+    return "identical" if (found, found_hashes) == (described, hashes) else "other values"
+
+
+def too_slow(*_):
+    raise TimeoutError(f"more than {SECONDS} s")
+
+
+def main(file, scratch, seed, count):
+    original = pathlib.Path(file).read_bytes()
+    expected = content(file)
+    scratch = pathlib.Path(scratch)
+    used = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
+    signal.signal(signal.SIGALRM, too_slow)
+    outcomes: dict[str, int] = {}
+    slowest = 0.0
+    for number, data in enumerate(mutations(original, int(seed), int(count))):
+        scratch.write_bytes(data)
+        signal.setitimer(signal.ITIMER_REAL, 5 * SECONDS)
+        begin = time.process_time()
+        found = outcome(scratch, expected)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        slowest = max(slowest, time.process_time() - begin)
+        if found.startswith(("crash", "other error")):
+            found = f"{found} (mutation {number})"
+        outcomes[found] = outcomes.get(found, 0) + 1
+    print(json.dumps({"outcomes": outcomes, "slowest": slowest}))  # noqa: T201
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,174 @@
+"""Files of torch.save in both forms: every type, view and nesting is what torch itself reads back."""
+
+import zipfile
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from cnnjax.pretrained import WeightsError, open_file
+
+torch = pytest.importorskip("torch")
+FORMS = pytest.mark.parametrize("new", [True, False], ids=["zip", "legacy"])
+
+
+def as_numpy(tensor):
+    tensor = tensor.detach()
+    if tensor.dtype == torch.bfloat16:
+        return tensor.float().numpy().astype(ml_dtypes.bfloat16)
+    return tensor.numpy()
+
+
+def check(path, expected):
+    file = open_file(path)
+    assert file.format == "torch"
+    assert list(file.tensors) == list(expected)
+    for name, tensor in expected.items():
+        found, values = file.tensors[name], as_numpy(tensor)
+        assert (found.shape, found.dtype) == (values.shape, values.dtype), name
+        np.testing.assert_array_equal(found.read(), values, err_msg=name)
+    return file
+
+
+@FORMS
+def test_every_type_is_read_as_it_is(new, tmp_path):
+    numbers = torch.tensor([[-3, 0, 1], [2, 5, 100]])
+    types = ["float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool"]
+    state = {name: numbers.to(getattr(torch, name)) for name in types}
+    state |= {"scalar": torch.tensor(2.5), "empty": torch.zeros(0, 3), "parameter": torch.nn.Parameter(torch.ones(2))}
+    torch.save(state, tmp_path / "a.pth", _use_new_zipfile_serialization=new)
+    check(tmp_path / "a.pth", state)
+
+
+@FORMS
+def test_views_are_read_through_their_offsets_and_strides(new, tmp_path):
+    base = torch.arange(60.0).reshape(3, 4, 5)
+    state = {
+        "base": base,
+        "transposed": base.permute(2, 0, 1),
+        "slice": base[1:, ::2, 3],
+        "row": base[2, 3],
+        "channels_last": torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last),
+        "brain": torch.arange(12).bfloat16().reshape(3, 4).t(),
+        "last": base.reshape(-1)[59:],
+    }
+    torch.save(state, tmp_path / "a.pth", _use_new_zipfile_serialization=new)
+    file = check(tmp_path / "a.pth", state)
+    assert all(tensor.read().flags.c_contiguous for tensor in file.tensors.values())
+
+
+@FORMS
+@pytest.mark.parametrize("key", ["state_dict", "model", "model_state_dict", "net", "ema"])
+def test_the_state_is_found_where_training_scripts_put_it(new, key, tmp_path):
+    net = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.BatchNorm2d(2))
+    optimizer = torch.optim.SGD(net.parameters(), 0.1, momentum=0.9)
+    net(torch.ones(1, 1, 5, 5)).sum().backward()
+    optimizer.step()
+    checkpoint = {"epoch": 3, "best": torch.tensor(0.5), "optimizer": optimizer.state_dict(), key: net.state_dict()}
+    if key == "ema":
+        del checkpoint["best"]
+    torch.save(checkpoint, tmp_path / "a.tar", _use_new_zipfile_serialization=new)
+    file = check(tmp_path / "a.tar", net.state_dict())
+    assert f"The state is under '{key}', beside epoch," in file.notes[0]
+
+
+def test_an_entry_that_is_no_tensor_is_said(tmp_path):
+    torch.save({"weight": torch.ones(2), "_extra_state": {"a": 1}}, tmp_path / "a.pth")
+    assert open_file(tmp_path / "a.pth").notes == ("Entries that are no tensors were not read: _extra_state.",)
+
+
+@FORMS
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_newer_pickles_do_too(new, protocol, tmp_path):
+    state = torch.nn.Linear(2, 3).state_dict()
+    torch.save(state, tmp_path / "a.pth", pickle_protocol=protocol, _use_new_zipfile_serialization=new)
+    check(tmp_path / "a.pth", state)
+
+
+@FORMS
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (torch.nn.Linear(2, 2), "it would construct 'torch.nn.modules.linear.Linear'"),
+        ({"epoch": 3}, "there is no state_dict in it"),
+        ([torch.ones(2)], "there is no state_dict in it"),
+        ({1: torch.ones(2)}, "expected names of tensors, found the number 1"),
+        (torch.ones(2), "there is no state_dict in it"),
+        ({"a": torch.ones(2, dtype=torch.complex64)}, "it would construct 'torch.ComplexFloatStorage'"),
+        ({"a": torch.ones(1).expand(1000, 1000)}, "a: claims 4000000 bytes, the file has 4 for it"),
+    ],
+    ids=["module", "no tensors", "list", "numbered", "tensor", "complex", "expanded"],
+)
+def test_what_is_no_state_dict_is_refused(content, message, new, tmp_path):
+    torch.save(content, tmp_path / "a.pth", _use_new_zipfile_serialization=new)
+    with pytest.raises(WeightsError, match=message):
+        open_file(tmp_path / "a.pth")
+
+
+def test_a_torchscript_program_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.pt", "w") as archive:
+        archive.writestr("net/data.pkl", b"\x80\x02}.")
+        archive.writestr("net/constants.pkl", b"\x80\x02).")
+    with pytest.raises(WeightsError, match="TorchScript program"):
+        open_file(tmp_path / "a.pt")
+
+
+def rewritten(path, change):
+    """Write an archive of torch anew, a member at a time; `change` gives each one's new name and bytes, or None."""
+    with zipfile.ZipFile(path) as archive:
+        members = [(info.filename, archive.read(info)) for info in archive.infolist()]
+    with zipfile.ZipFile(path, "w") as archive:
+        for member in filter(None, (change(*member) for member in members)):
+            archive.writestr(*member)
+
+
+def test_archives_that_lie_are_refused(tmp_path):
+    path = tmp_path / "a.pth"
+    cases = {
+        "the numbers of storage '0' are missing": lambda name, data: None if name.endswith("data/0") else (name, data),
+        "its storage claims 6 numbers, the file has 20 bytes": lambda name, data: (
+            name,
+            data[:20] if name.endswith("data/0") else data,
+        ),
+        "neither of torch .* nor of Keras": lambda name, data: (name.replace("data.pkl", "data.txt"), data),
+        "expected numbers in little-endian order": lambda name, data: (
+            name,
+            b"big" if name.endswith("byteorder") else data,
+        ),
+    }
+    for message, change in cases.items():
+        torch.save({"a": torch.ones(2, 3)}, path)
+        rewritten(path, change)
+        with pytest.raises(WeightsError, match=message):
+            open_file(path)
+    torch.save({"a": torch.ones(2, 3)}, path)
+    rewritten(path, lambda name, data: (name, data))
+    np.testing.assert_array_equal(open_file(path).tensors["a"].read(), np.ones((2, 3)))
+
+
+def test_deflated_archives_are_read(tmp_path):
+    path, state = tmp_path / "a.pth", {"a": torch.randn(20, 30), "b": torch.randn(5)}
+    torch.save(state, path)
+    with zipfile.ZipFile(path) as archive:
+        members = [(info.filename, archive.read(info)) for info in archive.infolist()]
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for member in members:
+            archive.writestr(*member)
+    check(path, state)
+
+
+def test_a_tensor_outside_its_storage_is_refused(tmp_path):
+    path = tmp_path / "a.pth"
+    torch.save({"a": torch.ones(2, 3)}, path, _use_new_zipfile_serialization=False)
+    data = path.read_bytes()
+    # Its offset, 0, stands before its shape, (2, 3).
+    place = data.index(b"K\x00K\x02K\x03\x86")
+    path.write_bytes(data[: place + 1] + b"\x01" + data[place + 2 :])
+    with pytest.raises(WeightsError, match="a: it ends 1 numbers behind its storage"):
+        open_file(path)
+    path.write_bytes(data[:-4])
+    with pytest.raises(WeightsError, match="has 6 numbers in 20 bytes, expected 6"):
+        open_file(path)
+    path.write_bytes(data + b"more")
+    with pytest.raises(WeightsError, match="expected the file to end with its last storage, 4 bytes follow"):
+        open_file(path)
