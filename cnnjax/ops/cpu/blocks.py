@@ -28,3 +28,27 @@ def total(f: Callable, x, g, size: int):
     y = jax.eval_shape(f, x[:size], g[:size])
     start = jnp.zeros(y.shape, y.dtype)
     return lax.scan(lambda sums, block: (sums + f(*block), None), start, (_split(x, size), _split(g, size)))[0]
+
+
+def stacked(f: Callable, *arrays, size: int):
+    """Return `f(*arrays, i)` of every block i, one after the other.
+
+    f gets the arrays cut into blocks, `[blocks, size, ...]`, and picks its own; `f(*arrays, None)` gets them whole.
+    """
+    count = arrays[0].shape[0] // size
+    if count == 1:
+        return f(*arrays, None)
+    cut = [_split(array, size) for array in arrays]
+    y = lax.map(lambda i: f(*cut, i), jnp.arange(count))
+    return y.reshape(-1, *y.shape[2:])
+
+
+def summed(f: Callable, *arrays, size: int):
+    """Return the sum of `f(*arrays, i)` over the blocks i, called as in `stacked`."""
+    count = arrays[0].shape[0] // size
+    if count == 1:
+        return f(*arrays, None)
+    cut = [_split(array, size) for array in arrays]
+    y = jax.eval_shape(f, *cut, 0)
+    sums = jnp.zeros(y.shape, y.dtype)
+    return lax.fori_loop(0, count, lambda i, sums: sums + f(*cut, i), sums)

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 
-from cnnjax.ops.cpu import banded, matmul
+from cnnjax.ops.cpu import banded, matmul, winograd
 from cnnjax.ops.cpu.problem import Problem
 
 _BANDED = {"out": banded.out, "lhs": banded.lhs, "rhs": banded.rhs}
 _MATMUL = {"out": matmul.out, "lhs": matmul.lhs, "rhs": matmul.rhs}
+_WINOGRAD = {"out": winograd.out, "lhs": winograd.lhs, "rhs": winograd.rhs}
 
 
 def _banded_fits(problem: Problem) -> bool:
@@ -17,10 +18,18 @@ def _banded_fits(problem: Problem) -> bool:
     return not problem.exact and few_zeros and narrow and problem.lhs_shape[0] >= 8 and columns <= 64
 
 
+def _winograd_fits(problem: Problem) -> bool:
+    (kh, kw, channels, features) = problem.rhs_shape
+    plain = (kh, kw) == (3, 3) and problem.strides == problem.dilation == (1, 1)
+    return not problem.exact and plain and min(channels, features) >= 32 and winograd.saving(problem) > 1.4
+
+
 def choose(role: str, problem: Problem) -> Callable | None:
     """Return the algorithm for a role (`out`, `lhs`, `rhs`) of a convolution, or None for the platform's own."""
     if problem.rhs_shape[:2] == (1, 1) and problem.rhs_shape[2] >= 8:
         return _MATMUL[role]
     if _banded_fits(problem) and not (role == "out" and problem.rhs_shape[2] == 1 and problem.rhs_shape[3] > 8):
         return _BANDED[role]
+    if _winograd_fits(problem):
+        return _WINOGRAD[role]
     return None

@@ -5,11 +5,11 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cnnjax.ops import cpu
-from cnnjax.ops.cpu import banded, blocks, matmul
+from cnnjax.ops.cpu import banded, blocks, matmul, winograd
 from tests.ops import oracles
 
 ALGORITHMS = [(banded, role) for role in cpu.ROLES]
@@ -58,6 +58,56 @@ def test_one_by_one_equals_numpy_in_float64(role, problem):
     one = dataclasses.replace(problem, rhs_shape=(1, 1, *problem.rhs_shape[2:]))
     if min(one.out_sizes) >= 1:
         check(matmul, role, one)
+
+
+def three_by_three(problem):
+    return cpu.Problem(problem.lhs_shape, (3, 3, *problem.rhs_shape[2:]), (1, 1), problem.padding, (1, 1))
+
+
+@settings(max_examples=10)
+@given(problem=PROBLEMS, role=st.sampled_from(cpu.ROLES), m=st.sampled_from([(2, 2), (2, 4), (4, 4)]))
+@example(problem=cpu.Problem((4, 5, 9, 3), (3, 3, 3, 2), (1, 1), ((1, 0), (2, 1)), (1, 1)), role="out", m=(4, 4))
+@example(problem=cpu.Problem((4, 9, 5, 2), (3, 3, 2, 3), (1, 1), ((0, 0), (1, 1)), (1, 1)), role="lhs", m=(4, 4))
+@example(problem=cpu.Problem((4, 7, 7, 3), (3, 3, 3, 3), (1, 1), ((1, 1), (-1, 2)), (1, 1)), role="rhs", m=(4, 4))
+def test_winograd_in_blocks_equals_numpy_in_float64(problem, role, m):
+    problem = three_by_three(problem)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(winograd, "tiles", lambda problem: m)
+        patch.setattr(winograd, "_pieces", lambda problem, m: blocks.divisor(problem.lhs_shape[0], 2))
+        if min(problem.out_sizes) >= 1:
+            check(winograd, role, problem)
+
+
+SAME = ((1, 1), (1, 1))
+RESNET = [
+    cpu.Problem((8, 16, 16, 64), (3, 3, 64, 48), (1, 1), SAME, (1, 1)),
+    cpu.Problem((32, 4, 4, 96), (3, 3, 96, 128), (1, 1), SAME, (1, 1)),
+]
+
+
+@pytest.mark.parametrize("role", cpu.ROLES)
+@pytest.mark.parametrize("problem", RESNET)
+def test_winograd_of_many_channels(role, problem):
+    assert cpu.choose(role, problem) is getattr(winograd, role)
+    check(winograd, role, problem)
+
+
+def test_winograd_is_for_many_tiles_of_plain_convolutions():
+    one, many = (cpu.Problem((n, 7, 7, 64), (3, 3, 64, 64), (1, 1), ((1, 1), (1, 1)), (1, 1)) for n in (1, 32))
+    others = [{"strides": (2, 2)}, {"dilation": (2, 2)}, {"exact": True}, {"rhs_shape": (5, 5, 64, 64)}]
+    for role in cpu.ROLES:
+        assert cpu.choose(role, many) is getattr(winograd, role)
+        assert cpu.choose(role, one) is None
+        assert all(cpu.choose(role, dataclasses.replace(many, **other)) is None for other in others)
+
+
+def test_a_stage_stays_a_call_and_equal_ones_are_one_function():
+    problem = RESNET[0]
+    shapes = [jax.ShapeDtypeStruct(shape, np.float32) for shape in (problem.lhs_shape, problem.rhs_shape)]
+    lowered = jax.jit(lambda x, k: winograd.out(winograd.out(x, k, problem), k, problem)).lower(*shapes).as_text()
+    once = jax.jit(lambda x, k: winograd.out(x, k, problem)).lower(*shapes).as_text()
+    assert once.count("inlineable") > 0
+    assert lowered.count("func.func private") == once.count("func.func private")
 
 
 @pytest.mark.parametrize(("exact", "strides"), [(False, 1), (True, 2)])

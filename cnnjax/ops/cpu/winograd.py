@@ -1,0 +1,210 @@
+"""3x3 convolutions of stride 1 with 2.25 to 4 times fewer multiplications.
+
+Windows of m + 2 pixels overlap by two; each axis is transformed on its own, pixels and taps meet in one product of
+matrices for each of the (m + 2)^2 coefficients, and another transform makes m outputs an axis of them. In an image's
+arrays rows come before columns, in those of coefficients the column's comes first, since it is the last one made. A
+non-finite pixel spreads over its tile.
+
+References:
+  Lavin and Gray, 2015, https://arxiv.org/abs/1509.09308.
+"""
+
+import jax.numpy as jnp
+from jax import lax
+
+from cnnjax.ops.cpu import blocks
+from cnnjax.ops.cpu.problem import Pair, Problem
+from cnnjax.ops.cpu.stages import stage
+from cnnjax.ops.cpu.toom_cook import TAPS, TILES, filtering
+
+_BLOCK_BYTES = 5 << 20  # coefficients of images and outputs that a block may fill: measured, about a share of the L3
+_WORTH = 64  # what making and reading one coefficient of the kernel costs, in multiplications: measured
+
+
+def tiles(problem: Problem) -> Pair:
+    """Return the outputs a tile has on each axis: those that cost least.
+
+    Example:
+      >>> tiles(Problem((32, 8, 8, 256), (3, 3, 256, 256), (1, 1), ((1, 1), (1, 1)), (1, 1)))
+      (4, 4)
+    """
+    return min(((m1, m2) for m1 in TILES for m2 in TILES), key=lambda m: (_products(problem, m), m))
+
+
+def _count(size: int, m: int) -> int:
+    return -(-size // m)
+
+
+def _coefficients(m: Pair) -> int:
+    return (m[0] + TAPS - 1) * (m[1] + TAPS - 1)
+
+
+def _products(problem: Problem, m: Pair) -> int:
+    """Return multiplications for a pair of channels, the kernel's transform counted as some."""
+    height, width = problem.out_sizes
+    rows = problem.lhs_shape[0] * _count(height, m[0]) * _count(width, m[1])
+    return _coefficients(m) * (rows + _WORTH)
+
+
+def saving(problem: Problem) -> float:
+    """Return by how much multiplications fall short of the direct convolution's."""
+    height, width = problem.out_sizes
+    return TAPS**2 * problem.lhs_shape[0] * height * width / _products(problem, tiles(problem))
+
+
+def _mix(matrix, parts, axis: int):
+    """Return `sum_a matrix[i, a] * parts[a]`, i on a new axis: all in one pass, whatever the zeros."""
+
+    def term(a):
+        column = matrix[:, a].reshape([-1 if i == axis else 1 for i in range(parts[0].ndim + 1)])
+        return jnp.expand_dims(parts[a], axis) * column
+
+    return sum((term(a) for a in range(1, len(parts))), term(0))
+
+
+def _block(x, i):
+    return x if i is None else lax.dynamic_index_in_dim(x, i, 0, keepdims=False)
+
+
+@stage
+def _pad(x, i, *, width, low, sizes):
+    """Pad block i of images `[blocks, n, H, W * C]` to `sizes`; columns and channels are one axis for long copies."""
+    x = _block(x, i)
+    channels = x.shape[2] // width
+    rows = (low[0], sizes[0] - low[0] - x.shape[1], 0)
+    columns = (low[1] * channels, (sizes[1] - low[1] - width) * channels, 0)
+    return lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), rows, columns))
+
+
+@stage
+def _image_rows(x, *, m):
+    """`[n, (tiles + 1) * m, L]` to `[m + 2, n, tiles, L]`."""
+    x = x.reshape(x.shape[0], -1, m, x.shape[2])
+    count = x.shape[1] - 1
+    parts = [x[:, a // m : a // m + count, a % m] for a in range(m + 2)]
+    return _mix(filtering(m).image, parts, 0)
+
+
+@stage
+def _image_columns(x, *, m, channels):
+    """`[..., (tiles + 1) * m * C]` to `[m + 2, ... * tiles, C]`."""
+    count = x.shape[-1] // (m * channels) - 1
+    x = x.reshape(-1, count + 1, m, channels)
+    parts = [x[:, b // m : b // m + count, b % m] for b in range(m + 2)]
+    return _mix(filtering(m).image, parts, 0).reshape(m + 2, -1, channels)
+
+
+@stage
+def _kernel(kernel, *, m, flip):
+    """`[3, 3, C, O]` to `[coefficients, C, O]`."""
+    rows, columns = (filtering(size).kernel[:, :: -1 if flip else 1] for size in m)
+    u = _mix(rows, list(kernel.reshape(TAPS, TAPS, -1)), 0)
+    u = _mix(columns, [u[:, b] for b in range(TAPS)], 0)
+    return u.reshape(-1, *kernel.shape[2:])
+
+
+@stage
+def _output_columns(y, *, m):
+    """`[m + 2, tiles, O]` to `[tiles, m, O]`."""
+    return _mix(filtering(m).output, list(y), 1)
+
+
+@stage
+def _output_rows(y, *, m, images):
+    """`[m + 2, n * tiles, L]` to `[n, tiles * m, L]`."""
+    y = _mix(filtering(m).output, list(y), 1)
+    return y.reshape(images, -1, y.shape[2])
+
+
+def _pieces(problem: Problem, m: Pair) -> int:
+    """Return how many images a block has: enough for all to stay in the cache, but some work for each kernel read."""
+    (height, width), (_, _, channels, features) = problem.out_sizes, problem.rhs_shape
+    rows = _count(height, m[0]) * _count(width, m[1])
+    each = 4 * _coefficients(m) * rows * (channels + features)
+    most = max(_BLOCK_BYTES, 8 * _coefficients(m) * channels * features)
+    return blocks.divisor(problem.lhs_shape[0], most // each)
+
+
+def _images(x, i, problem: Problem, m: Pair):
+    """Return block i of images as coefficients `[(m + 2)^2, n * tiles, C]`."""
+    counts = [_count(size, each) for size, each in zip(problem.out_sizes, m)]
+    sizes = ((counts[0] + 1) * m[0], (counts[1] + 1) * m[1])
+    low = (problem.padding[0][0], problem.padding[1][0])
+    x = _pad(x, i, width=problem.lhs_shape[2], low=low, sizes=sizes)
+    v = _image_columns(_image_rows(x, m=m[0]), m=m[1], channels=problem.lhs_shape[3])
+    return v.reshape(_coefficients(m), -1, v.shape[2])
+
+
+def _convolve(x, kernel, problem: Problem, flip: bool):
+    """Convolve; with the kernel flipped and its channels exchanged for the gradient of images."""
+    m = tiles(problem)
+    (height, width), features = problem.out_sizes, problem.rhs_shape[3]
+    counts = (_count(height, m[0]), _count(width, m[1]))
+    n = _pieces(problem, m)
+    u = _kernel(kernel, m=m, flip=flip)
+
+    def block(x, i):
+        v = _images(x, i, problem, m)
+        y = lax.dot_general(v, u, (((2,), (2 if flip else 1,)), ((0,), (0,))))
+        y = _output_columns(y.reshape(m[1] + 2, -1, features), m=m[1])
+        y = y.reshape(m[0] + 2, n * counts[0], -1)
+        return _output_rows(y, m=m[0], images=n)
+
+    y = blocks.stacked(block, x.reshape(*x.shape[:2], -1), size=n)
+    y = y.reshape(-1, counts[0] * m[0], counts[1] * m[1], features)
+    return y[:, :height, :width]
+
+
+def out(x, kernel, problem: Problem):
+    """Return the convolution."""
+    return _convolve(x, kernel, problem, flip=False)
+
+
+def lhs(g, kernel, problem: Problem):
+    """Return the gradient of the images: the convolution of g with the flipped kernel."""
+    (top, bottom), (left, right) = problem.padding
+    channels, features = problem.rhs_shape[2:]
+    edges = ((2 - top, 2 - bottom), (2 - left, 2 - right))
+    flipped = Problem(problem.out_shape, (TAPS, TAPS, features, channels), (1, 1), edges, (1, 1))
+    return _convolve(g, kernel, flipped, flip=True)
+
+
+@stage
+def _gradient_rows(g, i, *, m, width, sizes):
+    """Block i of `[blocks, n, H, W * O]`, padded to whole tiles, to `[m + 2, n * tiles, L]`."""
+    g = _block(g, i)
+    edges = ((0, 0, 0), (0, sizes[0] - g.shape[1], 0), (0, (sizes[1] - width) * (g.shape[2] // width), 0))
+    g = lax.pad(g, jnp.zeros((), g.dtype), edges).reshape(-1, m, g.shape[2] // width * sizes[1])
+    return _mix(filtering(m).output.T, [g[:, a] for a in range(m)], 0)
+
+
+@stage
+def _gradient_columns(g, *, m, features):
+    """`[..., tiles * m * O]` to `[m + 2, ... * tiles, O]`."""
+    g = g.reshape(-1, m, features)
+    return _mix(filtering(m).output.T, [g[:, b] for b in range(m)], 0)
+
+
+@stage
+def _kernel_gradient(u, *, m):
+    """`[coefficients, C, O]` to `[3, 3, C, O]`."""
+    rows, columns = (filtering(size).kernel.T for size in m)
+    k = _mix(columns, list(u.reshape(m[1] + 2, m[0] + 2, -1)), 0)
+    k = _mix(rows, [k[:, i] for i in range(m[0] + 2)], 0)
+    return k.reshape(TAPS, TAPS, *u.shape[1:])
+
+
+def rhs(x, g, problem: Problem):
+    """Return the gradient of the kernel."""
+    m = tiles(problem)
+    (height, width), features = problem.out_sizes, problem.rhs_shape[3]
+    sizes = (_count(height, m[0]) * m[0], _count(width, m[1]) * m[1])
+
+    def block(x, g, i):
+        v = _images(x, i, problem, m)
+        d = _gradient_rows(g, i, m=m[0], width=width, sizes=sizes)
+        d = _gradient_columns(d, m=m[1], features=features).reshape(v.shape[0], -1, features)
+        return lax.dot_general(v, d, (((1,), (1,)), ((0,), (0,))))
+
+    flat = (x.reshape(*x.shape[:2], -1), g.reshape(*g.shape[:2], -1))
+    return _kernel_gradient(blocks.summed(block, *flat, size=_pieces(problem, m)), m=m)
