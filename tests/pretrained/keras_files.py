@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 
-# Where the maps are that cnnjax calls stage1, stage2, ...: names of layers, or the number of an unnamed activation.
-STAGES: dict[str, list[str | int]] = {
+# Where the maps are that cnnjax calls stage1, stage2, ...: layers' names.
+STAGES: dict[str, list[str]] = {
     "VGG16": [f"block{i}_pool" for i in range(1, 6)],
     "VGG19": [f"block{i}_pool" for i in range(1, 6)],
     "ResNet50": ["conv2_block3_out", "conv3_block4_out", "conv4_block6_out", "conv5_block3_out"],
     "ResNet101": ["conv2_block3_out", "conv3_block4_out", "conv4_block23_out", "conv5_block3_out"],
     "ResNet152": ["conv2_block3_out", "conv3_block8_out", "conv4_block36_out", "conv5_block3_out"],
-    "InceptionV3": [2, 4, "mixed2", "mixed7", "mixed10"],
+    "InceptionV3": ["activation_2", "activation_4", "mixed2", "mixed7", "mixed10"],
 }
 
 
@@ -30,7 +30,8 @@ def write(folder: pathlib.Path, **spec: Any) -> dict[str, np.ndarray]:
 
     Args:
       folder: Where `NET.h5`, `NET.weights.h5`, `NET.keras` go.
-      **spec: `net`, its `options`, the `shape` of the images, the `formats` and whether to give the input's `gradient`.
+      **spec: `net`, its `options`, the `shape` of the images, the `formats`, the `dtype` and
+        whether to give the input's `gradient`.
     """
     env = {**os.environ, "KERAS_BACKEND": "torch"}
     command = [sys.executable, __file__, json.dumps(spec), str(folder)]
@@ -46,7 +47,7 @@ def randomise(model: Any, rng: np.random.Generator) -> None:
     for variable in model.variables:
         shape, name = variable.shape, variable.path.rpartition("/")[2]
         if name == "kernel":
-            values = rng.normal(0, (2 / math.prod(shape[:-1])) ** 0.5, shape)
+            values = rng.standard_normal(shape, "f4") * (2 / math.prod(shape[:-1])) ** 0.5
         elif name in ("gamma", "moving_variance"):
             values = rng.uniform(0.5, 1.5, shape)
         else:
@@ -59,6 +60,9 @@ def main(spec: dict[str, Any], folder: pathlib.Path) -> None:
     import keras
     import torch
 
+    keras.config.set_floatx(spec["dtype"])
+    if spec["dtype"] == "float64":  # Keras's batch normalisation would fall back to float32
+        keras.src.backend.result_type = lambda *_: "float64"
     rng = np.random.default_rng(0)
     net = spec["net"]
     top = {"classifier_activation": None} if spec["options"].get("include_top", True) else {}
@@ -70,17 +74,15 @@ def main(spec: dict[str, Any], folder: pathlib.Path) -> None:
             model.save_weights(path)
         else:
             model.save(path)
-    activations = [layer for layer in model.layers if isinstance(layer, keras.layers.Activation)]
-    activations.sort(key=lambda layer: int((layer.name.rpartition("_")[2] if "_" in layer.name else "0") or 0))
-    found = [activations[s] if isinstance(s, int) else model.get_layer(s) for s in STAGES[net]]
+    found = [model.get_layer(stage) for stage in STAGES[net]]
     probe = keras.Model(model.inputs, [layer.output for layer in found] + model.outputs)
-    images = rng.normal(0, 1, spec["shape"]).astype("float32")
+    images = rng.normal(0, 1, spec["shape"]).astype("float32").astype(keras.config.floatx())
     x = torch.tensor(images, requires_grad=bool(spec["gradient"]))
     with torch.set_grad_enabled(bool(spec["gradient"])):
         *stages, output = probe(x, training=False)
     results = {f"stage{n}": stage.detach().numpy() for n, stage in enumerate(stages, 1)}
     if spec["gradient"]:
-        weight = rng.normal(0, 1, tuple(output.shape)).astype("float32")
+        weight = rng.normal(0, 1, tuple(output.shape)).astype(images.dtype)
         (output * torch.tensor(weight)).sum().backward()
         results |= {"weight": weight, "gradient": x.grad.numpy()}
     np.savez(folder / "results.npz", images=images, output=output.detach().numpy(), **results)

@@ -1,0 +1,98 @@
+"""Damaged Keras files: read as they were, with other values at most, or refused in one line."""
+
+import hashlib
+import importlib.util
+import json
+import random
+import subprocess
+import sys
+
+import pytest
+
+from cnnjax.pretrained import WeightsError, open_file
+from cnnjax.pretrained.hdf5 import Dataset, read_hdf5
+from tests.pretrained import keras_small
+from tests.pretrained.fuzz import SECONDS, content, fits
+
+COUNT = 600
+
+if importlib.util.find_spec("keras") is None or importlib.util.find_spec("h5py") is None:
+    pytest.skip("Keras and h5py write the files", allow_module_level=True)
+
+
+@pytest.fixture
+def folder(small_keras):
+    return small_keras[0]
+
+
+@pytest.mark.parametrize("ending", keras_small.ENDINGS)
+def test_no_mutation_does_harm(folder, tmp_path, ending):
+    command = [
+        sys.executable,
+        "-m",
+        "tests.pretrained.fuzz",
+        folder / f"net{ending}",
+        tmp_path / "mutated",
+        "2",
+        str(COUNT),
+    ]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr[-2000:]
+    result = json.loads(run.stdout.splitlines()[-1])
+    outcomes = result["outcomes"]
+    assert set(outcomes) <= {"refused", "refused by load", "identical", "other values"}, outcomes
+    assert sum(outcomes.values()) == COUNT
+    assert outcomes["refused"] > COUNT / 4
+    assert result["slowest"] < SECONDS
+    if ending == ".keras":  # every member has a checksum
+        assert "other values" not in outcomes
+
+
+def payload(path):
+    """Return which bytes of a file are values of tensors."""
+    found = set()
+
+    def walk(group):
+        for child in group.children.values():
+            if isinstance(child, Dataset):
+                found.update(range(child.layout.offset, child.layout.offset + child.layout.size))
+            else:
+                walk(child)
+
+    walk(read_hdf5(path, attributes=()))
+    return found
+
+
+@pytest.mark.parametrize("ending", [".h5", ".weights.h5"])
+def test_no_change_outside_of_the_values_changes_values(folder, tmp_path, ending):
+    path = folder / f"net{ending}"
+    original, expected = bytearray(path.read_bytes()), content(path)
+    structure = sorted(set(range(len(original))) - payload(path))
+    chance, scratch = random.Random(0), tmp_path / "mutated"
+    refused = 0
+    for place in chance.sample([place for place in structure if original[place]], 500):
+        mutated = bytearray(original)
+        mutated[place] ^= 1 << chance.randrange(8)
+        scratch.write_bytes(mutated)
+        try:
+            found = content(scratch)
+        except WeightsError:
+            refused += 1
+            continue
+        if fits(found[0], expected[0]):
+            assert found == expected, f"bit flipped at byte {place}"
+    assert refused > 100
+
+
+def test_a_pinned_digest_catches_changed_values(folder, tmp_path):
+    path = folder / "net.weights.h5"
+    mutated = bytearray(path.read_bytes())
+    mutated[sorted(payload(path))[1000]] ^= 1
+    (tmp_path / "mutated").write_bytes(mutated)
+    described, hashes = content(path)
+    found, changed = content(tmp_path / "mutated")
+    assert found == described
+    assert sum(hashes[name] != changed[name] for name in hashes) == 1
+    digests = {hashlib.sha256(file.read_bytes()).hexdigest() for file in (path, tmp_path / "mutated")}
+    assert len(digests) == 2
+    assert set(open_file(path).tensors) == set(described)
