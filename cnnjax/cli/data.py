@@ -25,14 +25,16 @@ def run_list(args: argparse.Namespace, out: Output) -> int:
     from cnnjax import data
 
     rows = data.describe_sources(args.data_dir)
-    lines = [f"{'name':15} {'classes':>7} {'train':>8} {'test':>8}  prepared"]
+    lines = [f"{'name':15} {'classes':>7} {'train':>9} {'test':>8}  prepared"]
     for row in rows:
         lines.append(
-            f"{row['name']:15} {row['classes']:7,} {row['train']:8,} {row['test']:8,}  {row['prepared'] or 'no'}"
+            f"{row['name']:15} {row['classes']:7,} {row['train']:9,} {row['test']:8,}  {row['prepared'] or 'no'}"
         )
         lines += [f"{'':17}{number}. {source}" for number, source in enumerate(row["sources"], 1)]
     lines.append("folder:DIR      your own images, one folder a class: DIR/train/CLASS/* and DIR/test/CLASS/*,")
-    lines.append("                or DIR/CLASS/* with folder:DIR?test=0.2")
+    lines.append(
+        "                or DIR/CLASS/* with folder:DIR?test=0.2; ?crop=random or ?test=0.2,crop=random for random parts"
+    )
     out.result({"datasets": rows}, lines)
     return 0
 

@@ -4,7 +4,8 @@ Only this module and `prepared` import TFDS, and only when they are needed: it t
 """
 
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import tensorflow_datasets as tfds
 
@@ -20,7 +21,7 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """
 
     entry: Entry
-    content: Mapping[str, Examples] = {}
+    content: Mapping[str, Examples | Iterable[dict[str, Any]]] = {}
 
     def _info(self):
         return tfds.core.DatasetInfo(
@@ -33,10 +34,14 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     # Without the base's argument `pipeline`: TFDS would load Beam to pass one.
     def _split_generators(self, dl_manager):  # pyright: ignore[reportIncompatibleMethodOverride]
-        return {split: self._generate_examples(split) for split in ("train", "test")}
+        return {split: self._generate_examples(split) for split in self.content}
 
     def _generate_examples(self, split):
         examples = self.content[split]
+        if not isinstance(examples, Examples):
+            for example in examples:
+                yield example["file_name"], example
+            return
         for place, image in enumerate(examples.images):
             example = {"image": png.encode(image), "label": int(examples.labels[place])}
             if self.entry.coarse_names and examples.coarse is not None:
@@ -65,6 +70,9 @@ def features(entry: Entry) -> tfds.features.FeaturesDict:
       entry: The dataset.
     """
     label = tfds.features.ClassLabel
+    if entry.streamed:
+        image, classes = tfds.features.Image(encoding_format="jpeg"), label(names=entry.class_names)
+        return tfds.features.FeaturesDict({"image": image, "label": classes, "file_name": tfds.features.Text()})
     classes = label(names=entry.class_names) if entry.names_known else label(num_classes=len(entry.class_names))
     found = {"image": tfds.features.Image(shape=entry.image_shape), "label": classes}
     if entry.coarse_names:

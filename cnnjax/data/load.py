@@ -57,8 +57,9 @@ def load_dataset(
         return load_folder_spec(name, validation=validation, image_size=image_size, resize_size=resize_size)
     entry = catalogue.get(name)
     if entry.streamed:
-        place, sizes = _data_dir(data_dir), {"image_size": image_size, "resize_size": resize_size}
-        return load_records(entry, place, validation=validation, **sizes)
+        place, files, say = _data_dir(data_dir), _path(source_dir), log or _silent
+        options = {"validation": validation, "image_size": image_size, "resize_size": resize_size}
+        return load_records(entry, place, files, say, **options)
     if resize_size is not None:
         raise UsageError(f"resize size: {name} is kept in memory at one size, so there is nothing to cut from.")
     content, source = _content(entry, _data_dir(data_dir), source_dir, log or _silent)
@@ -85,7 +86,7 @@ def prepare(
 ) -> Path:
     """Make sure that a dataset is prepared, and return the folder; a prepared one is read and verified.
 
-    Of a streamed one the format, the features and the number of examples are verified; it has to be prepared by TFDS.
+    Of a streamed one that is there the format, the features and the number of examples are verified.
 
     Args:
       name: One of `available()`.
@@ -98,7 +99,7 @@ def prepare(
     """
     entry = catalogue.get(name)
     if entry.streamed:
-        return check_records(entry, _data_dir(data_dir))
+        return check_records(entry, _data_dir(data_dir), _path(source_dir), log or _silent)
     there = prepared.is_prepared(entry, _data_dir(data_dir))
     path = prepare_entry(entry, _data_dir(data_dir), _path(source_dir), log or _silent)
     if there:

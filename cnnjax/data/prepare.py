@@ -45,7 +45,7 @@ def prepare(entry: Entry, data_dir: Path, source_dir: Path | None, log: Log) -> 
     named = source_dir if entry.layouts else None
     sources = entry.sources if named is None else (LocalFolder(named, entry.layouts),)
     try:
-        with _workplace(final.parent, log) as work:
+        with workplace(final.parent, log) as work:
             if prepared.is_prepared(entry, data_dir):  # by another process, while this one waited
                 return final
             splits, source = first_source(entry, sources, work, log)
@@ -54,7 +54,7 @@ def prepare(entry: Entry, data_dir: Path, source_dir: Path | None, log: Log) -> 
             verify(
                 entry, prepared.read(entry, written), f"what was written to {written}", prepared.read_record(written)
             )
-            _move(written, final)
+            move(written, final)
     except (OSError, RuntimeError) as error:  # array_record's writer raises RuntimeError when the disk is full
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
         raise CnnjaxError(f"{final}: cannot be written ({reason}). Name another folder as data_dir.") from error
@@ -139,7 +139,13 @@ def _check_structure(entry: Entry, split: str, examples: Examples, where: str) -
             raise CnnjaxError(f"{where}: the pixels of the {split} split add up to the wrong sums: not {entry.name}.")
 
 
-def _move(written: Path, final: Path) -> None:
+def move(written: Path, final: Path) -> None:
+    """Make what was written the final place, unless another process was first.
+
+    Args:
+      written: The folder.
+      final: Where it belongs.
+    """
     try:
         written.rename(final)
     except OSError:
@@ -148,8 +154,13 @@ def _move(written: Path, final: Path) -> None:
 
 
 @contextlib.contextmanager
-def _workplace(parent: Path, log: Log) -> Iterator[Path]:
-    """Lock the folder, clear what killed runs left, give a fresh hidden folder, and leave nothing of it behind."""
+def workplace(parent: Path, log: Log) -> Iterator[Path]:
+    """Lock the folder, clear what killed runs left, give a fresh hidden folder, and leave nothing of it behind.
+
+    Args:
+      parent: The folder; made if need be, and removed again if nothing comes of it.
+      log: Told if another process has to be waited for.
+    """
     made = [path for path in (parent, parent.parent) if not path.exists()]
     with _locked(parent, log) as alone:
         if alone:

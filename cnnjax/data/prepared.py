@@ -7,6 +7,7 @@ import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -64,8 +65,18 @@ def write(entry: Entry, splits: Mapping[str, Examples], root: Path, source: str)
     path = directory(entry, root)
     digests = {name: canonical(examples)[1] for name, examples in splits.items()}
     record = {"source": source, "digests": digests}
-    (path / _RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    write_record(path, record)
     return path
+
+
+def write_record(path: Path, record: Mapping[str, Any]) -> None:
+    """Write down where a directory's content came from, for `read_record`.
+
+    Args:
+      path: The folder.
+      record: `source`, and `digests` where they are known.
+    """
+    (path / _RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 def read_record(path: Path) -> dict:

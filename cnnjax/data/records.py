@@ -14,7 +14,9 @@ import numpy as np
 from cnnjax.data import prepared
 from cnnjax.data.chance import fixed_sample
 from cnnjax.data.crops import Crops
+from cnnjax.data.download import Log
 from cnnjax.data.entry import Entry, check_validation
+from cnnjax.data.imagenet_tars import prepare_tars
 from cnnjax.data.resident import Dataset, DatasetInfo, Size, as_size
 from cnnjax.data.sources import Manual
 from cnnjax.data.streamed import Encoded, StreamedSplit
@@ -60,9 +62,16 @@ class Records:
 
 
 def load_records(
-    entry: Entry, data_dir: Path, *, validation: int | None, image_size: Size, resize_size: int | None
+    entry: Entry,
+    data_dir: Path,
+    source_dir: Path | None,
+    log: Log,
+    *,
+    validation: int | None,
+    image_size: Size,
+    resize_size: int | None,
 ) -> Dataset:
-    """Open a prepared set whose images are streamed.
+    """Open a set whose images are streamed, preparing it first if its files are there.
 
     Training images are random resized crops, mirrored half of the time; validation and test images the centre of the
     image whose shorter side was resized. The validation examples are those of `fixed_sample`: the same ones for the
@@ -71,6 +80,8 @@ def load_records(
     Args:
       entry: Which set.
       data_dir: Folder of prepared datasets.
+      source_dir: See `check_records`.
+      log: See `check_records`.
       validation: How many training examples to put aside; None for the set's own number.
       image_size: Size that images are cut to; None for the set's own.
       resize_size: See `load_dataset`.
@@ -81,8 +92,10 @@ def load_records(
     height, width = as_size(image_size) or entry.image_shape[:2]
     resize = round(max(height, width) * 8 / 7) if resize_size is None else resize_size
     crops = Crops(size=(height, width), resize=resize, random=True, upright=False)
-    path = check_records(entry, data_dir)
+    path = check_records(entry, data_dir, source_dir, log)
     train, test = _open(entry, path)
+    record = prepared.read_record(path)
+    origin = f"made from {record['source']}" if "source" in record else "not prepared by cnnjax"
     taken = (entry.validation if len(train) else 0) if validation is None else validation
     check_validation(entry.name, taken, len(train))
     held_out = fixed_sample(len(train), taken)
@@ -98,7 +111,7 @@ def load_records(
         image_shape=(height, width, entry.image_shape[2]),
         mean=entry.mean,
         std=entry.std,
-        source=f"{path} (read as needed; features and numbers of examples verified)",
+        source=f"{path} ({origin}; read as needed; features and numbers of examples verified)",
         digests={"train": train.digest, "test": test.digest},
     )
     return Dataset(
@@ -109,17 +122,21 @@ def load_records(
     )
 
 
-def check_records(entry: Entry, data_dir: Path) -> Path:
+def check_records(entry: Entry, data_dir: Path, source_dir: Path | None, log: Log) -> Path:
     """Return the folder of a prepared set whose images are streamed, once it can be opened.
 
     Args:
       entry: Which set.
       data_dir: Folder of prepared datasets.
+      source_dir: Folder with the set's own files, to prepare it from where that was not done; None without any.
+      log: Called with lines of progress.
     Raises:
       CnnjaxError: If it is not prepared, with what to do, or not what it should be.
     """
     path = prepared.directory(entry, data_dir)
     if not prepared.is_prepared(entry, data_dir):
+        if source_dir is not None:
+            return prepare_tars(entry, data_dir, source_dir, log)
         how = " ".join(source.instructions for source in entry.sources if isinstance(source, Manual))
         raise CnnjaxError(f"{entry.name} is not prepared in {data_dir}, and its licence lets nobody fetch it: {how}")
     prepared.check_format(path)

@@ -84,7 +84,9 @@ def test_what_is_known_of_it(written, small):
     assert info.image_shape == load(written).train.image_shape == (224, 224, 3)
     assert info.num_classes == len(info.class_names) == 1000
     assert info.class_names[0] == "n01440764"  # tench
-    assert info.source == f"{written} (read as needed; features and numbers of examples verified)"
+    assert info.source == (
+        f"{written} (not prepared by cnnjax; read as needed; features and numbers of examples verified)"
+    )
     assert load(written).test.crops.resize == 256
     assert load(written, image_size=299, resize_size=342).test.crops.resize == 342
     assert load(written, image_size=112).test.crops.resize == 128
@@ -139,7 +141,7 @@ def test_what_nobody_may_fetch_says_how_to_get_it(use, tmp_path):
         CnnjaxError, match=f"^imagenet2012 is not prepared in {tmp_path}, .*: register at https"
     ) as said:
         use("imagenet2012", data_dir=tmp_path)
-    assert str(said.value).endswith("run: tfds build imagenet2012 --file_format=array_record")
+    assert str(said.value).endswith("name it: cnnjax data prepare imagenet2012 --source-dir FOLDER")
     assert "\n" not in str(said.value)
     assert not os.listdir(tmp_path)
 

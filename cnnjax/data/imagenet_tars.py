@@ -1,0 +1,156 @@
+"""ImageNet's own archives, prepared as TFDS prepares them but without TensorFlow: the JPEG files stay as they are."""
+
+import contextlib
+import hashlib
+import io
+import sys
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
+
+from cnnjax.data import imagenet, prepared
+from cnnjax.data.download import Log
+from cnnjax.data.entry import Entry
+from cnnjax.data.prepare import move, workplace
+from cnnjax.data.sources import RemoteFile
+from cnnjax.errors import CnnjaxError
+
+_EVERY = 50_000
+
+
+def prepare_tars(entry: Entry, data_dir: Path, source_dir: Path, log: Log) -> Path:
+    """Prepare ImageNet from its archives, verified by their sha256 while they are read, all or nothing.
+
+    It takes three times the archives' size on the disk until it is done, theirs included. A split whose archive is not
+    in the folder is left out.
+
+    Args:
+      entry: ImageNet's.
+      data_dir: Folder of prepared datasets.
+      source_dir: Folder with the archives.
+      log: Called with lines of progress.
+    Returns:
+      The folder with the prepared files.
+    Raises:
+      CnnjaxError: If no archive is there, one is not what it should be, or the place cannot be written.
+    """
+    there = {split: source_dir / file.name for split, file in imagenet.FILES.items()}
+    there = {split: path for split, path in there.items() if path.is_file()}
+    if not there:
+        names = " or ".join(file.name for file in imagenet.FILES.values())
+        raise CnnjaxError(f"{source_dir}: expected {names}, got neither.")
+    for split, path in there.items():
+        wanted, size = imagenet.FILES[split].size, path.stat().st_size
+        if size != wanted:
+            raise CnnjaxError(f"{path}: expected {wanted:,} bytes, got {size:,}. Fetch it again.")
+    final = data_dir / entry.name / entry.version
+    try:
+        with workplace(final.parent, log) as work:
+            if prepared.is_prepared(entry, data_dir):  # by another process, while this one waited
+                return prepared.directory(entry, data_dir)
+            log(f"writing {' and '.join(there)} to {final}")
+            _write(entry, there, work / "written", log)
+            move(work / "written" / entry.name / entry.version, final)
+    except (OSError, RuntimeError) as error:  # array_record's writer raises RuntimeError when the disk is full
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+        raise CnnjaxError(f"{final}: cannot be written ({reason}). Name another folder as data_dir.") from error
+    return final
+
+
+def _write(entry: Entry, there: dict[str, Path], root: Path, log: Log) -> None:
+    import tensorflow_datasets as tfds
+
+    from cnnjax.data.builders import builder_class
+
+    stdout, stderr = sys.stdout, sys.stderr
+
+    def say(line: str) -> None:
+        with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+            log(line)
+
+    read = {"train": _training_examples, "validation": _validation_examples}
+    builder = builder_class(entry)(data_dir=str(root), file_format="array_record")
+    builder.content = {split: _counted(split, read[split](path), say) for split, path in there.items()}
+    settings = tfds.download.DownloadConfig(try_download_gcs=False)
+    # TFDS prints to stdout, which may be promised to somebody else.
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        builder.download_and_prepare(download_config=settings)
+    source = " and ".join(path.name for path in there.values())
+    prepared.write_record(root / entry.name / entry.version, {"source": source})
+
+
+def _counted(split: str, examples: Iterator[dict[str, Any]], log: Log) -> Iterator[dict[str, Any]]:
+    for number, example in enumerate(examples, 1):
+        yield example
+        if number % _EVERY == 0:
+            log(f"{split}: {number:,} images")
+
+
+def _training_examples(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield what is in an archive of an archive a class, which is named after it."""
+    classes = set(imagenet.entry().class_names)
+    for name, data in _members(path, imagenet.FILES["train"]):
+        label = name.removesuffix(".tar")
+        if label not in classes:
+            raise CnnjaxError(f"{path}: expected an archive a class, such as n01440764.tar, got {name!r}.")
+        with _damage_named(path), tarfile.open(fileobj=io.BytesIO(data), mode="r:") as inner:
+            for member in inner:
+                file = inner.extractfile(member)
+                if file is not None:
+                    yield _example(member.name, file.read(), label)
+
+
+def _validation_examples(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield what is in an archive of images that are numbered from 1; their classes are TFDS's list."""
+    labels = imagenet.validation_labels()
+    for name, data in _members(path, imagenet.FILES["validation"]):
+        number = name.removeprefix("ILSVRC2012_val_").removesuffix(".JPEG")
+        if not (number.isascii() and number.isdigit() and 1 <= int(number) <= len(labels)):
+            raise CnnjaxError(f"{path}: expected files such as ILSVRC2012_val_00000001.JPEG, got {name!r}.")
+        yield _example(name, data, labels[int(number) - 1])
+
+
+def _example(name: str, data: bytes, label: str) -> dict[str, Any]:
+    return {"file_name": PurePosixPath(name).name, "image": data, "label": label}
+
+
+def _members(path: Path, file: RemoteFile) -> Iterator[tuple[str, bytes]]:
+    """Yield name and content of each file in an archive; raise CnnjaxError at the end if it was not the right one."""
+    with _damage_named(path), path.open("rb") as raw:
+        hashed = _Hashed(raw)
+        with tarfile.open(fileobj=hashed, mode="r|") as tar:  # pyright: ignore[reportCallIssue, reportArgumentType]
+            for member in tar:
+                content = tar.extractfile(member)
+                if content is not None:
+                    yield PurePosixPath(member.name).name, content.read()
+        while hashed.read(2**20):
+            pass
+    if hashed.digest() != file.sha256:
+        got, wanted = hashed.digest()[:12], file.sha256[:12]
+        raise CnnjaxError(f"{path}: damaged archive (sha256 {got}..., expected {wanted}...). Fetch it again.")
+
+
+@contextlib.contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except tarfile.TarError as error:
+        raise CnnjaxError(f"{path}: damaged archive ({error}). Fetch it again.") from error
+    except OSError as error:
+        raise CnnjaxError(f"{path}: cannot be read ({error.strerror or error}).") from error
+
+
+class _Hashed:
+    """A file that is read once from front to back, and its sha256."""
+
+    def __init__(self, file: BinaryIO):
+        self._file, self._sha256 = file, hashlib.sha256()
+
+    def read(self, size: int) -> bytes:
+        data = self._file.read(size)
+        self._sha256.update(data)
+        return data
+
+    def digest(self) -> str:
+        return self._sha256.hexdigest()
