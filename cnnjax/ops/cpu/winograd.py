@@ -9,6 +9,9 @@ References:
   Lavin and Gray, 2015, https://arxiv.org/abs/1509.09308.
 """
 
+import functools
+import operator
+
 import jax.numpy as jnp
 from jax import lax
 
@@ -59,7 +62,7 @@ def _mix(matrix, parts, axis: int):
         column = matrix[:, a].reshape([-1 if i == axis else 1 for i in range(parts[0].ndim + 1)])
         return jnp.expand_dims(parts[a], axis) * column
 
-    return sum((term(a) for a in range(1, len(parts))), term(0))
+    return functools.reduce(operator.add, map(term, range(len(parts))))
 
 
 def _block(x, i):
