@@ -1,9 +1,26 @@
 """Published weights in, checked to the last tensor, and weights out; no file's code is ever run."""
 
+from cnnjax.pretrained.catalogue import Published, published, published_names
 from cnnjax.pretrained.load import load
 from cnnjax.pretrained.naming import Naming, Rule
+from cnnjax.pretrained.preprocessing import Preprocess, preprocess
 from cnnjax.pretrained.report import Report
 from cnnjax.pretrained.save import save
 from cnnjax.pretrained.tensors import SourceFile, SourceTensor, WeightsError, open_file
 
-__all__ = ["Naming", "Report", "Rule", "SourceFile", "SourceTensor", "WeightsError", "load", "open_file", "save"]
+__all__ = [
+    "Naming",
+    "Preprocess",
+    "Published",
+    "Report",
+    "Rule",
+    "SourceFile",
+    "SourceTensor",
+    "WeightsError",
+    "load",
+    "open_file",
+    "preprocess",
+    "published",
+    "published_names",
+    "save",
+]
