@@ -67,7 +67,7 @@ class Report:
             if entry.action != "dropped" or not entry.reason.startswith("num_batches_tracked"):
                 rows.append(_row(entry))
         widths = [max(len(row[column]) for row in rows) for column in range(5)]
-        lines = [f"{self.path}: {self.format}, {self.naming}'s names, read into {self.model}"]
+        lines = [f"{self.path}: {self.format}, names of {self.naming}, read into {self.model}"]
         lines += [
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
         ]
@@ -111,7 +111,9 @@ def explain_misfit(file: SourceFile, plan: Plan, shapes: Shapes, model: str, exp
         _part("misshaped", plan.misshaped, lambda assignment: _misshaped(assignment, shapes)),
         _part("filled twice", plan.doubled, str),
     ]
-    return f"{file.path}: it does not fit {model} by {plan.naming}'s names: " + "; ".join(filter(None, parts)) + "."
+    return (
+        f"{file.path}: it does not fit {model} by the names of {plan.naming}: " + "; ".join(filter(None, parts)) + "."
+    )
 
 
 def _part(title: str, items: list[Any], text: Any) -> str:

@@ -1,0 +1,355 @@
+"""`load`: every tensor once, every parameter once, or one line that says what does not fit."""
+
+import hashlib
+import json
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from flax import serialization, traverse_util
+
+from cnnjax import models
+from cnnjax.errors import UsageError
+from cnnjax.pretrained import Rule, WeightsError, load, save
+
+torch = pytest.importorskip("torch")
+
+
+class Net(nn.Module):
+    """A convolution with its normalisation, a dense layer that reads its map flattened, logits."""
+
+    num_classes: int = 3
+    include_top: bool = True
+    input_shape = (4, 6, 2)
+
+    @nn.compact
+    def __call__(self, x, *, train=False):
+        x = nn.Conv(5, (3, 3), name="conv")(x)
+        x = nn.BatchNorm(use_running_average=not train, name="norm")(x)
+        if not self.include_top:
+            return x
+        x = nn.relu(nn.Dense(7, name="hidden")(x.reshape(x.shape[0], -1)))
+        return nn.Dense(self.num_classes, name="logits")(x)
+
+
+RULES = [("0", "conv"), ("1", "norm"), Rule("3", "hidden", flatten=(4, 6)), ("5", "logits")]
+
+
+def torch_net(classes=3):
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(2, 5, 3, padding=1),
+        torch.nn.BatchNorm2d(5),
+        torch.nn.Flatten(),
+        torch.nn.Linear(5 * 4 * 6, 7),
+        torch.nn.ReLU(),
+        torch.nn.Linear(7, classes),
+    )
+    net.train()
+    net(torch.randn(8, 2, 4, 6))
+    return net.eval()
+
+
+def logits_of(net, x):
+    return net(torch.tensor(x.transpose(0, 3, 1, 2))).detach().numpy()
+
+
+X = np.random.default_rng(0).standard_normal((2, 4, 6, 2)).astype(np.float32)
+
+
+def test_a_net_of_ones_own_gives_torchs_results(tmp_path):
+    net = torch_net()
+    torch.save(net.state_dict(), tmp_path / "a.pth")
+    variables, report = load(Net(), tmp_path / "a.pth", rules=RULES)
+    np.testing.assert_allclose(Net().apply(variables, X), logits_of(net, X), rtol=1e-4, atol=1e-5)
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+    entries = {entry.source: entry for entry in report.entries}
+    assert entries.keys() == net.state_dict().keys()
+    assert entries["3.weight"].transform == "O(C4x6) -> (4x6C)O"
+    assert (entries["3.weight"].source_shape, entries["3.weight"].shape) == ((7, 120), (120, 7))
+    assert entries["0.weight"].transform == "OIHW -> HWIO"
+    assert entries["5.weight"].transform == "OI -> IO"
+    assert entries["1.running_var"].destination == "batch_stats/norm/var"
+    assert entries["1.num_batches_tracked"].action == "dropped"
+    assert entries["1.num_batches_tracked"].reason.startswith("num_batches_tracked: a counter")
+    assert json.loads(json.dumps(report.as_dict()))["naming"] == "your rules"
+    assert "3.weight" in str(report)
+    assert "1 dropped: num_batches_tracked: a counter" in str(report)
+
+
+@pytest.mark.parametrize("key", [None, "state_dict"])
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_prefixes_of_wrappers_are_no_part_of_the_names(prefix, key, tmp_path):
+    state = {prefix + name: value for name, value in torch_net().state_dict().items()}
+    torch.save({key: state} if key else state, tmp_path / "a.pth")
+    variables, report = load(Net(), tmp_path / "a.pth", rules=RULES)
+    np.testing.assert_allclose(Net().apply(variables, X), logits_of(torch_net(), X), rtol=1e-4, atol=1e-5)
+    assert report.entries[0].source == f"{prefix}0.weight"
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16"])
+def test_other_floats_become_float32(dtype, tmp_path):
+    state = {name: value.to(getattr(torch, dtype)) for name, value in torch_net().state_dict().items()}
+    torch.save(state, tmp_path / "a.pth")
+    variables, report = load(Net(), tmp_path / "a.pth", rules=RULES)
+    np.testing.assert_array_equal(variables["params"]["logits"]["kernel"], state["5.weight"].float().numpy().T)
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+    assert report.entries[0].dtype == dtype
+    state["0.bias"] = torch.full((5,), 1e300, dtype=torch.float64)
+    torch.save(state, tmp_path / "b.pth")
+    with pytest.raises(WeightsError, match=r"0\.bias has numbers that float32 can't hold"):
+        load(Net(), tmp_path / "b.pth", rules=RULES)
+
+
+def changed(tmp_path, change):
+    state = dict(torch_net().state_dict())
+    change(state)
+    torch.save(state, tmp_path / "a.pth")
+    return tmp_path / "a.pth"
+
+
+@pytest.mark.parametrize(
+    ("change", "parts"),
+    [
+        (
+            lambda s: s.pop("0.bias"),
+            ["1 missing: params/conv/bias [5] (expected 0.bias)"],
+        ),
+        (
+            lambda s: s.__setitem__("fc.weight", s.pop("5.weight")),
+            [
+                "1 missing: params/logits/kernel [7, 3] (expected 5.weight, nearest fc.weight)",
+                "1 left over: fc.weight [3, 7] (nearest 5.weight)",
+            ],
+        ),
+        (
+            lambda s: s.__setitem__("0.weight", torch.zeros(5, 2, 5, 5)),
+            [
+                "1 misshaped: 0.weight [5, 2, 5, 5] float32 would be [5, 5, 2, 5], "
+                "expected float params/conv/kernel [3, 3, 2, 5]"
+            ],
+        ),
+        (
+            lambda s: s.__setitem__("0.bias", torch.zeros(5, dtype=torch.int64)),
+            ["1 misshaped: 0.bias [5] int64"],
+        ),
+        (
+            lambda s: s.__setitem__("3.weight", torch.zeros(7, 119)),
+            ["1 misshaped: 3.weight [7, 119]"],
+        ),
+        (
+            lambda s: s.__setitem__("9.weight", torch.zeros(2)),
+            ["1 left over: 9.weight [2] (nearest"],
+        ),
+    ],
+)
+def test_what_does_not_fit_is_listed(change, parts, tmp_path):
+    path = changed(tmp_path, change)
+    with pytest.raises(WeightsError) as error:
+        load(Net(), path, rules=RULES)
+    line = str(error.value)
+    assert line.startswith(f"{path}: it does not fit Net by the names of your rules: ")
+    assert "\n" not in line
+    for part in parts:
+        assert part in line
+
+
+def test_two_tensors_for_one_parameter_are_refused(tmp_path):
+    path = changed(tmp_path, lambda s: s.__setitem__("6.bias", torch.zeros(3)))
+    with pytest.raises(WeightsError, match=r"1 filled twice: params/logits/bias \(by 5.bias and 6.bias\)"):
+        load(Net(), path, rules=[*RULES, ("6", "logits")])
+
+
+def test_a_long_list_is_cut(tmp_path):
+    path = changed(tmp_path, lambda s: s.update({f"x{n}.weight": torch.zeros(2) for n in range(200)}))
+    with pytest.raises(WeightsError, match=r"200 left over: .* and 196 more") as error:
+        load(Net(), path, rules=RULES)
+    assert len(str(error.value)) < 1000
+
+
+def test_another_number_of_classes_leaves_the_head_at_its_initialisation(tmp_path):
+    torch.save(torch_net(1000).state_dict(), tmp_path / "a.pth")
+    variables, report = load(Net(num_classes=10), tmp_path / "a.pth", rules=RULES)
+    fresh = Net(num_classes=10).init(jax.random.key(0), jnp.zeros((1, 4, 6, 2)))
+    for leaf in ("kernel", "bias"):
+        np.testing.assert_array_equal(variables["params"]["logits"][leaf], fresh["params"]["logits"][leaf])
+    np.testing.assert_array_equal(variables["params"]["hidden"]["bias"], torch_net(1000)[3].bias.detach())
+    actions = {entry.source or entry.destination: entry for entry in report.entries if entry.action != "loaded"}
+    assert actions.keys() - {"1.num_batches_tracked"} == {
+        "5.weight",
+        "5.bias",
+        "params/logits/kernel",
+        "params/logits/bias",
+    }
+    assert actions["5.weight"].reason == "the file has 1000 classes, the model 10: its head is not taken"
+    assert actions["params/logits/bias"].reason == "from model.init with jax.random.key(0)"
+    assert actions["params/logits/bias"].action == "initialised"
+
+
+def test_nothing_but_the_head_may_differ(tmp_path):
+    state = torch_net(1000).state_dict()
+    torch.save(state | {"5.bias": torch.zeros(999)}, tmp_path / "a.pth")
+    torch.save(state | {"0.bias": torch.zeros(1000)}, tmp_path / "b.pth")
+    torch.save({name: value for name, value in state.items() if name != "0.bias"}, tmp_path / "c.pth")
+    torch.save(
+        torch_net().state_dict() | {"0.weight": torch.zeros(6, 2, 3, 3), "0.bias": torch.zeros(6)}, tmp_path / "d.pth"
+    )
+    for name in "abcd":
+        with pytest.raises(WeightsError, match="does not fit"):
+            load(Net(num_classes=10), tmp_path / f"{name}.pth", rules=RULES)
+
+
+def test_without_the_top_the_head_is_not_taken(tmp_path):
+    torch.save(torch_net(1000).state_dict(), tmp_path / "a.pth")
+    variables, report = load(Net(include_top=False), tmp_path / "a.pth", rules=RULES)
+    assert set(variables["params"]) == {"conv", "norm"}
+    reasons = {entry.source: entry.reason for entry in report.entries if entry.action == "dropped"}
+    assert {name for name, reason in reasons.items() if reason == "the model was built with include_top=False"} == {
+        "3.weight",
+        "3.bias",
+        "5.weight",
+        "5.bias",
+    }
+    torch.save(torch_net().state_dict() | {"7.weight": torch.zeros(2)}, tmp_path / "b.pth")
+    with pytest.raises(WeightsError, match=r"1 left over: 7\.weight"):
+        load(Net(include_top=False), tmp_path / "b.pth", rules=RULES)
+
+
+def test_the_reverse_is_refused(tmp_path):
+    state = {name: value for name, value in torch_net().state_dict().items() if name[0] in "01"}
+    torch.save(state, tmp_path / "a.pth")
+    with pytest.raises(WeightsError, match="4 missing: params/hidden/bias"):
+        load(Net(), tmp_path / "a.pth", rules=RULES)
+
+
+class Split(nn.Module):
+    """Two dense layers that another framework has as one."""
+
+    input_shape = (1, 1, 4)
+
+    @nn.compact
+    def __call__(self, x, *, train=False):
+        return nn.Dense(2, name="a")(x) + nn.Dense(3, name="b")(x).sum()
+
+
+def test_one_tensor_can_become_several(tmp_path):
+    both = torch.nn.Linear(4, 5)
+    torch.save({"both.weight": both.weight, "both.bias": both.bias}, tmp_path / "a.pth")
+    variables, report = load(Split(), tmp_path / "a.pth", rules=[Rule("both", ("a", "b"))])
+    np.testing.assert_array_equal(variables["params"]["a"]["kernel"], both.weight[:2].T.detach())
+    np.testing.assert_array_equal(variables["params"]["b"]["kernel"], both.weight[2:].T.detach())
+    np.testing.assert_array_equal(variables["params"]["b"]["bias"], both.bias[2:].detach())
+    assert report.entries[0].transform == "OI -> IO, split in 2"
+    assert [entry.destination for entry in report.entries[:2]] == ["params/a/kernel", "params/b/kernel"]
+    torch.save({"both.weight": torch.ones(6, 4), "both.bias": both.bias}, tmp_path / "b.pth")
+    with pytest.raises(WeightsError, match=r"both.weight \[6, 4\] float32 would be \[4, 6\], expected float params/a"):
+        load(Split(), tmp_path / "b.pth", rules=[Rule("both", ("a", "b"))])
+
+
+def test_arrays_can_be_named_one_by_one_and_taken_out_by_rule(tmp_path):
+    state = dict(torch_net().state_dict())
+    state["scale_of_norm"] = state.pop("1.weight")
+    state["ema.a"], state["ema.b"] = torch.zeros(1), torch.zeros(2)
+    torch.save(state, tmp_path / "a.pth")
+    extra = [Rule("scale_of_norm", "params/norm/scale"), Rule("ema.{rest*}", None, reason="an average of no use")]
+    variables, report = load(Net(), tmp_path / "a.pth", rules=[*extra, *RULES])
+    np.testing.assert_array_equal(variables["params"]["norm"]["scale"], state["scale_of_norm"])
+    assert "2 dropped: ema.{rest*}: an average of no use" in str(report)
+
+
+def test_a_residual_net_for_cifar_under_other_names_is_an_example_of_rules(tmp_path):
+    """As akamaster/pytorch_resnet_cifar10 saves it: a DataParallel model with option-A shortcuts."""
+    model = models.build("resnet20", num_classes=10)
+    variables = randomised(model)
+    names = {
+        "params/stem/conv/kernel": "conv1.weight",
+        "params/stem/norm/scale": "bn1.weight",
+        "params/head/logits/kernel": "linear.weight",
+        "params/head/logits/bias": "linear.bias",
+    }
+    state = {}
+    for path, value in traverse_util.flatten_dict(variables, sep="/").items():
+        found = re.fullmatch(r"(params|batch_stats)/stage(\d)_block(\d)/conv(\d)/(conv|norm)/(\w+)", path)
+        leaf = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
+        last = leaf.get(path.rpartition("/")[2], "bias")
+        if found:
+            kind = {"conv": "conv", "norm": "bn"}[found[5]]
+            names[path] = f"layer{found[2]}.{found[3]}.{kind}{found[4]}.{last}"
+        elif path not in names:
+            names[path] = f"bn1.{last}"
+        value = torch.tensor(np.array(value))
+        state[f"module.{names[path]}"] = value.permute(3, 2, 0, 1) if value.ndim == 4 else value.t()
+    torch.save({"state_dict": state, "best_prec1": 91.7}, tmp_path / "resnet20.th")
+    loaded, report = load(model, tmp_path / "resnet20.th", rules=[("linear", "head/logits")])
+    assert jax.tree.all(jax.tree.map(np.array_equal, loaded, variables))
+    assert report.naming == "your rules and torchvision"
+    with pytest.raises(WeightsError, match=r"expected fc.weight, nearest module\.linear\.weight"):
+        load(model, tmp_path / "resnet20.th")
+
+
+def randomised(model, seed=0):
+    """Return random variables of a model, without running it."""
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *model.input_shape)))
+    random = np.random.default_rng(seed)
+    return jax.tree.map(lambda leaf: random.standard_normal(leaf.shape).astype(np.float32), dict(shapes))
+
+
+def test_flaxs_and_our_own_files_are_read_as_they_are(tmp_path):
+    variables = randomised(Net())
+    save(variables, tmp_path / "a")
+    (tmp_path / "b").write_bytes(serialization.to_bytes(variables))
+    (tmp_path / "c").write_bytes(
+        serialization.to_bytes({**variables, "step": np.int32(3), "opt_state": {"0": np.ones(2)}})
+    )
+    for name in "abc":
+        loaded, report = load(Net(), tmp_path / name)
+        assert jax.tree.all(jax.tree.map(np.array_equal, loaded, variables)), name
+        assert report.naming == "cnnjax"
+    assert sum(entry.action == "dropped" for entry in report.entries) == 2
+    (tmp_path / "d").write_bytes(serialization.to_bytes(randomised(Split())["params"]))
+    assert load(Split(), tmp_path / "d")[1].naming == "cnnjax (params alone)"
+
+
+def test_a_runs_own_checkpoint_is_read(tmp_path):
+    from cnnjax.runs.storage import save as save_checkpoint
+
+    variables = randomised(Net())
+    flat = traverse_util.flatten_dict(variables, sep="/")
+    save_checkpoint(tmp_path / "step-1", flat | {"step": np.int32(1), "opt_state/0/mu": np.ones(3)}, {})
+    loaded, _ = load(Net(), tmp_path / "step-1")
+    assert jax.tree.all(jax.tree.map(np.array_equal, loaded, variables))
+
+
+def test_what_was_loaded_survives_a_donating_step(tmp_path):
+    save(randomised(Net()), tmp_path / "a")
+    first, _ = load(Net(), tmp_path / "a")
+    before = jax.tree.map(np.array, first)
+    step = jax.jit(lambda tree: jax.tree.map(lambda leaf: leaf + 1, tree), donate_argnums=0)
+    step(first)
+    again, _ = load(Net(), tmp_path / "a")
+    assert jax.tree.all(jax.tree.map(np.array_equal, again, before))
+
+
+def test_a_pinned_hash_is_compared_first(tmp_path):
+    save(randomised(Net()), tmp_path / "a")
+    digest = hashlib.sha256((tmp_path / "a").read_bytes()).hexdigest()
+    load(Net(), tmp_path / "a", sha256=digest)
+    with pytest.raises(WeightsError, match="It is damaged or another file"):
+        load(Net(), tmp_path / "a", sha256="0" * 64)
+
+
+def test_wrong_usage_is_said(tmp_path):
+    torch.save(torch_net().state_dict(), tmp_path / "a.pth")
+    with pytest.raises(WeightsError, match=r"no rules for Net in torch files\. Give it rules="):
+        load(Net(), tmp_path / "a.pth")
+    with pytest.raises(UsageError, match="unknown source 'torchvison': did you mean 'torchvision'"):
+        load(models.build("resnet20"), tmp_path / "a.pth", source="torchvison")
+    with pytest.raises(UsageError, match="it is a torch file, expected one with cnnjax's names"):
+        load(Net(), tmp_path / "a.pth", source="cnnjax")
+    with pytest.raises(UsageError, match=r"its source has no \{k\}"):
+        Rule("layer{i}", "stage{k}")
+    with pytest.raises(UsageError, match="expected a model with an input_shape"):
+        load(nn.Dense(3), tmp_path / "a.pth")
