@@ -1,0 +1,208 @@
+"""`cnnjax receptive-field`: which pixels a unit of a model reads, and how much each matters."""
+
+import argparse
+import pathlib
+from typing import Any
+
+from cnnjax.cli import modelling
+from cnnjax.cli.output import Output
+from cnnjax.errors import CnnjaxError, UsageError
+
+
+def add_parser(verbs: Any, common: argparse.ArgumentParser) -> None:
+    """Add the verb and its options."""
+    parser = verbs.add_parser(
+        "receptive-field", parents=[common], help="which pixels a unit of a model reads, exactly and measured"
+    )
+    parser.set_defaults(run=run, parser=parser)
+    parser.add_argument("model", metavar="MODEL", help="model name, or package.module:Class of a linen module")
+    parser.add_argument(
+        "--input-shape",
+        type=int,
+        nargs=3,
+        metavar=("H", "W", "C"),
+        help="shape of an image (default: what the net was published for)",
+    )
+    parser.add_argument("--output", metavar="LAYER", help="linen scope of the value (default: the last feature map)")
+    parser.add_argument(
+        "--unit", type=int, nargs=2, metavar=("ROW", "COLUMN"), help="the unit to look at (default: the middle one)"
+    )
+    parser.add_argument("--layers", action="store_true", help="the field after every layer as well")
+    parser.add_argument("--measured", action="store_true", help="measure the effective field by gradients")
+    parser.add_argument("--samples", type=int, default=16, metavar="N", help="gradients to average (default 16)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of noise and fresh parameters (default 0)")
+    parser.add_argument("--weights", type=pathlib.Path, metavar="FILE", help="trained weights to measure with")
+    parser.add_argument("--image", type=pathlib.Path, metavar="FILE", help="photo to measure on and to draw over")
+    parser.add_argument("--plot", type=pathlib.Path, metavar="FILE", help="draw it as .png or .svg")
+
+
+def run(args: argparse.Namespace, out: Output) -> int:
+    """Print size, stride and padding, and what else was asked for."""
+    from cnnjax import receptive_field as rf
+
+    _check(args)
+    if args.plot is not None:
+        from cnnjax.receptive_field.plot import check_path
+
+        check_path(args.plot)
+    model, shape = _model(args)
+    photo = None if args.image is None else _photo(args.image, shape)
+    field = rf.receptive_field(model, shape, args.output)
+    unit = tuple(args.unit) if args.unit else tuple(count // 2 for count in field.units)
+    try:
+        interval = field.interval(unit)
+    except (IndexError, ValueError) as error:
+        raise UsageError(f"--unit: {str(error).removeprefix('interval: ')}") from error
+    result: dict[str, Any] = {
+        "model": args.model,
+        "input_shape": list(shape),
+        "layer": field.name,
+        "output_shape": list(field.output_shape),
+        "size": list(field.size),
+        "stride": list(field.stride),
+        "padding": list(field.padding),
+        "centre": list(field.centre),
+        "unit": list(unit),
+        "interval": [None if pair is None else list(pair) for pair in interval],
+        "exact": field.exact,
+        "notes": list(field.notes),
+    }
+    lines = [str(field), f"  unit {unit} reads rows {_words(interval[0])} and columns {_words(interval[1])}"]
+    if args.layers:
+        rows = rf.trace(model, shape)
+        result["layers"] = [
+            {
+                "path": r.path,
+                "kind": r.kind,
+                "output_shape": list(r.output_shape),
+                "size": list(r.field.size),
+                "stride": list(r.field.stride),
+                "padding": list(r.field.padding),
+            }
+            for r in rows
+        ]
+        lines += _table(rows)
+    heat = None
+    if args.measured:
+        heat = _measured(args, model, shape, unit, photo, out)
+        result["measured"], more = _described(heat, field)
+        lines += more
+    if args.plot is not None:
+        _draw(args, heat, field, unit, photo)
+        result["plot"] = str(args.plot)
+        lines.append(f"  drawn to {args.plot}")
+    out.result(result, lines)
+    return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    if args.samples < 1:
+        raise UsageError(f"--samples: expected at least 1, got {args.samples}.")
+    if not 0 <= args.seed < 2**32:
+        raise UsageError(f"--seed: expected 0 to {2**32 - 1}, got {args.seed}.")
+    if args.input_shape is not None and min(args.input_shape) < 1:
+        raise UsageError(f"--input-shape: expected three positive numbers, got {args.input_shape}.")
+    if args.input_shape is None and ":" in args.model:
+        raise UsageError(f"--input-shape: expected H W C for {args.model}, which has no published shape.")
+    if args.weights is not None and not args.measured:
+        raise UsageError("--weights: expected --measured too, since what is read does not depend on weights.")
+
+
+def _model(args: argparse.Namespace) -> tuple[Any, tuple[int, int, int]]:
+    """Return the model and the shape of its images, after trying them together."""
+    from cnnjax import models
+
+    named = ":" not in args.model
+    classes = models.num_classes(args.model) if named else 10
+    model = modelling.build_model(args.model, classes)
+    height, width, channels = args.input_shape or models.input_shape(args.model)
+    shape = (height, width, channels)
+    if args.input_shape is not None:
+        modelling.check_output(model, shape, classes)
+    return model, shape
+
+
+def _photo(path: pathlib.Path, shape: tuple[int, int, int]) -> Any:
+    """Return the photo as floats from 0 to 1, resized to what the model takes."""
+    import numpy as np
+    from PIL import Image
+
+    height, width, channels = shape
+    if channels not in (1, 3):
+        raise UsageError(f"--image: expected a model of 1 or 3 channels, got {channels}.")
+    try:
+        with Image.open(path) as opened:
+            picture = opened.convert("L" if channels == 1 else "RGB").resize((width, height))
+    except OSError as error:
+        raise CnnjaxError(f"{path}: {error.strerror or 'is no image that can be read'}.") from error
+    return np.asarray(picture, np.float32).reshape(shape) / 255
+
+
+def _measured(args: argparse.Namespace, model: Any, shape: Any, unit: Any, photo: Any, out: Output) -> Any:
+    import jax
+
+    from cnnjax import receptive_field as rf
+
+    variables, images = None, None
+    if args.weights is not None:
+        from cnnjax import pretrained
+
+        variables, report = pretrained.load(model, args.weights)
+        out.say(str(report))
+    if photo is not None:
+        images = ((photo - photo.mean()) / max(float(photo.std()), 1e-3))[None]
+    try:
+        return rf.measure(
+            model,
+            shape,
+            unit=unit,
+            samples=args.samples,
+            key=jax.random.key(args.seed),
+            output=args.output,
+            variables=variables,
+            images=images,
+        )
+    except ValueError as error:
+        raise error if isinstance(error, CnnjaxError) else CnnjaxError(str(error)) from error
+
+
+def _described(heat: Any, field: Any) -> tuple[dict[str, Any], list[str]]:
+    from cnnjax import receptive_field as rf
+
+    height, width = rf.effective_size(heat)
+    result: dict[str, Any] = {"effective_size": [height, width]}
+    lines = [f"  effective: 95.45 % of |gradient| within {height:.1f} x {width:.1f} pixels"]
+    try:
+        fit = rf.fit_gaussian(heat)
+    except ValueError:
+        return result, lines
+    result |= {"sigma": list(fit.sigma), "centre": list(fit.centre), "r_squared": fit.r_squared}
+    lines.append(f"  Gaussian: sigma {fit.sigma[0]:.1f} x {fit.sigma[1]:.1f} pixels, R² {fit.r_squared:.3f}")
+    return result, lines
+
+
+def _draw(args: argparse.Namespace, heat: Any, field: Any, unit: Any, photo: Any) -> None:
+    from cnnjax import receptive_field as rf
+
+    try:
+        rf.plot(heat, field, index=unit, image=photo, path=args.plot, title=f"{args.model}: {field.name}, unit {unit}")
+    except ModuleNotFoundError as error:
+        raise CnnjaxError(f"--plot needs {error.name}: pip install 'cnnjax[plot]'.") from error
+
+
+def _words(pair: tuple[int, int] | None) -> str:
+    return "none" if pair is None else f"{pair[0]} to {pair[1]}"
+
+
+def _table(rows: Any) -> list[str]:
+    cells = [["layer", "kind", "output", "size", "stride", "padding"]]
+    for row in rows:
+        numbers = (row.field.size, row.field.stride, row.field.padding)
+        cells.append([row.path, row.kind, "x".join(map(str, row.output_shape[1:])), *map(_numbers, numbers)])
+    widths = [max(len(line[column]) for line in cells) for column in range(6)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in cells]
+
+
+def _numbers(pair: Any) -> str:
+    words = ["-" if number is None else f"{number:g}" for number in pair]
+    return words[0] if len(set(words)) == 1 else "x".join(words)
