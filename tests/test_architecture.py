@@ -43,6 +43,7 @@ ALLOWED = {
         "errors",
         "atomic",
         "summary",
+        "receptive_field",
     },
 }
 # Within training, in the order of the flow: a file imports only those before it.
