@@ -5,17 +5,21 @@ Importing this loads neither TFDS nor Pillow; they are loaded when first needed.
 
 from cnnjax.batch import Batch
 from cnnjax.data.catalogue import available
+from cnnjax.data.crops import Crops
 from cnnjax.data.folder import load_folder
 from cnnjax.data.images import load_image, looks_inverted
 from cnnjax.data.load import describe_sources, load_dataset, prepare
 from cnnjax.data.resident import Dataset, DatasetInfo, Split, prepare_images
 from cnnjax.data.stream import batches, epoch_range
+from cnnjax.data.streamed import StreamedSplit
 
 __all__ = [
     "Batch",
+    "Crops",
     "Dataset",
     "DatasetInfo",
     "Split",
+    "StreamedSplit",
     "available",
     "batches",
     "describe_sources",

@@ -198,7 +198,12 @@ def _in_training(num_examples: int, batch_size: int, key: jax.Array, epoch: int,
 
 @contextlib.contextmanager
 def _pool(workers: int | None) -> Iterator[ThreadPoolExecutor]:
-    """Threads, which decode in parallel because Pillow and the readers let go of Python's lock while they work."""
+    """Threads, which decode in parallel because Pillow and the readers let go of Python's lock while they work.
+
+    A photograph of 500x375 takes 4 ms of a core to become a random part of 224x224, and of those at most 0.4 ms hold
+    the lock: one process gives up to about 2,500 images a second, given the cores. Grain, whose threads need as much
+    for each image and whose processes copy what they decode, was measured and is not needed.
+    """
     # Of odd metadata, which ImageNet has, and of sizes before our own limit speaks. For the whole process, because
     # warnings cannot be dropped for some threads alone.
     warnings.filterwarnings("ignore", module=r"PIL\.")
