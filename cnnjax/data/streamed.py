@@ -200,9 +200,9 @@ def _in_training(num_examples: int, batch_size: int, key: jax.Array, epoch: int,
 def _pool(workers: int | None) -> Iterator[ThreadPoolExecutor]:
     """Threads, which decode in parallel because Pillow and the readers let go of Python's lock while they work.
 
-    A photograph of 500x375 takes 4 ms of a core to become a random part of 224x224, and of those at most 0.4 ms hold
-    the lock: one process gives up to about 2,500 images a second, given the cores. Grain, whose threads need as much
-    for each image and whose processes copy what they decode, was measured and is not needed.
+    Measured on busy cores: a photograph of 500x375 takes about 4 ms of a core to become a random part of 224x224, and
+    what is not decoding or resizing, most of it under the lock, about 0.4 ms. So one process cannot give much more
+    than 2,500 images a second, however many cores it has. Grain's threads took as long for each image.
     """
     # Of odd metadata, which ImageNet has, and of sizes before our own limit speaks. For the whole process, because
     # warnings cannot be dropped for some threads alone.
