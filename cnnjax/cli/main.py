@@ -14,11 +14,11 @@ from types import FrameType
 from typing import NoReturn
 
 from cnnjax import __version__
-from cnnjax.cli import data, digest, evaluate, predict, summary, train
+from cnnjax.cli import data, digest, doctor, evaluate, predict, receptive_field, shapes, summary, train, xla
 from cnnjax.cli.output import Output
 from cnnjax.errors import CnnjaxError, UsageError, unknown
 
-_VERBS = (train, evaluate, predict, summary, data, digest)
+_VERBS = (train, evaluate, predict, summary, receptive_field, data, digest, shapes, doctor)
 # Seconds that clearing up after a signal may take.
 _PATIENCE = 5.0
 
@@ -50,6 +50,7 @@ def main() -> None:
         # `run` catches all of our own errors. What still arrives here are tracebacks that a storage library's threads
         # print while a failed save winds up; they would bury the one line that says what happened.
         sys.excepthook = sys.unraisablehook = lambda *_: None
+    xla.switch_fusion_off()
     code = run(sys.argv[1:])
     if code >= 128:
         # Threads may still compute, and shutting the interpreter down beside them crashes.
@@ -70,6 +71,8 @@ def run(arguments: Sequence[str]) -> int:
     parser = _parser()
     try:
         args, rest = parser.parse_known_args(arguments)
+        if hasattr(args, "words") and not any(word.startswith("-") for word in rest):
+            args.words, rest = [*args.words, *rest], []  # argparse stops at the first option behind a list of words
         if rest:
             args.parser.error(f"unrecognized arguments: {' '.join(rest)}")
     except SystemExit as leave:  # --help, --version and wrong usage
