@@ -113,6 +113,7 @@ def _run_epoch(
     under_way: deque[Metrics] = deque()
 
     loop.settle = lambda: _collect(loop, under_way)
+    loop.refresh = lambda: _collect(loop, under_way, finished=True)
     for batch in _epoch_batches(train_batches, loop.epoch, loop.batch):
         loop.state, metrics = train_step(loop.state, batch)
         loop.batch += 1
@@ -143,13 +144,19 @@ def _epoch_batches(train_batches: Batches, epoch: int, start: int) -> Iterable[A
     return itertools.islice(train_batches, start, None)
 
 
-def _collect(loop: Loop, under_way: deque[Metrics], *, behind: int = 0) -> None:
-    """Add the metrics of all steps but the newest `behind` to the epoch's; end the run if a loss is no number."""
+def _collect(loop: Loop, under_way: deque[Metrics], *, behind: int = 0, finished: bool = False) -> None:
+    """Add the metrics of all steps but the newest `behind` to the epoch's; end the run if a loss is no number.
+
+    With `finished` only those of steps that the device has done: it is never waited for, and never out of work.
+    """
+    if finished:
+        behind = sum(not _is_ready(metrics) for metrics in under_way)
     while len(under_way) > behind:
         first = loop.step - len(under_way) + 1
-        size = _CHUNK if len(under_way) - behind >= _CHUNK else 1
-        metrics = _stack([under_way.popleft() for _ in range(size)]) if size > 1 else _expand(under_way.popleft())
-        host = metrics.to_host()
+        size = min(_CHUNK, len(under_way) - behind)
+        metrics = [under_way.popleft() for _ in range(size)]
+        # One length alone is stacked on the device, because each is a compile.
+        host = (_stack(metrics) if size == _CHUNK else _stack_on_host(metrics)).to_host()
         # A sum over examples is finite exactly when all of them are: two infinities of opposite sign give a NaN.
         bad = ~np.isfinite(host.loss_sum)
         if bad.any():
@@ -160,6 +167,11 @@ def _collect(loop: Loop, under_way: deque[Metrics], *, behind: int = 0) -> None:
             )
         sums = jax.tree.map(lambda values: values.sum(axis=0), host)
         loop.metrics = sums if loop.metrics is None else loop.metrics + sums
+        loop.counted += size
+
+
+def _is_ready(metrics: Metrics) -> bool:
+    return not isinstance(metrics.count, jax.Array) or metrics.count.is_ready()
 
 
 @jax.jit
@@ -167,8 +179,8 @@ def _stack(metrics: list[Metrics]) -> Metrics:
     return jax.tree.map(lambda *values: jnp.stack(values), *metrics)
 
 
-def _expand(metrics: Metrics) -> Metrics:
-    return jax.tree.map(lambda value: np.array(value)[None], metrics)
+def _stack_on_host(metrics: list[Metrics]) -> Metrics:
+    return jax.tree.map(lambda *values: np.array(values), *jax.device_get(metrics))
 
 
 def _add(total: Metrics | None, metrics: Metrics) -> Metrics:

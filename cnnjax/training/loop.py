@@ -84,6 +84,7 @@ class Loop:
       batch: Steps taken in the epoch under way.
       step: Steps taken in all; `state.step` on the host.
       metrics: Sums over the steps of the epoch under way, as far as they are known; None before the first.
+      counted: Steps of the epoch under way that `metrics` covers.
       seconds: Time spent in the epoch's training steps.
       history: A row for each finished epoch.
       stopped: Why the run is to end, or None.
@@ -98,6 +99,7 @@ class Loop:
     batch: int = 0
     step: int = 0
     metrics: Metrics | None = None
+    counted: int = 0
     seconds: float = 0.0
     history: History = dataclasses.field(default_factory=History)
     stopped: str | None = None
@@ -105,6 +107,8 @@ class Loop:
     resumed: bool = False
     # Waits until `metrics` covers every step taken so far.
     settle: Callable[[], None] = lambda: None
+    # Makes `metrics` cover every step that is done by now, and waits for none.
+    refresh: Callable[[], None] = lambda: None
 
     def notify(self, point: str) -> None:
         """Call every callback's method of that name."""
@@ -134,7 +138,7 @@ class Loop:
         row["seconds"] = round(self.seconds + seconds, 3)
         row["images_per_second"] = round(trained.examples / max(self.seconds, 1e-9), 1)
         self.history.rows.append(row)
-        self.batch, self.metrics, self.seconds = 0, None, 0.0
+        self.batch, self.counted, self.metrics, self.seconds = 0, 0, None, 0.0
         self.notify("on_epoch")
 
     def position(self) -> dict[str, Any]:
@@ -168,6 +172,7 @@ class Loop:
         self.history = History(position["history"])
         if position["metrics"] is not None:
             self.metrics = Metrics(**{k: np.asarray(v) for k, v in position["metrics"].items()})
+            self.counted = self.batch
         for name, callback in self._named():
             if name in position["callbacks"]:
                 callback.restore(position["callbacks"][name], arrays.get(name, {}))

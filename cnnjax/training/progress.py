@@ -45,7 +45,7 @@ class Progress(Callback):
         if now - self.drawn < (_REDRAW if self.live else _PLAIN):
             return
         self.drawn = now
-        loop.settle()
+        loop.refresh()
         line = self._running(loop)
         if self.live:
             from rich.text import Text
@@ -82,7 +82,7 @@ class Progress(Callback):
         if loop.metrics is not None:
             parts.append(f"loss {loop.metrics.loss:.4f} accuracy {loop.metrics.accuracy:.2%}")
             if self.steps and self.began is not None:
-                rate = loop.metrics.examples / loop.batch * self.steps / (time.monotonic() - self.began)
+                rate = loop.metrics.examples / loop.counted * self.steps / (time.monotonic() - self.began)
                 parts.append(f"{rate:,.0f} images/s")
         left = self._left(loop)
         return line + ", ".join(parts + ([f"{left} left"] if left else []))
