@@ -1,4 +1,4 @@
-"""`cnnjax eval`: a trained run's metrics on a split, with confusion matrix and accuracy by class."""
+"""`cnnjax eval`: a trained run's or a published net's metrics on a split, with accuracy by class."""
 
 import argparse
 import csv
@@ -7,13 +7,13 @@ import pathlib
 from typing import TYPE_CHECKING, Any
 
 from cnnjax import atomic
-from cnnjax.cli import loading, modelling
+from cnnjax.cli import loading, modelling, published
 from cnnjax.cli.output import Output
 from cnnjax.errors import UsageError
 from cnnjax.recipes import Recipe
 
 if TYPE_CHECKING:
-    from cnnjax.data import Split
+    from cnnjax.data import Dataset, Split
     from cnnjax.training import Metrics, TrainState
 
 # A larger matrix than this does not fit a terminal.
@@ -22,9 +22,12 @@ _MATRIX_CLASSES = 20
 
 def add_parser(verbs: Any, common: argparse.ArgumentParser) -> None:
     """Add the verb and its options."""
-    parser = verbs.add_parser("eval", parents=[common], help="evaluate a trained run")
+    parser = verbs.add_parser("eval", parents=[common], help="evaluate a trained run or published weights")
     parser.set_defaults(run=run, parser=parser)
-    parser.add_argument("--workdir", type=pathlib.Path, required=True, metavar="DIR", help="the run's workdir")
+    parser.add_argument("model", nargs="?", metavar="MODEL", help="with --weights: the net that they are for")
+    parser.add_argument("--workdir", type=pathlib.Path, metavar="DIR", help="the run's workdir")
+    parser.add_argument("--dataset", metavar="NAME", help="with --weights: the data, a name or folder:DIR")
+    published.add_options(parser)
     parser.add_argument("--split", choices=["test", "validation", "train"], default="test", help="default: test")
     parser.add_argument("--batch-size", type=int, metavar="N", help="images at once; the result does not depend on it")
     parser.add_argument("--dump-predictions", type=pathlib.Path, metavar="FILE.csv", help="write id,label,prediction")
@@ -38,6 +41,28 @@ def run(args: argparse.Namespace, out: Output) -> int:
 
     if args.batch_size is not None and args.batch_size < 1:
         raise UsageError(f"--batch-size: expected at least 1, got {args.batch_size}.")
+    if (args.workdir is None) == (args.weights is None):
+        raise UsageError("eval: expected either --workdir DIR or MODEL --weights FILE --dataset NAME.")
+    if args.weights is None:
+        state, dataset, batch_size = _trained(args, out)
+    else:
+        state, dataset = published.load_for_dataset(args, out)
+        batch_size = 1
+    split = getattr(dataset, args.split)
+    size = args.batch_size or loading.eval_batch_size(batch_size, split.image_shape)
+    metrics = evaluate(state, data.batches(split, size), eval_step=make_eval_step(confusion=True))
+    if args.dump_predictions:
+        _dump(state, split, size, args.dump_predictions)
+    _report(metrics, list(dataset.info.class_names), args, out)
+    return 0
+
+
+def _trained(args: argparse.Namespace, out: Output) -> "tuple[TrainState, Dataset, int]":
+    """Return a run's state, its data, and the examples of one of its steps."""
+    if args.model or args.dataset or args.preprocess:
+        raise UsageError(
+            "eval: a run in a workdir has its own model and data; leave out MODEL, --dataset, --preprocess."
+        )
     state, config, described = modelling.restore(args.workdir, out)
     recipe = Recipe.from_json(config)
     dataset = loading.load(recipe, args, out)
@@ -47,13 +72,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
             raise UsageError(f"{recipe.dataset} has other {name} than the run was trained with: {here}, not {there}.")
     if dict(dataset.info.digests) != described["digests"]:
         out.say("warning: these are other data than the run was trained with")
-    split = getattr(dataset, args.split)
-    size = args.batch_size or loading.eval_batch_size(recipe.batch_size, split.image_shape)
-    metrics = evaluate(state, data.batches(split, size), eval_step=make_eval_step(confusion=True))
-    if args.dump_predictions:
-        _dump(state, split, size, args.dump_predictions)
-    _report(metrics, described["class_names"], args, out)
-    return 0
+    return state, dataset, recipe.batch_size
 
 
 def _report(metrics: "Metrics", names: list[str], args: argparse.Namespace, out: Output) -> None:

@@ -1,34 +1,80 @@
-"""`cnnjax predict`: a trained run's classes for image files."""
+"""`cnnjax predict`: a trained run's or a published net's classes for image files."""
 
 import argparse
 import pathlib
 import sys
+from collections.abc import Callable
 from typing import Any
 
-from cnnjax.cli import modelling
+from cnnjax.cli import modelling, published
 from cnnjax.cli.output import Output
 from cnnjax.errors import CnnjaxError, UsageError
+
+# The probabilities for an image file, what was done to it, and a hint or None.
+Classify = Callable[[pathlib.Path], tuple[Any, str, str | None]]
 
 
 def add_parser(verbs: Any, common: argparse.ArgumentParser) -> None:
     """Add the verb and its options."""
     parser = verbs.add_parser("predict", parents=[common], help="classify image files")
     parser.set_defaults(run=run, parser=parser)
-    parser.add_argument("images", nargs="+", type=pathlib.Path, metavar="IMAGE", help="PNG or JPEG, any size and mode")
-    parser.add_argument("--workdir", type=pathlib.Path, required=True, metavar="DIR", help="the run's workdir")
+    parser.add_argument(
+        "words",
+        nargs="+",
+        metavar="[MODEL] IMAGE",
+        help="PNG or JPEG files, any size and mode; with --weights, the net that they are for comes first",
+    )
+    parser.add_argument("--workdir", type=pathlib.Path, metavar="DIR", help="the run's workdir")
+    published.add_options(parser)
+    parser.add_argument(
+        "--classes", type=pathlib.Path, metavar="FILE.txt", help="names of the weights' classes, one a line"
+    )
     parser.add_argument("--top", type=int, default=5, metavar="N", help="classes to show (default 5)")
     parser.add_argument("--invert", action="store_true", help="swap light and dark, for ink on paper")
 
 
 def run(args: argparse.Namespace, out: Output) -> int:
     """Print the most probable classes of each image and what was done to it."""
+    import numpy as np
+
+    if args.top < 1:
+        raise UsageError(f"--top: expected at least 1, got {args.top}.")
+    if (args.workdir is None) == (args.weights is None):
+        raise UsageError("predict: expected either --workdir DIR IMAGE... or MODEL --weights FILE IMAGE...")
+    if args.weights is None:
+        classify, names, images = *_trained(args, out), args.words
+    else:
+        classify, names, images = *_published(args, out), args.words[1:]
+    results, lines, code = [], [], 0
+    for path in images:
+        try:
+            scores, done, hint = classify(pathlib.Path(path))
+        except CnnjaxError as error:  # the other images are none the worse for it
+            print(f"cnnjax: {error}", file=sys.stderr)  # noqa: T201
+            results.append({"image": str(path), "error": str(error)})
+            code = 1
+            continue
+        order = np.argsort(-scores, kind="stable")[: args.top]
+        predictions = [{"class": names[i], "probability": float(scores[i])} for i in order]
+        results.append({"image": str(path), "done": done, "predictions": predictions})
+        lines.append(f"{path}: {done}")
+        lines += [f"  {p['probability']:7.2%}  {p['class']}" for p in predictions]
+        if hint:
+            results[-1]["hint"] = hint
+            lines.append(f"  {hint}")
+    out.result({"predictions": results}, lines)
+    return code
+
+
+def _trained(args: argparse.Namespace, out: Output) -> tuple[Classify, list[str]]:
+    """Return what gives the probabilities of an image after a run, and the names of its classes."""
     import jax
     import numpy as np
 
     from cnnjax import data
 
-    if args.top < 1:
-        raise UsageError(f"--top: expected at least 1, got {args.top}.")
+    if args.preprocess or args.classes:
+        raise UsageError("predict: a run in a workdir has its own data; leave out --preprocess and --classes.")
     state, _, described = modelling.restore(args.workdir, out)
     shape, mean = tuple(described["image_shape"]), tuple(described["mean"])
 
@@ -39,27 +85,55 @@ def run(args: argparse.Namespace, out: Output) -> int:
         )
         return jax.nn.softmax(state.apply_fn(state.variables, prepared, train=False))
 
-    names, results, lines, code = described["class_names"], [], [], 0
-    for path in args.images:
-        try:
-            image, done = data.load_image(path, shape, invert=args.invert)
-        except CnnjaxError as error:  # the other images are none the worse for it
-            print(f"cnnjax: {error}", file=sys.stderr)  # noqa: T201
-            results.append({"image": str(path), "error": str(error)})
-            code = 1
-            continue
-        scores = np.array(probabilities(state, image[None])[0])
-        order = np.argsort(-scores, kind="stable")[: args.top]
-        predictions = [{"class": names[i], "probability": float(scores[i])} for i in order]
-        results.append({"image": str(path), "done": done, "predictions": predictions})
-        lines.append(f"{path}: {done}")
-        lines += [f"  {p['probability']:7.2%}  {p['class']}" for p in predictions]
-        hint = _hint(image, mean, args.invert)
-        if hint:
-            results[-1]["hint"] = hint
-            lines.append(f"  {hint}")
-    out.result({"predictions": results}, lines)
-    return code
+    def classify(path: pathlib.Path) -> tuple[Any, str, str | None]:
+        image, done = data.load_image(path, shape, invert=args.invert)
+        return np.array(probabilities(state, image[None])[0]), done, _hint(image, mean, args.invert)
+
+    return classify, described["class_names"]
+
+
+def _published(args: argparse.Namespace, out: Output) -> tuple[Classify, list[str]]:
+    """Return what gives the probabilities of an image by published weights, and the names of their classes."""
+    import jax
+    import numpy as np
+
+    from cnnjax.data import images as files
+    from cnnjax.pretrained.catalogue import imagenet_classes
+
+    model, *images = args.words
+    if not images:
+        raise UsageError("predict: expected MODEL and at least one IMAGE with --weights.")
+    names = _lines(args.classes) if args.classes else list(imagenet_classes())
+    state, rule = published.load(model, args.weights, out, num_classes=len(names), preprocess=args.preprocess)
+    if rule is None:
+        raise UsageError(f"{model}: how images are prepared for {args.weights} is not known. Give --preprocess NAME.")
+
+    @jax.jit
+    def prepare(images: jax.Array) -> jax.Array:
+        return rule(images)
+
+    @jax.jit
+    def probabilities(state: Any, images: jax.Array) -> jax.Array:
+        return jax.nn.softmax(state.apply_fn(state.variables, images, train=False))
+
+    def classify(path: pathlib.Path) -> tuple[Any, str, str | None]:
+        (height, width), _ = files.size_and_kind(path)
+        image, done = files.load_image(path, (height, width, 3), invert=args.invert)
+        scores = np.array(probabilities(state, prepare(image[None]))[0])
+        resized = "×".join(map(str, rule.resized(height, width)[::-1]))
+        return scores, f"{done} → {resized}, centre {rule.crop}×{rule.crop}", _hint(image, (), args.invert)
+
+    return classify, names
+
+
+def _lines(path: pathlib.Path) -> list[str]:
+    try:
+        names = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise CnnjaxError(f"{path}: expected a text file with a name a line.") from error
+    if not names:
+        raise UsageError(f"{path}: expected a name a line, it is empty.")
+    return names
 
 
 def _hint(image: Any, mean: tuple[float, ...], inverted: bool) -> str | None:

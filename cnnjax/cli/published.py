@@ -1,0 +1,148 @@
+"""From `MODEL --weights FILE` to a net that can be asked: its variables and its preprocessing."""
+
+import argparse
+import pathlib
+from typing import TYPE_CHECKING, Any
+
+from cnnjax.cli import modelling
+from cnnjax.cli.output import Output
+from cnnjax.errors import CnnjaxError, UsageError
+
+if TYPE_CHECKING:
+    from cnnjax.data import Dataset
+    from cnnjax.pretrained.preprocessing import Preprocess
+    from cnnjax.training import TrainState
+
+_CLASSES = 1000  # of ImageNet
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that name a file of weights."""
+    parser.add_argument(
+        "--weights", metavar="FILE", help="published weights, or `imagenet` for the official file of MODEL"
+    )
+    parser.add_argument(
+        "--preprocess", metavar="NAME", help="how images are prepared: as for this published net (default: MODEL's)"
+    )
+
+
+def load(
+    name: str, weights: str, out: Output, *, num_classes: int = _CLASSES, preprocess: str | None = None
+) -> tuple["TrainState", "Preprocess | None"]:
+    """Return the state of a net with weights from a file, and how its images are prepared; None if that is not known.
+
+    Args:
+      name: MODEL, or the name of an official file such as `resnet50:v2`.
+      weights: The file, or `imagenet` for the official one, which is fetched if it is not there yet.
+      out: Where notes go.
+      num_classes: Classes that the file must have.
+      preprocess: How images are prepared, if the user said so.
+    Raises:
+      CnnjaxError: If the file can't be had, does not fit, or has another number of classes.
+    """
+    import jax
+    import optax
+
+    from cnnjax import pretrained
+    from cnnjax.pretrained import preprocessing
+    from cnnjax.training import create_state
+
+    official = name in _official()
+    path = _fetch(name, out) if weights == "imagenet" else pathlib.Path(weights)
+    model = modelling.build_model(name.partition(":")[0] if official else name, num_classes)
+    variables, report = pretrained.load(model, path)
+    for note in report.notes:
+        out.say(f"{path}: {note}")
+    if any(entry.action == "initialised" for entry in report.entries):
+        raise CnnjaxError(
+            f"{path}: it has another number of classes than {num_classes}. Name its classes, one a line of a file, "
+            "with --classes, or give it a dataset that has them."
+        )
+    shape = tuple(getattr(model, "input_shape", (224, 224, 3)))
+    state = create_state(model, optax.identity(), shape, key=jax.random.key(0), variables=variables)
+    rule = preprocess or (rule_name(name, report.naming) if num_classes == _CLASSES else None)
+    return state, preprocessing.preprocess(rule) if rule else None
+
+
+def rule_name(name: str, naming: str) -> str | None:
+    """Return whose preprocessing goes with a file, or None if that is not known.
+
+    Args:
+      name: MODEL.
+      naming: Whose names the file's tensors have.
+    """
+    from cnnjax.pretrained.preprocessing import preprocess_names
+
+    publishers = {"torchvision": "", "timm": "", "keras": ":keras"}
+    if naming not in publishers:
+        return name if ":" in name and name in preprocess_names() else None
+    return next((known for known in (f"{name}{publishers[naming]}", name) if known in preprocess_names()), None)
+
+
+def load_for_dataset(args: argparse.Namespace, out: Output) -> tuple["TrainState", "Dataset"]:
+    """Return a net and the dataset that it is to be evaluated on, prepared as the net wants it.
+
+    A net whose preprocessing is not known gets the images as the dataset's own recipes do.
+
+    Args:
+      args: `model`, `weights`, `preprocess`, `dataset`, `data_dir`, `source_dir`.
+      out: Where notes go.
+    """
+    from cnnjax import data
+
+    if args.model is None or args.dataset is None:
+        raise UsageError(
+            "--weights: expected MODEL and --dataset too, as in: eval resnet50 --weights FILE --dataset NAME."
+        )
+    options: dict[str, Any] = {"data_dir": args.data_dir, "source_dir": args.source_dir, "log": out.say}
+    dataset = data.load_dataset(args.dataset, **options)
+    classes = dataset.info.num_classes
+    state, rule = load(args.model, args.weights, out, num_classes=classes, preprocess=args.preprocess)
+    if rule is None:
+        size = modelling.image_size_for(args.model, dataset.info.image_shape)
+        return state, dataset.resized(size) if size else dataset
+    try:
+        sizes = {"image_size": (rule.crop, rule.crop), "resize_size": rule.resize}
+        dataset = data.load_dataset(args.dataset, **options, **sizes)
+    except UsageError:  # a set in memory, all images of one size: there is nothing to cut from
+        dataset = dataset.resized((rule.crop, rule.crop))
+    return _with_rule(state, rule, dataset.info.mean, dataset.info.std), dataset
+
+
+def _with_rule(state: "TrainState", rule: "Preprocess", mean: Any, std: Any) -> "TrainState":
+    """Return the state with a net that takes images as a dataset normalises them and prepares them by its own rule."""
+    import jax.numpy as jnp
+
+    apply_fn = state.apply_fn
+    shape = (1, 1, 1, 3)
+    means, stds = (jnp.asarray(values, jnp.float32).reshape(shape) for values in (mean, std))
+
+    def apply(variables: Any, x: Any, **options: Any) -> Any:
+        return apply_fn(variables, rule.normalize((x * stds + means) * 255), **options)
+
+    return state.replace(apply_fn=apply)
+
+
+def _official() -> list[str]:
+    from cnnjax.pretrained.catalogue import published_names
+
+    return published_names()
+
+
+def _fetch(name: str, out: Output) -> pathlib.Path:
+    """Return where the official file of a net is, after fetching it with a progress bar."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+
+    from cnnjax.pretrained.catalogue import published
+    from cnnjax.pretrained.download import download
+
+    file = published(name)
+    if not file.options.get("include_top", True):
+        raise UsageError(f"{name}: its official file has no classifier. Load it with cnnjax.pretrained.load.")
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(file=out.words), transient=True) as bar:
+        task = bar.add_task(file.file_name, total=None)
+        path = download(file, progress=lambda done, whole: bar.update(task, completed=done, total=whole))
+    out.say(f"{path}: {file.licence}")
+    return path

@@ -1,0 +1,174 @@
+"""`eval` and `predict` with files of weights, in place of a run's workdir."""
+
+import hashlib
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from PIL import Image
+
+from cnnjax import data, models, pretrained, runs, training
+from cnnjax.cli import published
+from cnnjax.cli.main import run
+from cnnjax.pretrained import catalogue
+from tests.cli.commands import last_json, only_line, read_csv
+
+MODULE = """
+import jax.numpy as jnp
+from flax import linen as nn
+
+
+class Mean(nn.Module):
+    num_classes: int = 1000
+    input_shape: tuple = (224, 224, 3)
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(self.num_classes, name="logits")(jnp.mean(x, axis=(1, 2)))
+"""
+
+
+@pytest.fixture
+def weights(workdir, tmp_path):
+    """The trained LeNet-5 of the run, as a file of weights."""
+    state = training.create_state(
+        models.build("lenet5", num_classes=10), optax.identity(), (28, 28, 1), key=jax.random.key(0)
+    )
+    newest = runs.load_newest(workdir / "checkpoints")
+    path = tmp_path / "lenet5.safetensors"
+    pretrained.save(runs.restore_variables(state, newest[1]).variables, path)
+    return path
+
+
+@pytest.fixture
+def mean_net(tmp_path, monkeypatch):
+    """A net of the user's own that tells images by their mean colour, in a file: returns its kernel."""
+    (tmp_path / "colours.py").write_text(MODULE)
+    (tmp_path / "names.txt").write_text("red\ngreen\nblue\n")
+    kernel = 3 * np.eye(3, dtype=np.float32)
+    variables = {"params": {"logits": {"kernel": jnp.array(kernel), "bias": jnp.zeros(3)}}}
+    pretrained.save(variables, tmp_path / "colours.safetensors")
+    monkeypatch.chdir(tmp_path)
+    return kernel
+
+
+def test_eval_of_a_file_is_eval_of_its_run(workdir, weights, tmp_path, capsys):
+    words = ["eval", "lenet5", "--weights", str(weights), "--dataset", "digits", "--json"]
+    assert run([*words, "--dump-predictions", str(tmp_path / "p.csv")]) == 0
+    result = last_json(capsys)
+    assert run(["eval", "--workdir", str(workdir), "--json"]) == 0
+    want = last_json(capsys)
+    assert result["loss"] == pytest.approx(want["loss"], rel=1e-5)
+    assert {**result, "loss": 0} == {**want, "loss": 0}
+    rows = read_csv(tmp_path / "p.csv")
+    assert sum(row["label"] == row["prediction"] for row in rows) == result["accuracy"] * len(rows)
+
+
+def test_predict_prepares_images_as_the_published_net_has_them(mean_net, tmp_path, capsys):
+    pixels = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
+    Image.fromarray(pixels).save("noise.png")
+    red = np.zeros((256, 256, 3), np.uint8)
+    red[..., 0] = 255
+    Image.fromarray(red).save("red.png")
+    words = ["predict", "colours:Mean", "--weights", "colours.safetensors", "--preprocess", "vgg16:keras"]
+    assert run([*words, "--classes", "names.txt", "--json", "--top", "3", "noise.png", "red.png"]) == 0
+    noise, plain = last_json(capsys)["predictions"]
+    # Channels are blue, green, red: what the file calls red is what is blue.
+    assert plain["predictions"][0]["class"] == "blue"
+    prepared = np.array(pretrained.preprocess("vgg16:keras")(pixels[None]))
+    want = np.array(jax.nn.softmax(prepared.mean(axis=(1, 2)) @ mean_net)[0])
+    got = {p["class"]: p["probability"] for p in noise["predictions"]}
+    np.testing.assert_allclose([got["red"], got["green"], got["blue"]], want, rtol=1e-3, atol=1e-6)
+    assert noise["done"] == "400×300 RGB, as it is → 341×256, centre 224×224"
+
+
+def test_a_bad_image_leaves_the_others(mean_net, capsys):
+    Image.fromarray(np.zeros((5, 5, 3), np.uint8)).save("black.png")
+    with open("text.png", "w") as file:
+        file.write("no image")
+    words = ["predict", "colours:Mean", "--weights", "colours.safetensors", "--preprocess", "resnet50"]
+    assert run([*words, "--classes", "names.txt", "--json", "text.png", "black.png"]) == 1
+    text = capsys.readouterr()
+    first, second = json.loads(text.out)["predictions"]
+    assert "text.png: not an image" in first["error"]
+    assert len(second["predictions"]) == 3
+    assert "one colour" in second["hint"]
+
+
+def test_the_official_file_is_used_when_it_is_there(weights, tmp_path, monkeypatch, capsys):
+    content = weights.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    file = catalogue.Published(
+        "lenet5", "http://127.0.0.1:9/official.safetensors", "sha256", digest[:8], "public domain"
+    )
+    monkeypatch.setitem(catalogue._FILES, "lenet5", file)
+    monkeypatch.setenv("CNNJAX_CACHE", str(tmp_path / "cache"))
+    words = ["eval", "lenet5", "--weights", "imagenet", "--dataset", "digits", "--json"]
+    assert run(words) == 1
+    line = only_line(capsys)
+    assert "Get http://127.0.0.1:9/official.safetensors and put it at" in line
+    assert str(tmp_path / "cache" / "official.safetensors") in line
+    (tmp_path / "cache" / "official.safetensors").write_bytes(content)
+    assert run(words) == 0
+    text = capsys.readouterr()
+    assert json.loads(text.out)["examples"] == 355
+    assert "public domain" in text.err
+
+
+def test_which_preprocessing_goes_with_a_file():
+    assert published.rule_name("vgg16", "torchvision") == "vgg16"
+    assert published.rule_name("vgg16", "keras") == "vgg16:keras"
+    assert published.rule_name("resnet50_v1", "keras") == "resnet50_v1"
+    assert published.rule_name("resnet50:v2", "torchvision") == "resnet50:v2"
+    assert published.rule_name("resnet50", "cnnjax") is None
+    assert published.rule_name("lenet5", "torchvision") is None
+
+
+def test_a_net_with_its_own_rule_sees_a_datasets_pixels():
+    rule = pretrained.preprocess("resnet50_v1")
+    images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), np.uint8)
+    normalised = data.prepare_images(images, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
+    state = training.create_state(
+        models.build("resnet20"), optax.identity(), (8, 8, 3), key=jax.random.key(0), variables={"params": {}}
+    )
+    seen = published._with_rule(state.replace(apply_fn=lambda _, x: x), rule, (0.4, 0.5, 0.6), (0.2, 0.3, 0.4))
+    np.testing.assert_allclose(seen.apply_fn({}, normalised), rule.normalize(images), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "match"),
+    [
+        (["predict", "a.png"], 2, "expected either --workdir DIR IMAGE... or MODEL --weights FILE IMAGE..."),
+        (["predict", "--workdir", "x", "--weights", "y", "a.png"], 2, "expected either --workdir"),
+        (["predict", "resnet18", "--weights", "none.pth"], 2, "expected MODEL and at least one IMAGE with --weights"),
+        (["predict", "resnet18", "--weights", "none.pth", "a.png"], 1, "none.pth: No such file"),
+        (["predict", "resnet18", "--weights", "w", "--classes", "no.txt", "a.png"], 1, "no.txt: No such file"),
+        (["eval", "resnet18", "--weights", "w"], 2, "expected MODEL and --dataset too"),
+        (["eval"], 2, "expected either --workdir DIR or MODEL --weights FILE --dataset NAME"),
+        (["eval", "lenet5", "--workdir", "x"], 2, "has its own model and data"),
+        (["eval", "lenet5", "--weights", "none.h5", "--dataset", "digits"], 1, "none.h5: No such file"),
+        (["predict", "vgg16:features", "--weights", "imagenet", "a.png"], 2, "its official file has no classifier"),
+        (["predict", "lenet5", "--weights", "imagenet", "a.png"], 2, "unknown published weights 'lenet5'"),
+    ],
+)
+def test_mistakes_are_one_line(words, code, match, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run(words) == code
+    assert match in only_line(capsys)
+
+
+def test_files_that_do_not_go_with_the_question(weights, mean_net, capsys):
+    Image.fromarray(np.zeros((5, 5, 3), np.uint8)).save("black.png")
+    words = ["predict", "colours:Mean", "--weights", "colours.safetensors", "black.png"]
+    assert run([*words, "--classes", "names.txt"]) == 2
+    assert "how images are prepared for colours.safetensors is not known. Give --preprocess NAME" in only_line(capsys)
+    assert run(words) == 1
+    assert "it has another number of classes than 1000" in only_line(capsys)
+    assert (
+        run(["predict", "colours:Mean", "--weights", "colours.safetensors", "--preprocess", "resnet5", "black.png"])
+        != 0
+    )
+    assert run(["eval", "lenet5", "--weights", str(weights), "--dataset", "mnits"]) == 2
