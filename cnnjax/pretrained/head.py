@@ -12,6 +12,9 @@ from flax import traverse_util
 
 from cnnjax.pretrained.match import Plan, Shapes
 
+# Nothing of this size is made, it is only traced; but a file that claims more is none of a classifier.
+_MOST_CLASSES = 10_000_000
+
 
 def allow_other_head(
     plan: Plan, model: nn.Module, shapes: Shapes, shapes_of: Callable[[nn.Module], Shapes]
@@ -40,21 +43,34 @@ def allow_other_head(
         }
         left = {name: path for name, path in plan.left_over.items() if name not in skipped}
         return dataclasses.replace(plan, left_over=left), [], skipped
-    widths = {a.transform.target[-1] for a in plan.misshaped if len(a.transform.target) == 1}
-    if len(widths) != 1:
+    found = other_classes(plan, model, shapes, shapes_of)
+    if found is None:
         return plan, [], {}
-    found = widths.pop()
-    if found == classes or not 0 < found < 10_000_000:
-        return plan, [], {}
-    other = shapes_of(model.clone(num_classes=found))
-    head = [path for path in shapes if other.get(path) != shapes[path]]
-    fits = all(
-        a.transform.target == other.get(path) and path in head for a in plan.misshaped for path in a.destinations
-    )
-    if not fits or {path for a in plan.misshaped for path in a.destinations} != set(head):
-        return plan, [], {}
+    head = [path for assignment in plan.misshaped for path in assignment.destinations]
     reason = f"the file has {found} classes, the model {classes}: its head is not taken"
     return dataclasses.replace(plan, misshaped=[]), head, {a.source.name: reason for a in plan.misshaped}
+
+
+def other_classes(plan: Plan, model: nn.Module, shapes: Shapes, shapes_of: Callable[[nn.Module], Shapes]) -> int | None:
+    """Return the number of classes of a file if exactly the head differs from the model's, or None.
+
+    Args:
+      plan: What matching found.
+      model: The model.
+      shapes: Its parameters.
+      shapes_of: Gives those of another model.
+    """
+    classes = getattr(model, "num_classes", None)
+    widths = {a.transform.target[-1] for a in plan.misshaped if len(a.transform.target) == 1}
+    if classes is None or len(widths) != 1:
+        return None
+    found = widths.pop()
+    if found == classes or not 0 < found < _MOST_CLASSES:
+        return None
+    other = shapes_of(model.clone(num_classes=found))
+    head = {path for path in shapes if other.get(path) != shapes[path]}
+    given = {path: a.transform.target for a in plan.misshaped for path in a.destinations}
+    return found if given.keys() == head and all(other.get(path) == given[path] for path in head) else None
 
 
 def initialise(model: nn.Module, paths: Sequence[str]) -> dict[str, np.ndarray]:

@@ -58,7 +58,7 @@ def load(
     file = open_file(path)
     shapes = abstract_shapes(model)
     namings = _namings(model, file, source, as_rules(rules or ()))
-    plans = [(_plan(file, model, shapes, naming), naming) for naming in namings]
+    plans = [(plan_for(file, model, shapes, naming), naming) for naming in namings]
     plan, naming = min(plans, key=lambda pair: pair[0].problems)
     plan, head, skipped = allow_other_head(plan, model, shapes, abstract_shapes)
     if plan.problems:
@@ -101,6 +101,19 @@ def abstract_shapes(model: nn.Module) -> Shapes:
     return {path: tuple(leaf.shape) for path, leaf in flat.items()}
 
 
+def plan_for(file: SourceFile, model: nn.Module, shapes: Shapes, naming: Naming) -> Plan:
+    """Return which tensor of a file goes where, if its names are those of a naming.
+
+    Args:
+      file: The file.
+      model: The model.
+      shapes: Its parameters, from `abstract_shapes`.
+      naming: Whose names to read them as.
+    """
+    prefix = common_prefix(file.tensors, naming.optional)
+    return match(file, shapes, naming.rules_for(model), naming.layout, naming=naming.name, prefix=prefix)
+
+
 def _namings(model: nn.Module, file: SourceFile, source: str, rules: tuple[Rule, ...]) -> list[Naming]:
     """Return the namings to try, the user's rules before each one's own."""
     known = namings_for(model)
@@ -122,11 +135,6 @@ def _namings(model: nn.Module, file: SourceFile, source: str, rules: tuple[Rule,
 
 def _with(naming: Naming, rules: tuple[Rule, ...], model: nn.Module) -> Naming:
     return dataclasses.replace(naming, name=f"your rules and {naming.name}", rules=(*rules, *naming.rules_for(model)))
-
-
-def _plan(file: SourceFile, model: nn.Module, shapes: Shapes, naming: Naming) -> Plan:
-    prefix = common_prefix(file.tensors, naming.optional)
-    return match(file, shapes, naming.rules_for(model), naming.layout, naming=naming.name, prefix=prefix)
 
 
 def _read(file: SourceFile, assignment: Assignment, shapes: Shapes) -> dict[str, np.ndarray]:

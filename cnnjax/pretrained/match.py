@@ -103,6 +103,22 @@ def match(
     return plan
 
 
+def knows_every_name(file: SourceFile, rules: Iterable[Rule], layout: Layout, optional: tuple[str, ...]) -> bool:
+    """Return whether some rule says of every tensor of a file where it goes, whatever the model has.
+
+    Args:
+      file: The file.
+      rules: Of a naming.
+      layout: Of the naming.
+      optional: Prefixes that may stand before every name.
+    """
+    prefix, rules = common_prefix(file.tensors, optional), tuple(rules)
+    return all(
+        _find_place(name.removeprefix(prefix), len(tensor.shape), rules, layout) is not None
+        for name, tensor in file.tensors.items()
+    )
+
+
 def common_prefix(names: Iterable[str], optional: tuple[str, ...]) -> str:
     """Return what of the optional prefixes stands before every name, such as `module.`."""
     prefix, names = "", list(names)

@@ -35,6 +35,14 @@ _TORCH_LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 class WeightsError(CnnjaxError):
     """A file of weights could not be read, is not what it says it is, or does not fit the model."""
 
+    def __init__(self, message: str):
+        super().__init__(printable(message))
+
+
+def printable(text: str) -> str:
+    """Return text out of a file in one line, without what could move a terminal's cursor or change its colours."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
 
 @dataclass(frozen=True)
 class SourceTensor:
@@ -110,6 +118,19 @@ def open_file(path: str | pathlib.Path) -> SourceFile:
     return replace(file, tensors={name: replace(file.tensors[name], fetch=fetches[name]) for name in fetches})
 
 
+def sha256_of(path: str | pathlib.Path) -> str:
+    """Return the sha256 of a file, in hexadecimal digits.
+
+    Raises:
+      WeightsError: If it can't be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise WeightsError(f"{path}: {error.strerror or error}.") from error
+
+
 def check_sha256(path: str | pathlib.Path, expected: str) -> None:
     """Refuse a file whose sha256 is another.
 
@@ -121,11 +142,7 @@ def check_sha256(path: str | pathlib.Path, expected: str) -> None:
     """
     if not re.fullmatch("[0-9a-fA-F]{8,64}", expected):
         raise WeightsError(f"expected a sha256 of 8 to 64 hexadecimal digits, got {expected!r}.")
-    try:
-        with open(path, "rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise WeightsError(f"{path}: {error.strerror or error}.") from error
+    found = sha256_of(path)
     if not found.startswith(expected.lower()):
         raise WeightsError(f"{path}: its sha256 is {found}, expected {expected}. It is damaged or another file.")
 

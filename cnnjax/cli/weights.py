@@ -1,0 +1,86 @@
+"""`cnnjax weights`: what is in a file of weights, and the same net as safetensors."""
+
+import argparse
+import pathlib
+from typing import Any
+
+from cnnjax.cli import modelling
+from cnnjax.cli.output import Output
+from cnnjax.errors import CnnjaxError, UsageError, unknown
+
+
+def add_parser(verbs: Any, common: argparse.ArgumentParser) -> None:
+    """Add the verb, its own verbs and their options."""
+    parser = verbs.add_parser("weights", help="look into files of weights and convert them")
+    inner = parser.add_subparsers(title="verbs", metavar="VERB", required=True, parser_class=type(parser))
+    inspect = inner.add_parser("inspect", parents=[common], help="its tensors, and which known net it fits")
+    inspect.set_defaults(run=run_inspect, parser=inspect)
+    inspect.add_argument("file", type=pathlib.Path, metavar="FILE", help="PyTorch, safetensors, Keras, Flax or Orbax")
+    convert = inner.add_parser("convert", parents=[common], help="read a file into a net and write it as safetensors")
+    convert.set_defaults(run=run_convert, parser=convert)
+    convert.add_argument("model", metavar="MODEL", help="model name, or package.module:Class")
+    convert.add_argument("file", type=pathlib.Path, metavar="FILE", help="PyTorch, safetensors, Keras, Flax or Orbax")
+    convert.add_argument("out", type=pathlib.Path, metavar="OUT.safetensors", help="file to write")
+    convert.add_argument("--names", default="cnnjax", help="names in the new file: cnnjax (default) or torchvision")
+    convert.add_argument("--num-classes", type=int, metavar="N", help="classes of package.module:Class (default: 1000)")
+
+
+def run_inspect(args: argparse.Namespace, out: Output) -> int:
+    """Print a row for each tensor, and the nets that the file fits."""
+    from cnnjax import pretrained
+    from cnnjax.pretrained.tensors import printable
+
+    file = pretrained.open_file(args.file)
+    rows = [
+        {"name": name, "shape": list(tensor.shape), "dtype": tensor.dtype.name, "bytes": tensor.nbytes}
+        for name, tensor in file.tensors.items()
+    ]
+    fits = [
+        {"model": fit.model, "names": fit.naming, "num_classes": fit.num_classes, "options": fit.options}
+        for fit in pretrained.identify(file)
+    ]
+    cells = [(printable(row["name"]), "x".join(map(str, row["shape"])) or "scalar", row["dtype"]) for row in rows]
+    widths = [max((len(cell[n]) for cell in cells), default=0) for n in range(3)]
+    lines = ["  ".join(text.ljust(width) for text, width in zip(cell, widths, strict=True)).rstrip() for cell in cells]
+    total = sum(row["bytes"] for row in rows)
+    lines.append(f"{file.format}: {len(rows):,} tensors, {total / 1e6:,.1f} MB")
+    lines += [printable(note) for note in file.notes]
+    lines += [_fit_line(fit) for fit in fits] or ["fits no net that is known here, to the last tensor"]
+    out.result({"format": file.format, "tensors": rows, "bytes": total, "notes": list(file.notes), "fits": fits}, lines)
+    return 0
+
+
+def run_convert(args: argparse.Namespace, out: Output) -> int:
+    """Load a file into a model, with as many classes as it has, and save that as safetensors."""
+    from cnnjax import models, pretrained
+    from cnnjax.pretrained.tensors import printable
+
+    if args.model in models.available():
+        fits = pretrained.identify(pretrained.open_file(args.file), [args.model])
+        model = fits[0].build() if fits else models.build(args.model)  # `load` says what does not fit
+    elif ":" in args.model:
+        model = modelling.build_model(args.model, args.num_classes or 1000)
+    else:
+        raise unknown("model", args.model, models.available())
+    if args.out.exists() and args.out.samefile(args.file):
+        raise UsageError(f"{args.out}: expected another file than the one that is read.")
+    variables, report = pretrained.load(model, args.file)
+    if any(entry.action == "initialised" for entry in report.entries):
+        raise CnnjaxError(f"{args.file}: it has another number of classes than {args.model}. Give --num-classes.")
+    pretrained.save(variables, args.out, names=args.names, model=model)
+    sha256 = pretrained.sha256_of(args.out)
+    result = {
+        "model": args.model,
+        "num_classes": getattr(model, "num_classes", None),
+        "out": str(args.out),
+        "sha256": sha256,
+        "report": report.as_dict(),
+    }
+    out.result(result, [*map(printable, str(report).splitlines()), f"wrote {args.out}, sha256 {sha256}"])
+    return 0
+
+
+def _fit_line(fit: dict[str, Any]) -> str:
+    options = "".join(f", {name}={value}" for name, value in fit["options"].items())
+    classes = "" if fit["num_classes"] is None else f", {fit['num_classes']:,} classes"
+    return f"fits {fit['model']} (names of {fit['names']}{classes}{options})"

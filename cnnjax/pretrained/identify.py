@@ -1,0 +1,87 @@
+"""Which known net a file of weights is for."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from flax import linen as nn
+
+from cnnjax import models
+from cnnjax.pretrained.head import allow_other_head, other_classes
+from cnnjax.pretrained.load import abstract_shapes, plan_for
+from cnnjax.pretrained.match import knows_every_name
+from cnnjax.pretrained.rules import namings_for
+from cnnjax.pretrained.tensors import SourceFile
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A net that a file fits to the last tensor.
+
+    Args:
+      model: Its name.
+      naming: Whose names the file has.
+      num_classes: Classes of the file; None if it is without the classifier.
+      options: What `models.build` takes beside the name to make exactly that net.
+    """
+
+    model: str
+    naming: str
+    num_classes: int | None
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def build(self) -> nn.Module:
+        """Return the net, with as many classes as the file has."""
+        classes = models.num_classes(self.model) if self.num_classes is None else self.num_classes
+        return models.build(self.model, num_classes=classes, **self.options)
+
+
+def identify(file: SourceFile, names: Sequence[str] | None = None) -> list[Fit]:
+    """Return the nets that a file fits: every tensor used once, every parameter set once.
+
+    Nothing is read but names and shapes, and nothing computed.
+
+    Args:
+      file: From `open_file`.
+      names: Nets to try; None for all.
+    """
+    found: list[Fit] = []
+    for name in names or models.available():
+        fit = _fit(file, name)
+        if fit is not None:
+            found.append(fit)
+            if fit.naming.startswith("cnnjax"):  # our own names are of one net only, and to try all takes long
+                break
+    return found
+
+
+def _fit(file: SourceFile, name: str) -> Fit | None:
+    classes = models.num_classes(name)
+    for options in _variants(models.build(name)):
+        model = models.build(name, num_classes=classes, **options)
+        shapes = None
+        missing_alone = False
+        for naming in namings_for(model):
+            rules = naming.rules_for(model)
+            if file.format not in naming.formats or not knows_every_name(file, rules, naming.layout, naming.optional):
+                continue
+            shapes = shapes or abstract_shapes(model)
+            plan = plan_for(file, model, shapes, naming)
+            found = other_classes(plan, model, shapes, abstract_shapes)
+            plan, _, _ = allow_other_head(plan, model, shapes, abstract_shapes)
+            if not plan.problems:
+                top = options.get("include_top", True)
+                return Fit(name, plan.naming, (found or classes) if top else None, options)
+            missing_alone |= plan.problems == len(plan.missing)
+        if not missing_alone:
+            return None
+    return None
+
+
+def _variants(model: nn.Module) -> Iterator[dict[str, Any]]:
+    """Give the options to try: the net as it is, without its auxiliary heads, without its classifier."""
+    yield {}
+    if getattr(model, "aux_logits", False):
+        yield {"aux_logits": False}
+    if hasattr(model, "include_top"):
+        yield {"include_top": False}
