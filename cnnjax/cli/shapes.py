@@ -43,6 +43,8 @@ def add_parser(verbs: Any, common: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, out: Output) -> int:
     """Print the explanation of each axis."""
+    if args.output_padding != [0] and not args.transposed:
+        raise UsageError("--output-padding: only with --transposed. Leave it out, or add that.")
     if args.plot is not None:
         _check_plot(args.plot)
     axes = [_explain(args, axis, count) for count in [_axes(args)] for axis in range(count)]
