@@ -1,0 +1,56 @@
+"""Pictures are drawn, in both formats, and show what they say they show."""
+
+import numpy as np
+import pytest
+
+from cnnjax import ops
+from cnnjax.errors import UsageError
+from cnnjax.receptive_field import GaussianFit, Growth, plot, plot_growth, receptive_field, trace
+
+KERNEL = np.random.default_rng(0).uniform(0.5, 1.5, (3, 3, 1, 1)).astype(np.float32)
+
+
+def net(x):
+    return ops.max_pool(ops.conv2d(x, KERNEL), 2)
+
+
+@pytest.fixture
+def heat():
+    rows, columns = np.mgrid[:16, :20]
+    return np.exp(-((rows - 8) ** 2) / 8 - (columns - 11) ** 2 / 8)
+
+
+@pytest.mark.parametrize(("suffix", "start"), [(".png", b"\x89PNG"), (".svg", b"<?xml")])
+def test_a_map_with_box_contour_and_section(tmp_path, heat, suffix, start):
+    field = receptive_field(net, (1, 16, 20, 1))
+    figure = plot(heat, field, image=np.zeros((16, 20, 3)), path=tmp_path / f"field{suffix}")
+    assert (tmp_path / f"field{suffix}").read_bytes().startswith(start)
+    left, right = figure.axes[:2]
+    box = next(patch for patch in left.patches if type(patch).__name__ == "Rectangle")
+    (top, _), (first, _) = field.interval((4, 5))
+    assert (box.get_x(), box.get_y(), box.get_width(), box.get_height()) == (first - 0.5, top - 0.5, 4, 4)
+    ellipse = next(patch for patch in left.patches if type(patch).__name__ == "Ellipse")
+    assert ellipse.get_center() == pytest.approx((11, 8), abs=0.01)
+    assert ellipse.width == pytest.approx(4 * 2, rel=0.01)
+    assert [axes.get_xlabel() for axes in (left, right)] == ["column (pixels)", "row (pixels)"]
+    assert len(right.lines) == 5
+
+
+def test_a_box_without_measurement(tmp_path):
+    figure = plot(None, receptive_field(net, (1, 16, 20, 1)), index=(0, 0), path=tmp_path / "box.png")
+    assert len(figure.axes) == 1
+
+
+def test_growth_with_and_without_measurement(tmp_path):
+    figure = plot_growth(trace(net, (1, 16, 20, 1)), path=tmp_path / "growth.svg")
+    assert [list(line.get_ydata()) for line in figure.axes[0].lines] == [[3, 4]]
+    rows = [Growth("net/a", "convolution 3x3", (3, 3), (2.0, 2.0), GaussianFit(1.0, (0, 0), (1, 1), 1.0))]
+    assert len(plot_growth(rows).axes[0].lines) == 2
+
+
+@pytest.mark.parametrize(("name", "message"), [("x.jpg", ".png or .svg"), ("no/such/x.png", "an existing folder")])
+def test_files_that_cannot_be_drawn(tmp_path, heat, name, message):
+    with pytest.raises(UsageError, match=message):
+        plot(heat, receptive_field(net, (1, 16, 20, 1)), path=tmp_path / name)
+    with pytest.raises(UsageError, match="at least one layer"):
+        plot_growth([])
