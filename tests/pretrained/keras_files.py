@@ -85,7 +85,8 @@ def main(spec: dict[str, Any], folder: pathlib.Path) -> None:
         weight = rng.normal(0, 1, tuple(output.shape)).astype(images.dtype)
         (output * torch.tensor(weight)).sum().backward()
         results |= {"weight": weight, "gradient": x.grad.numpy()}
-    np.savez(folder / "results.npz", images=images, output=output.detach().numpy(), **results)
+    layers = [f"{type(layer).__name__} {layer.name}" for layer in model.layers if layer.weights]
+    np.savez(folder / "results.npz", images=images, layers=layers, output=output.detach().numpy(), **results)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 
 from cnnjax import models, pretrained
+from cnnjax.pretrained.keras_names import counted, is_automatic, snake_case
+from cnnjax.pretrained.naming import translate
+from cnnjax.pretrained.rules import namings_for
 from tests.pretrained import keras_files
 
 # Importing Keras here would choose its backend for the whole process.
@@ -23,8 +26,23 @@ def check(folder, name, net, shape, formats, *, include_top=True):
     spec = {"net": net, "options": options, "shape": shape, "formats": formats}
     want = keras_files.write(folder, **spec, dtype="float32", gradient=False)
     model = models.build(name, include_top=include_top)
+    check_counts(model, want["layers"])
     variables = load_all(model, folder, net, formats)
     compare(model, variables, want, tolerance=1e-4)
+
+
+def check_counts(model, layers):
+    """See to it that the layers of a file without names, known by their place alone, go where their names say."""
+    rules = next(naming for naming in namings_for(model) if naming.name == "keras").rules_for(model)
+    used = {}
+    for kind, name in (layer.split() for layer in layers):
+        place = counted(snake_case(kind), used)
+        if not is_automatic(name):
+            assert destination(rules, place) == destination(rules, name), (place, name)
+
+
+def destination(rules, name):
+    return next(path for rule in rules if (path := translate(rule.source, rule.target, name)))
 
 
 def load_all(model, folder, net, formats):
