@@ -2,6 +2,7 @@
 
 import argparse
 import pathlib
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from cnnjax.cli import modelling
@@ -9,6 +10,8 @@ from cnnjax.cli.output import Output
 from cnnjax.errors import CnnjaxError, UsageError
 
 if TYPE_CHECKING:
+    from flax import linen as nn
+
     from cnnjax.data import Dataset
     from cnnjax.pretrained.preprocessing import Preprocess
     from cnnjax.training import TrainState
@@ -62,6 +65,28 @@ def load(
     state = create_state(model, optax.identity(), shape, key=jax.random.key(0), variables=variables)
     rule = preprocess or (rule_name(name, report.naming) if num_classes == _CLASSES else None)
     return state, preprocessing.preprocess(rule) if rule else None
+
+
+def start(model: "nn.Module", name: str, weights: str, out: Output) -> dict[str, Any]:
+    """Return the variables that training starts from; a head for other classes is left at its initial values.
+
+    Args:
+      model: The net.
+      name: MODEL.
+      weights: The file, or `imagenet` for the official one, which is fetched if it is not there yet.
+      out: Where it is said what was loaded.
+    Raises:
+      CnnjaxError: If the file can't be had or does not fit.
+    """
+    from cnnjax import pretrained
+
+    path = _fetch(name, out) if weights == "imagenet" else pathlib.Path(weights)
+    variables, report = pretrained.load(model, path)
+    counts = Counter(entry.action for entry in report.entries)
+    out.say(f"weights: {path}: " + ", ".join(f"{count} {action}" for action, count in sorted(counts.items())))
+    for note in report.notes:
+        out.say(f"{path}: {note}")
+    return variables
 
 
 def rule_name(name: str, naming: str) -> str | None:
@@ -141,7 +166,8 @@ def _fetch(name: str, out: Output) -> pathlib.Path:
     if not file.options.get("include_top", True):
         raise UsageError(f"{name}: its official file has no classifier. Load it with cnnjax.pretrained.load.")
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(file=out.words), transient=True) as bar:
+    console = Console(file=out.words)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(file.file_name, total=None)
         path = download(file, progress=lambda done, whole: bar.update(task, completed=done, total=whole))
     out.say(f"{path}: {file.licence}")
