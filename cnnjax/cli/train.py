@@ -48,6 +48,12 @@ def add_parser(verbs: Any, common: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=0, metavar="N", help="decides initial values, order and augmentation")
     add("--workdir", type=pathlib.Path, metavar="DIR", help="where the run lives; the same command again resumes it")
     loading.add_options(parser)
+    add("--weights", metavar="FILE", help="start from published weights, or `imagenet` for MODEL's official ones")
+    add(
+        "--freeze",
+        metavar="REGEX",
+        help="keep parameters and statistics whose path matches, such as '^(stem|stage[12])'",
+    )
     add("--checkpoint-every", type=int, metavar="STEPS", help="save within epochs too")
     add("--no-tensorboard", action="store_true", help="write no TensorBoard files")
 
@@ -59,6 +65,8 @@ def run(args: argparse.Namespace, out: Output) -> int:
     from cnnjax.cli import training_run
 
     config = {"recipe": recipe_name, **dataclasses.asdict(recipe), "seed": args.seed}
+    if args.weights is not None or args.freeze is not None:
+        config |= {"weights": args.weights, "freeze": args.freeze}
     if recipe_name and args.recipe is None:
         out.say(f"recipe: {recipe_name} (made for {recipe.model} on {recipe.dataset}; see --recipe)")
     return training_run.run(recipe, config, args, out)

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 from cnnjax import runs
-from cnnjax.cli import loading, modelling, report
+from cnnjax.cli import loading, modelling, published, report
 from cnnjax.cli.output import Output
 from cnnjax.data import Dataset, augment, batches, epoch_range
 from cnnjax.errors import UsageError
@@ -69,7 +69,9 @@ def _train(
     init_key, data_key = jax.random.split(jax.random.key(args.seed))
     total_steps = epoch_range(len(dataset.train), recipe.batch_size, recipe.epochs - 1).stop
     rate, tx = _optimizer(recipe, len(dataset.train), total_steps)
-    state = create_state(model, tx, dataset.train.image_shape, key=init_key)
+    variables = None if args.weights is None else published.start(model, recipe.model, args.weights, out)
+    shape = dataset.train.image_shape
+    state = create_state(model, tx, shape, key=init_key, variables=variables, freeze=args.freeze)
     train_step = _train_step(recipe)
     modelling.check_step(train_step, state, dataset.train.image_shape, recipe.batch_size)
     workdir.record(config, report.describe(dataset))

@@ -28,16 +28,3 @@ def torch_uniform_bias(fan_in: int) -> Initializer:
         return jax.random.uniform(key, shape, dtype, -bound, bound)
 
     return init
-
-
-def truncated_normal(std: float) -> Initializer:
-    """Return a normal distribution cut at two standard deviations and not rescaled, as torchvision has it.
-
-    Args:
-      std: Standard deviation before the cut.
-    """
-
-    def init(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
-        return std * jax.random.truncated_normal(key, -2.0, 2.0, shape, dtype)
-
-    return init

@@ -48,7 +48,7 @@ def _intermediates(model: nn.Module, variables: Mapping[str, Any], x: jax.Array,
     _, state = model.apply(
         variables, x, **mode(model, train=False), mutable=["intermediates"], capture_intermediates=capture
     )
-    return dict(_walk(state.get("intermediates", {}), ""))
+    return dict(_walk(state.get("intermediates") or {}, ""))
 
 
 def _walk(tree: Mapping[str, Any], path: str) -> Iterator[tuple[str, jax.Array]]:

@@ -102,6 +102,6 @@ vgg11_bn = partial(vgg11, batch_norm=True)
 vgg13_bn = partial(vgg13, batch_norm=True)
 vgg16_bn = partial(vgg16, batch_norm=True)
 vgg19_bn = partial(vgg19, batch_norm=True)
-# For 32-pixel images the map is a single pixel, and the logits are the only dense layer: K. Liu's pytorch-cifar, the form
-# in which VGG-16 is usually compared on CIFAR-10; 14,728,266 parameters.
-vgg16_cifar = partial(vgg16_bn, hidden=(512,), map_size=1, num_classes=10, input_shape=(32, 32, 3))
+# For 32-pixel images the map is a single pixel, and the logits are the only dense layer: K. Liu's pytorch-cifar, the
+# form in which VGG-16 is usually compared on CIFAR-10; 14,728,266 parameters.
+vgg16_cifar = partial(vgg16_bn, hidden=(), map_size=1, num_classes=10, input_shape=(32, 32, 3))

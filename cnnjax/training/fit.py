@@ -171,7 +171,7 @@ def _collect(loop: Loop, under_way: deque[Metrics], *, behind: int = 0, finished
 
 
 def _is_ready(metrics: Metrics) -> bool:
-    return not isinstance(metrics.count, jax.Array) or metrics.count.is_ready()
+    return not hasattr(metrics.count, "is_ready") or metrics.count.is_ready()
 
 
 @jax.jit

@@ -12,6 +12,7 @@ from flax import linen as nn
 from flax import struct
 
 from cnnjax.modes import knows_modes, mode
+from cnnjax.training.freezing import freeze_optimizer, freeze_statistics, frozen_paths
 
 log = logging.getLogger("cnnjax")
 
@@ -58,6 +59,7 @@ def create_state(
     *,
     key: jax.Array,
     variables: Mapping[str, Any] | None = None,
+    freeze: str | None = None,
 ) -> TrainState:
     """Make the state of a new run and log the number of parameters.
 
@@ -68,9 +70,13 @@ def create_state(
       key: PRNG key; the initial values and the run's own key are both derived from it.
       variables: Start from these instead of initialising, `{"params": ..., "batch_stats": ...}`; copied, because a
         step gives the state's memory away.
+      freeze: A regular expression: parameters whose path it matches, such as `stem/conv/kernel`, keep their values bit
+        for bit, and so do the running statistics whose path it matches, such as `stem/norm/mean`; those layers then
+        normalise in training as in evaluation.
     Returns:
       The state at step 0.
     Raises:
+      UsageError: If `freeze` matches no parameter, or all of them.
       ValueError: If `input_shape` is neither of the two, or the model keeps variables that a step would not carry on.
     """
     if len(input_shape) not in (3, 4):
@@ -87,13 +93,18 @@ def create_state(
             f"create_state: expected only 'params' and 'batch_stats', got {sorted(unknown)} too. "
             "A training step does not carry other collections on."
         )
+    apply_fn = _apply_fn(model)
+    if freeze is not None:
+        frozen = frozen_paths(collections["params"], freeze)
+        log.info("%s of %s parameter arrays are frozen", len(frozen), len(jax.tree.leaves(collections["params"])))
+        tx, apply_fn = freeze_optimizer(tx, freeze), freeze_statistics(apply_fn, freeze)
     state = TrainState(
         params=collections["params"],
         batch_stats=collections.get("batch_stats", {}),
         opt_state=jax.jit(tx.init)(collections["params"]),
         step=jnp.zeros((), jnp.int32),
         key=run_key,
-        apply_fn=_apply_fn(model),
+        apply_fn=apply_fn,
         tx=tx,
     )
     log.info("%s: %s parameters", type(model).__name__, f"{state.num_params:,}")

@@ -1,0 +1,81 @@
+"""Fine-tuning: parameters and running statistics that stay as they are, bit for bit."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from cnnjax.errors import UsageError
+
+
+def frozen_paths(params: Any, pattern: str) -> list[str]:
+    """Return the paths of the parameters that a pattern freezes, such as `stage1_block0/conv1/conv/kernel`.
+
+    Args:
+      params: Parameters, or their shapes.
+      pattern: A regular expression, searched for in each path.
+    Raises:
+      UsageError: If it is no regular expression, or matches none or all of them.
+    """
+    try:
+        regex = re.compile(pattern)
+    except re.error as error:
+        raise UsageError(f"freeze: expected a regular expression, got {pattern!r}: {error}.") from None
+    paths = [_path(keys) for keys, _ in jax.tree_util.tree_flatten_with_path(params)[0]]
+    frozen = [path for path in paths if regex.search(path)]
+    if not frozen:
+        raise UsageError(f"freeze: {pattern!r} matches no parameter. They are called, for example, {paths[0]}.")
+    if len(frozen) == len(paths):
+        raise UsageError(f"freeze: {pattern!r} matches every parameter; nothing would be trained.")
+    return frozen
+
+
+def freeze_optimizer(tx: optax.GradientTransformation, pattern: str) -> optax.GradientTransformation:
+    """Return an optimizer that leaves the parameters alone whose path a pattern matches, and keeps no state for them.
+
+    Args:
+      tx: The optimizer of the others.
+      pattern: See `frozen_paths`.
+    """
+
+    def labels(params: Any) -> Any:
+        frozen = set(frozen_paths(params, pattern))
+        return jax.tree_util.tree_map_with_path(lambda keys, _: "kept" if _path(keys) in frozen else "trained", params)
+
+    # Minus zero, since plus zero would turn a parameter of minus zero into plus zero.
+    kept = optax.stateless(lambda updates, _: jax.tree.map(lambda u: jnp.full_like(u, -0.0), updates))
+    return optax.multi_transform({"trained": tx, "kept": kept}, labels)
+
+
+def freeze_statistics(apply_fn: Callable[..., Any], pattern: str) -> Callable[..., Any]:
+    """Return an `apply_fn` in which normalisation layers with frozen statistics use them and leave them as they are.
+
+    A layer is frozen if the pattern matches the path of its running mean, such as `stem/norm/mean`: it then normalises
+    in training as it does in evaluation, as Keras's layers do that are not trainable.
+
+    Args:
+      apply_fn: A linen module's `apply`, or what calls it.
+      pattern: See `frozen_paths`.
+    """
+    regex = re.compile(pattern)
+
+    def intercept(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        module = context.module
+        if hasattr(module, "use_running_average") and regex.search("/".join((*module.path, "mean"))):
+            # The instance lives for this call alone; linen forbids setting its fields in the ordinary way.
+            object.__setattr__(module, "use_running_average", True)
+        return call(*args, **kwargs)
+
+    def apply(*args: Any, **kwargs: Any) -> Any:
+        with nn.intercept_methods(intercept):
+            return apply_fn(*args, **kwargs)
+
+    return apply
+
+
+def _path(keys: Any) -> str:
+    return "/".join(str(getattr(key, "key", getattr(key, "name", key))) for key in keys)

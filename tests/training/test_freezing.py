@@ -1,0 +1,78 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen as nn
+
+from cnnjax.errors import UsageError
+from cnnjax.layers import ConvNormAct, DenseHead
+from cnnjax.layers.norm import BatchNorm
+from cnnjax.training import create_state, eval_step, train_step
+from cnnjax.training.freezing import frozen_paths
+from tests.training.nets import TinyNet, random_batch
+
+
+class TwoStages(nn.Module):
+    """Two convolutions with batch norm, and a head."""
+
+    @nn.compact
+    def __call__(self, x, *, train=False):
+        for stage in ("stage1", "stage2"):
+            x = ConvNormAct(3, 3, norm=BatchNorm, name=stage)(x, train=train)
+        return DenseHead(4, name="head")(x.mean(axis=(1, 2)), train=train)
+
+
+def bits(tree):
+    return {
+        jax.tree_util.keystr(keys): np.asarray(leaf).tobytes()
+        for keys, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
+    }
+
+
+def trained(state, steps=3):
+    before = bits(state.variables)
+    for seed in range(steps):
+        state, metrics = train_step(state, random_batch(seed))
+    after = bits(state.variables)
+    return state, {name for name in before if before[name] == after[name]}, set(before), metrics
+
+
+def test_frozen_parameters_and_statistics_keep_every_bit():
+    tx = optax.chain(optax.add_decayed_weights(0.1), optax.adam(0.1))
+    state = create_state(TwoStages(), tx, (6, 5, 2), key=jax.random.key(0), freeze="^stage1/")
+    # A bit that adding zero would change.
+    params = state.params
+    params["stage1"]["norm"]["bias"] = jnp.full((3,), -0.0)
+    state, same, every, _ = trained(state.replace(params=params))
+    assert same == {name for name in every if "stage1" in name}
+    assert len(same) == 5
+    moments = [leaf for leaf in jax.tree.leaves(state.opt_state) if getattr(leaf, "shape", None) == (3, 3, 2, 3)]
+    assert not moments  # no optimizer state for what does not move
+
+
+def test_a_frozen_layer_normalises_as_in_evaluation():
+    # All but the logits' bias: the training step's own loss is then the evaluation's.
+    state = create_state(TwoStages(), optax.sgd(0.0), (6, 5, 2), key=jax.random.key(0), freeze="stage|kernel")
+    expected = eval_step(state, random_batch(0)).loss
+    _, metrics = train_step(state, random_batch(0))
+    np.testing.assert_allclose(metrics.loss, expected, rtol=1e-6)
+    free = create_state(TwoStages(), optax.sgd(0.0), (6, 5, 2), key=jax.random.key(0))
+    assert abs(train_step(free, random_batch(0))[1].loss - expected) > 1e-4
+
+
+def test_linens_own_batch_norm_freezes_too():
+    state = create_state(TinyNet(dropout=0.0), optax.sgd(0.1), (6, 5, 2), key=jax.random.key(0), freeze="Norm|Conv")
+    _, same, every, _ = trained(state)
+    assert same == {name for name in every if "Dense" not in name}
+
+
+def test_a_pattern_that_freezes_nothing_or_everything_is_refused():
+    params = {"stem": {"kernel": jnp.zeros(2)}, "head": {"bias": jnp.zeros(2)}}
+    assert frozen_paths(params, "stem") == ["stem/kernel"]
+    with pytest.raises(UsageError, match=r"'stage' matches no parameter. They are called, for example, head/bias"):
+        frozen_paths(params, "stage")
+    with pytest.raises(UsageError, match="matches every parameter"):
+        frozen_paths(params, ".")
+    with pytest.raises(UsageError, match="expected a regular expression, got '\\('"):
+        frozen_paths(params, "(")
