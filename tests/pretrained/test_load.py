@@ -13,6 +13,7 @@ from flax import serialization, traverse_util
 
 from cnnjax import models
 from cnnjax.errors import UsageError
+from cnnjax.models.vgg import VGG
 from cnnjax.pretrained import Rule, WeightsError, load, save
 
 torch = pytest.importorskip("torch")
@@ -288,6 +289,27 @@ def test_a_residual_net_for_cifar_under_other_names_is_an_example_of_rules(tmp_p
     assert report.naming == "your rules and torchvision"
     with pytest.raises(WeightsError, match=r"expected fc.weight, nearest module\.linear\.weight"):
         load(model, tmp_path / "resnet20.th")
+
+
+def test_timms_dense_layers_are_convolutions(tmp_path):
+    model = VGG(stage_sizes=(1, 1, 1, 1, 1), hidden=(8, 9), map_size=2, num_classes=3, input_shape=(32, 32, 3))
+    variables = randomised(model)
+    state = {}
+    for n in range(1, 6):
+        conv = variables["params"][f"stage{n}_conv1"]["conv"]
+        state[f"features.{3 * n - 3}.weight"] = torch.tensor(conv["kernel"]).permute(3, 2, 0, 1)
+        state[f"features.{3 * n - 3}.bias"] = torch.tensor(conv["bias"])
+    head = variables["params"]["head"]
+    state["pre_logits.fc1.weight"] = torch.tensor(head["dense1"]["kernel"]).reshape(2, 2, 512, 8).permute(3, 2, 0, 1)
+    state["pre_logits.fc2.weight"] = torch.tensor(head["dense2"]["kernel"]).T[:, :, None, None]
+    state["head.fc.weight"] = torch.tensor(head["logits"]["kernel"]).T
+    for name, layer in (("pre_logits.fc1", "dense1"), ("pre_logits.fc2", "dense2"), ("head.fc", "logits")):
+        state[f"{name}.bias"] = torch.tensor(head[layer]["bias"])
+    torch.save(state, tmp_path / "a.pth")
+    loaded, report = load(model, tmp_path / "a.pth")
+    assert jax.tree.all(jax.tree.map(np.array_equal, loaded, variables))
+    assert report.naming == "timm"
+    assert {e.transform for e in report.entries if "pre_logits" in str(e.source)} == {"OIHW -> (HWI)O", ""}
 
 
 def randomised(model, seed=0):
