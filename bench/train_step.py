@@ -120,8 +120,11 @@ def main() -> None:
     parser.add_argument("--peers", nargs="+", default=list(PEERS), choices=PEERS, metavar="PEER", help=", ".join(PEERS))
     parser.add_argument("--budget", type=float, default=20.0, metavar="S", help="seconds for each peer of each net")
     parser.add_argument("--least", type=int, default=5, metavar="N", help="measured steps of each at the least")
+    parser.add_argument("--huge-pages", action="store_true", help="let every peer's malloc use 2 MB pages (glibc)")
     parser.add_argument("--cached", action="store_true", help="time the first step, without and with a compile cache")
     args = parser.parse_args()
+    if args.huge_pages:
+        os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
     if args.cached:
         cached(args.nets)
         return

@@ -9,6 +9,8 @@ _BANDED = {"out": banded.out, "lhs": banded.lhs, "rhs": banded.rhs}
 _MATMUL = {"out": matmul.out, "lhs": matmul.lhs, "rhs": matmul.rhs}
 _WINOGRAD = {"out": winograd.out, "lhs": winograd.lhs, "rhs": winograd.rhs}
 
+_IMAGE_BYTES = 16 << 20  # coefficients that no cache holds cost what is saved
+
 
 def _banded_fits(problem: Problem) -> bool:
     # Measured: beyond these sizes, or for a few images, XLA's own is as fast.
@@ -19,11 +21,12 @@ def _banded_fits(problem: Problem) -> bool:
 
 
 def _winograd_fits(role: str, problem: Problem) -> bool:
-    (kh, kw, channels, features) = problem.rhs_shape
-    plain = (kh, kw) == (3, 3) and problem.strides == problem.dilation == (1, 1)
+    plain = problem.rhs_shape[:2] == (3, 3) and problem.strides == problem.dilation == (1, 1)
     # Measured: with 16 channels XLA's own is the faster forward, and 12 times slower for the kernel's gradient.
     least = 16 if role == "rhs" else 32
-    return not problem.exact and plain and min(channels, features) >= least and winograd.saving(problem) > 1.4
+    if problem.exact or not plain or min(problem.rhs_shape[2:]) < least:
+        return False
+    return winograd.saving(problem) > 1.4 and winograd.image_bytes(problem) <= _IMAGE_BYTES
 
 
 def choose(role: str, problem: Problem) -> Callable | None:

@@ -119,13 +119,17 @@ def _output_rows(y, *, m, images):
     return y.reshape(images, -1, y.shape[2])
 
 
+def image_bytes(problem: Problem) -> int:
+    """Return how much memory the coefficients of one image and its output fill."""
+    m, (height, width), (_, _, channels, features) = tiles(problem), problem.out_sizes, problem.rhs_shape
+    return 4 * _coefficients(m) * _count(height, m[0]) * _count(width, m[1]) * (channels + features)
+
+
 def _pieces(problem: Problem, m: Pair) -> int:
     """Return how many images a block has: enough for all to stay in the cache, but some work for each kernel read."""
-    (height, width), (_, _, channels, features) = problem.out_sizes, problem.rhs_shape
-    rows = _count(height, m[0]) * _count(width, m[1])
-    each = 4 * _coefficients(m) * rows * (channels + features)
+    channels, features = problem.rhs_shape[2:]
     most = max(_BLOCK_BYTES, 8 * _coefficients(m) * channels * features)
-    return blocks.divisor(problem.lhs_shape[0], most // each)
+    return blocks.divisor(problem.lhs_shape[0], most // image_bytes(problem))
 
 
 def _images(x, i, problem: Problem, m: Pair):

@@ -95,6 +95,7 @@ def test_winograd_of_many_channels(role, problem):
 def test_winograd_is_for_many_tiles_of_plain_convolutions():
     one, many = (cpu.Problem((n, 7, 7, 64), (3, 3, 64, 64), (1, 1), ((1, 1), (1, 1)), (1, 1)) for n in (1, 32))
     others = [{"strides": (2, 2)}, {"dilation": (2, 2)}, {"exact": True}, {"rhs_shape": (5, 5, 64, 64)}]
+    others += [{"rhs_shape": (3, 3, 8, 64)}, {"lhs_shape": (2, 224, 224, 64)}]
     for role in cpu.ROLES:
         assert cpu.choose(role, many) is getattr(winograd, role)
         assert cpu.choose(role, one) is None
