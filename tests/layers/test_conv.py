@@ -1,9 +1,13 @@
+import functools
+
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import linen as nn
 
-from cnnjax.layers import Conv
+from cnnjax.layers import Conv, ConvNormAct
 
 
 def test_is_linens_convolution_with_the_same_parameters():
@@ -19,3 +23,53 @@ def test_is_linens_convolution_with_the_same_parameters():
     expected = jax.jit(jax.value_and_grad(loss(theirs), (0, 1)))(variables, images)
     found = jax.jit(jax.value_and_grad(loss(ours), (0, 1)))(variables, images)
     chex.assert_trees_all_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_conv_norm_act_is_its_three_parts_in_this_order():
+    x = np.random.default_rng(0).normal(size=(2, 7, 6, 3)).astype(np.float32)
+    norm = functools.partial(nn.BatchNorm, momentum=0.9, epsilon=0.5)
+    layer = ConvNormAct(4, (3, 2), strides=2, padding=((1, 0), (0, 1)), norm=norm, act=jnp.tanh)
+    variables = jax.jit(layer.init)(jax.random.key(0), x)
+    assert jax.tree.map(jnp.shape, variables["params"]) == {
+        "conv": {"kernel": (3, 2, 3, 4)},
+        "norm": {"scale": (4,), "bias": (4,)},
+    }
+    y, updates = jax.jit(functools.partial(layer.apply, train=True, mutable=["batch_stats"]))(variables, x)
+    mapped = nn.Conv(4, (3, 2), 2, ((1, 0), (0, 1)), use_bias=False).apply({"params": variables["params"]["conv"]}, x)
+    mapped = np.asarray(mapped, np.float64)
+    mean, var = mapped.mean((0, 1, 2)), mapped.var((0, 1, 2))
+    np.testing.assert_allclose(y, np.tanh((mapped - mean) / np.sqrt(var + 0.5)), atol=1e-5)
+    np.testing.assert_allclose(updates["batch_stats"]["norm"]["mean"], 0.1 * mean, atol=1e-6)
+    still = jax.jit(layer.apply)(variables, x)
+    np.testing.assert_allclose(still, np.tanh(mapped / np.sqrt(1.5)), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "parameters"),
+    [
+        ({}, {"conv": {"kernel", "bias"}}),
+        ({"norm": nn.BatchNorm}, {"conv": {"kernel"}, "norm": {"scale", "bias"}}),
+        ({"norm": nn.BatchNorm, "use_bias": True}, {"conv": {"kernel", "bias"}, "norm": {"scale", "bias"}}),
+        ({"use_bias": False, "act": None}, {"conv": {"kernel"}}),
+    ],
+)
+def test_a_bias_is_there_exactly_when_nothing_normalises_after_it_or_when_asked_for(options, parameters):
+    x = jax.ShapeDtypeStruct((2, 6, 6, 3), jnp.float32)
+    params = jax.eval_shape(ConvNormAct(4, **options).init, jax.random.key(0), x)["params"]
+    assert {name: set(leaves) for name, leaves in params.items()} == parameters
+
+
+def test_bfloat16_computes_with_float32_parameters_in_anyones_model():
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            x = ConvNormAct(8, 3, norm=nn.BatchNorm, dtype=jnp.bfloat16, name="first")(x)
+            return nn.Dense(5)(x.reshape(x.shape[0], -1))
+
+    x = np.random.default_rng(0).normal(size=(2, 6, 6, 3)).astype(np.float32)
+    variables = jax.eval_shape(Net().init, jax.random.key(0), x)
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+    layer = ConvNormAct(8, 3, norm=nn.BatchNorm, dtype=jnp.bfloat16)
+    assert jax.eval_shape(lambda x: layer.init_with_output(jax.random.key(0), x)[0], x).dtype == jnp.bfloat16
+    text = str(jax.make_jaxpr(Net().apply)(variables, x))
+    assert "preferred_element_type=bfloat16" in text or "bf16[3,3,3,8]" in text
