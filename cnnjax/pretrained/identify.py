@@ -10,6 +10,7 @@ from cnnjax import models
 from cnnjax.pretrained.head import allow_other_head, other_classes
 from cnnjax.pretrained.load import abstract_shapes, plan_for
 from cnnjax.pretrained.match import knows_every_name
+from cnnjax.pretrained.naming import CNNJAX
 from cnnjax.pretrained.rules import namings_for
 from cnnjax.pretrained.tensors import SourceFile
 
@@ -65,6 +66,8 @@ def _fit(file: SourceFile, name: str) -> Fit | None:
             rules = naming.rules_for(model)
             if file.format not in naming.formats or not knows_every_name(file, rules, naming.layout, naming.optional):
                 continue
+            if naming.layout is CNNJAX and not all("/" in name for name in file.tensors):
+                continue  # no paths; `cnnjax (params alone)` would take any name, and tracing every net takes long
             shapes = shapes or abstract_shapes(model)
             plan = plan_for(file, model, shapes, naming)
             found = other_classes(plan, model, shapes, abstract_shapes)

@@ -58,7 +58,8 @@ def test_inspect_finds_variants(tmp_path, capsys):
 
 
 def test_inspect_of_strange_files(tmp_path, capsys):
-    save({"params": {"a\x1b[31m": np.ones(2, np.float32)}}, tmp_path / "a")
+    header = json.dumps({"a\x1b[31m": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}).encode()
+    (tmp_path / "a").write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
     assert run(["weights", "inspect", str(tmp_path / "a")]) == 0
     text = capsys.readouterr().out
     assert "\x1b" not in text
