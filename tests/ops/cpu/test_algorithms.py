@@ -102,6 +102,14 @@ def test_winograd_is_for_many_tiles_of_plain_convolutions():
         assert all(cpu.choose(role, dataclasses.replace(many, **other)) is None for other in others)
 
 
+def test_winograd_where_xla_has_a_slow_loop():
+    two = cpu.Problem((8, 2, 2, 32), (3, 3, 32, 40), (1, 1), SAME, (1, 1))
+    assert [cpu.choose(role, two) for role in cpu.ROLES] == [winograd.out, winograd.lhs, None]
+    assert cpu.choose("out", dataclasses.replace(two, lhs_shape=(1, 2, 2, 32))) is None
+    for role in ("out", "lhs"):
+        check(winograd, role, two)
+
+
 def test_a_stage_stays_a_call_and_equal_ones_are_one_function():
     problem = cpu.Problem((8, 16, 16, 64), (3, 3, 64, 64), (1, 1), SAME, (1, 1))
     shapes = [jax.ShapeDtypeStruct(shape, np.float32) for shape in (problem.lhs_shape, problem.rhs_shape)]
