@@ -1,5 +1,6 @@
 """From a function or a module to its jaxpr, from shapes alone."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,6 @@ from jax.extend import core
 
 from cnnjax import jaxpr
 from cnnjax.errors import UsageError
-from cnnjax.modes import mode
 
 # Linen's modules draw from these; `init` makes parameters of the first.
 STREAMS = ("params", "dropout")
@@ -73,7 +73,9 @@ def traced(fn_or_model: Any, input_shape: Sequence[int], spatial_axes: Sequence[
 def _trace(fn_or_model: Any, image: jax.ShapeDtypeStruct, axes: tuple[int, ...], variables: Any) -> Traced:
     if not isinstance(fn_or_model, nn.Module):
         return Traced(jax.make_jaxpr(fn_or_model)(image), axes)
-    in_mode: dict[str, Any] = mode(fn_or_model, train=False)
+    # Named outright: linen's Sequential takes any keyword and hands it to layers that may not.
+    named = "train" in inspect.signature(type(fn_or_model).__call__).parameters
+    in_mode: dict[str, Any] = {"train": False} if named else {}
     if variables is not None:
         return Traced(jax.make_jaxpr(lambda v, x: fn_or_model.apply(v, x, **in_mode))(variables, image), axes)
     # One trace gives parameters and output; tracing `init` and `apply` by themselves takes twice as long.
