@@ -105,7 +105,8 @@ def test_the_theory_of_a_linear_stack():
     heat = measure(Stack(4, 8), (9, 9, 8), samples=60, statistic="square")
     expected = binomial(4)
     assert np.corrcoef(heat.ravel(), expected.ravel())[0, 1] > 0.98
-    assert fit_gaussian(heat).sigma[0] == pytest.approx(np.sqrt(4 * 2 / 3), rel=0.08)
+    # Four boxes are no Gaussian yet: the one fitted to them is 5 % wider than their standard deviation.
+    assert fit_gaussian(heat).sigma[0] == pytest.approx(fit_gaussian(expected).sigma[0], rel=0.08)
 
 
 def test_growth_gives_a_row_a_layer():
