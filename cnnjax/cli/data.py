@@ -30,6 +30,7 @@ def run_list(args: argparse.Namespace, out: Output) -> int:
         lines.append(
             f"{row['name']:15} {row['classes']:7,} {row['train']:9,} {row['test']:8,}  {row['prepared'] or 'no'}"
         )
+        lines += [f"{'':17}{row['note']}"] if row["note"] else []
         lines += [f"{'':17}{number}. {source}" for number, source in enumerate(row["sources"], 1)]
     lines.append("folder:DIR      your own images, one folder a class: DIR/train/CLASS/* and DIR/test/CLASS/*,")
     lines.append(

@@ -135,6 +135,7 @@ def restore(workdir: pathlib.Path, out: Output) -> tuple["TrainState", dict[str,
       CnnjaxError: If there is no run or no checkpoint, or it can't be read.
     """
     import jax
+    import numpy as np
     import optax
 
     from cnnjax import runs
@@ -148,7 +149,10 @@ def restore(workdir: pathlib.Path, out: Output) -> tuple["TrainState", dict[str,
     if not runs.is_final(path):
         notes.append(f"the run is not finished: these are its parameters after step {position['step']}")
     model = build_model(config["model"], len(data["class_names"]))
-    state = create_state(model, optax.identity(), tuple(data["input_shape"]), key=jax.random.key(0))
+    shape, key = tuple(data["input_shape"]), jax.random.key(0)
+    # Shapes are enough: every value comes from the checkpoint, and compiling an initialisation takes seconds.
+    state = jax.eval_shape(lambda key: create_state(model, optax.identity(), shape, key=key), key)
+    state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), state.replace(key=None)).replace(key=key)
     for note in notes:
         out.say(f"warning: {note}")
     return runs.restore_variables(state, arrays), config, data

@@ -52,7 +52,12 @@ def run(recipe: Recipe, config: dict[str, Any], args: argparse.Namespace, out: O
             out.result(workdir.result, report.summary(workdir.result))
             return 0
         dataset = dataset or loading.load(recipe, args, out)
-        return _train(recipe, config, args, out, workdir, dataset)
+        try:
+            return _train(recipe, config, args, out, workdir, dataset)
+        except UsageError:
+            if args.workdir is None:
+                workdir.discard_if_empty()
+            raise
 
 
 def _train(

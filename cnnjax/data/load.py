@@ -113,17 +113,24 @@ def describe_sources(data_dir: str | Path | None = None) -> list[dict[str, Any]]
     Args:
       data_dir: Folder of prepared datasets; None for TFDS's own.
     Returns:
-      Rows with the keys `name`, `prepared` (the folder, or None), `train`, `test`, `classes`, `image_shape`,
+      Rows with the keys `name`, `prepared` (the folder, or None), `note` (why what is there can't be
+      read, or None), `train`, `test`, `classes`, `image_shape`,
       `sources` (titles, in the order in which they are tried).
     """
     rows = []
     for name in catalogue.available():
         entry = catalogue.get(name)
-        there = prepared.is_prepared(entry, _data_dir(data_dir))
+        there, note = prepared.is_prepared(entry, _data_dir(data_dir)), None
+        if there:
+            try:
+                prepared.check_format(prepared.directory(entry, _data_dir(data_dir)))
+            except CnnjaxError as error:
+                there, note = False, str(error)
         rows.append(
             {
                 "name": name,
                 "prepared": str(prepared.directory(entry, _data_dir(data_dir))) if there else None,
+                "note": note,
                 "train": entry.counts["train"],
                 "test": entry.counts["test"],
                 "classes": len(entry.class_names),

