@@ -110,10 +110,11 @@ def _hide(x):
     return lax.dynamic_update_slice(x, lax.slice(x, (0,) * x.ndim, (1,) * x.ndim), places)
 
 
-def _lower_on_cpu(context, x):
+def _lower(context, x):
     (aval,) = context.avals_in
+    on_cpu = "cpu" in context.module_context.platforms
     known = all(isinstance(size, int) for size in aval.shape) and aval.size > 1
-    if not (known and may_be_one_number(x)):
+    if not (on_cpu and known and may_be_one_number(x)):
         return [x]
     return mlir.lower_fun(_hide, multiple_results=False)(context, x)
 
@@ -122,8 +123,8 @@ opaque_p.def_impl(lambda x: x)
 opaque_p.def_abstract_eval(lambda x: x)
 ad.deflinear(opaque_p, lambda cotangent: [opaque_p.bind(cotangent)])
 batching.primitive_batchers[opaque_p] = lambda operands, dims: (opaque_p.bind(operands[0]), dims[0])
-# Not cacheable: a cached rule sees arguments of its own in place of the values.
-mlir.register_lowering(opaque_p, lambda context, x: [x], cacheable=False)
-mlir.register_lowering(opaque_p, _lower_on_cpu, platform="cpu", cacheable=False)
+# Not cacheable: a cached rule sees arguments of its own in place of the values. One rule for every platform: JAX (0.10)
+# can't lower for several at once what has more than one such rule.
+mlir.register_lowering(opaque_p, _lower, cacheable=False)
 _replica_p.def_abstract_eval(lambda: ShapedArray((), jnp.dtype("uint32")))
-mlir.register_lowering(_replica_p, lambda context: [stablehlo.replica_id()], platform="cpu")
+mlir.register_lowering(_replica_p, lambda context: [stablehlo.replica_id()])
