@@ -80,13 +80,13 @@ def compare_stacks(
       What each sees, read off its jaxpr, and costs; `print` shows it.
     Raises:
       ValueError: If a number is below 1.
+    References:
+      Simonyan and Zisserman, 2014, https://arxiv.org/abs/1409.1556, section 2.3.
     Example:
       >>> print(compare_stacks(2, 3))
       2 x 3x3    sees 5x5             73,728 weights      231,211,008 MACs
       1 x 5x5    sees 5x5            102,400 weights      321,126,400 MACs
       the same field, 72% of the weights, 72% of the MACs
-    References:
-      Simonyan and Zisserman, 2014, https://arxiv.org/abs/1409.1556, section 2.3.
     """
     single = layers * (kernel_size - 1) + 1 if single is None else single
     for name, value in {

@@ -59,6 +59,7 @@ def check_published(name):
         for (low, high), whole, pixels in zip(
             field.interval(index), field.interval(index, clip=False), field.input_size
         ):
+            assert whole is not None
             assert whole[1] - whole[0] + 1 == size
             assert (low, high) == (max(whole[0], 0), min(whole[1], pixels - 1))
 
