@@ -93,7 +93,7 @@ def vgg16_cifar():
             layers.append(conv(i, o, 3, bias=True))
             i = o
         layers.append(nn.MaxPool2d(2))
-    head = [nn.Flatten(), nn.Linear(512, 512), nn.ReLU(), nn.Dropout(0.5), nn.Linear(512, 10)]
+    head = [nn.Flatten(), nn.Linear(512, 10)]
     return nn.Sequential(*layers, *head)
 
 
