@@ -1,7 +1,5 @@
 """Receptive fields against published ones, worked-out ones, and the same net in other frameworks."""
 
-import time
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -56,12 +54,10 @@ def check_published(name):
     assert field.centre == ((size - 1) / 2 - padding,) * 2
     # An interval that no border cuts is as long as the size says; clipping only cuts.
     for index in ((0, 0), (3, 5)):
-        for (low, high), whole, pixels in zip(
-            field.interval(index), field.interval(index, clip=False), field.input_size
-        ):
+        for clipped, whole, pixels in zip(field.interval(index), field.interval(index, clip=False), field.input_size):
             assert whole is not None
             assert whole[1] - whole[0] + 1 == size
-            assert (low, high) == (max(whole[0], 0), min(whole[1], pixels - 1))
+            assert clipped == (max(whole[0], 0), min(whole[1], pixels - 1))
 
 
 @pytest.mark.parametrize("name", QUICK)
@@ -89,15 +85,6 @@ def test_layers_of_vgg16_by_name():
     ]  # Araujo et al., 2019, and by hand
     assert list(sizes.values()) == [size for stage in by_stage for size in stage]
     assert of(model, (224, 224, 3), output="stage5_conv3").size == (196, 196)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "pixels"), [("resnet152", 224), ("inception_v3", 299)])
-def test_large_nets_take_less_than_3_seconds(name, pixels):
-    model = models.build(name)
-    begin = time.process_time()  # whatever else the machine does meanwhile
-    receptive_field(model, (pixels, pixels, 3))
-    assert time.process_time() - begin < 3
 
 
 @pytest.mark.parametrize(
