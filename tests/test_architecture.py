@@ -47,7 +47,19 @@ ALLOWED = {
     },
 }
 # Within training, in the order of the flow: a file imports only those before it.
-FLOW = ["losses", "metrics", "optim", "freezing", "state", "step", "loop", "callbacks", "progress", "tensorboard", "fit"]
+FLOW = [
+    "losses",
+    "metrics",
+    "optim",
+    "freezing",
+    "state",
+    "step",
+    "loop",
+    "callbacks",
+    "progress",
+    "tensorboard",
+    "fit",
+]
 
 
 def imports(path):
