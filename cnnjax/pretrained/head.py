@@ -62,7 +62,7 @@ def other_classes(plan: Plan, model: nn.Module, shapes: Shapes, shapes_of: Calla
     """
     classes = getattr(model, "num_classes", None)
     widths = {a.transform.target[-1] for a in plan.misshaped if len(a.transform.target) == 1}
-    if classes is None or len(widths) != 1:
+    if classes is None or len(widths) != 1 or plan.missing or plan.left_over or plan.doubled:
         return None
     found = widths.pop()
     if found == classes or not 0 < found < _MOST_CLASSES:

@@ -7,12 +7,15 @@ from typing import Any
 from flax import linen as nn
 
 from cnnjax import models
-from cnnjax.pretrained.head import allow_other_head, other_classes
+from cnnjax.pretrained.head import allow_other_head
 from cnnjax.pretrained.load import abstract_shapes, plan_for
 from cnnjax.pretrained.match import knows_every_name
 from cnnjax.pretrained.naming import CNNJAX
 from cnnjax.pretrained.rules import namings_for
 from cnnjax.pretrained.tensors import SourceFile
+
+# Modules that an option takes out, three of them dense layers in LeNet-5; another depth lacks more.
+_PARTS = 3
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ def _fit(file: SourceFile, name: str) -> Fit | None:
     for options in _variants(models.build(name)):
         model = models.build(name, num_classes=classes, **options)
         shapes = None
-        missing_alone = False
+        close = False
         for naming in namings_for(model):
             rules = naming.rules_for(model)
             if file.format not in naming.formats or not knows_every_name(file, rules, naming.layout, naming.optional):
@@ -70,13 +73,14 @@ def _fit(file: SourceFile, name: str) -> Fit | None:
                 continue  # no paths; `cnnjax (params alone)` would take any name, and tracing every net takes long
             shapes = shapes or abstract_shapes(model)
             plan = plan_for(file, model, shapes, naming)
-            found = other_classes(plan, model, shapes, abstract_shapes)
-            plan, _, _ = allow_other_head(plan, model, shapes, abstract_shapes)
-            if not plan.problems:
+            widths = [assignment.transform.target[-1] for assignment in plan.misshaped if assignment.transform.target]
+            allowed, _, _ = allow_other_head(plan, model, shapes, abstract_shapes)
+            if not allowed.problems:
                 top = options.get("include_top", True)
-                return Fit(name, plan.naming, (found or classes) if top else None, options)
-            missing_alone |= plan.problems == len(plan.missing)
-        if not missing_alone:
+                return Fit(name, plan.naming, (widths or [classes])[0] if top else None, options)
+            lacking = {path.split("/")[1] for path in plan.missing}
+            close |= not (plan.left_over or plan.doubled) and len(lacking) <= _PARTS
+        if not close:
             return None
     return None
 

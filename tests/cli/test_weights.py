@@ -91,7 +91,7 @@ def test_convert_writes_the_same_net(names, tmp_path, capsys):
     ("words", "code", "message"),
     [
         (["resnet19", "{file}", "{out}"], 2, "unknown model 'resnet19': did you mean 'resnet1"),
-        (["lenet5", "{file}", "{out}"], 1, "it does not fit LeNet5 by the names of cnnjax: 9 missing: params/"),
+        (["lenet5", "{file}", "{out}"], 1, "it does not fit LeNet5 by the names of cnnjax: 10 missing: params/"),
         (["simple_cnn", "{file}", "{file}"], 2, "expected another file than the one that is read"),
         (["simple_cnn", "{file}", "{out}", "--names", "torchvison"], 2, "unknown names 'torchvison'"),
         (["simple_cnn", "{file}", "/none/out"], 1, "cannot write /none/out: No such file or directory"),
