@@ -51,7 +51,10 @@ def test_a_single_convolutions_gradient_is_its_kernel():
 def test_nothing_outside_the_theoretical_field_matters(relu):
     model, shape = Stack(3, 4, relu), (13, 11, 2)
     heat = measure(model, shape, samples=2, unit=(4, 9))
-    (top, bottom), (left, right) = receptive_field(model, shape).interval((4, 9))
+    rows, columns = receptive_field(model, shape).interval((4, 9))
+    assert rows is not None
+    assert columns is not None
+    (top, bottom), (left, right) = rows, columns
     inside = heat[top : bottom + 1, left : right + 1]
     assert inside.sum() == pytest.approx(1)
     assert (inside > 0).mean() > 0.9
