@@ -14,11 +14,24 @@ from types import FrameType
 from typing import NoReturn
 
 from cnnjax import __version__
-from cnnjax.cli import data, digest, doctor, evaluate, predict, receptive_field, shapes, summary, train, weights, xla
+from cnnjax.cli import (
+    data,
+    digest,
+    doctor,
+    evaluate,
+    export,
+    predict,
+    receptive_field,
+    shapes,
+    summary,
+    train,
+    weights,
+    xla,
+)
 from cnnjax.cli.output import Output
 from cnnjax.errors import CnnjaxError, UsageError, unknown
 
-_VERBS = (train, evaluate, predict, summary, receptive_field, data, weights, digest, shapes, doctor)
+_VERBS = (train, evaluate, predict, export, summary, receptive_field, data, weights, digest, shapes, doctor)
 # Seconds that clearing up after a signal may take.
 _PATIENCE = 5.0
 
