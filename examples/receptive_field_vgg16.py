@@ -21,12 +21,12 @@ TILES = 3  # digits along each side of the mosaic that gradients are taken on: 9
 LAYERS = ("stage2_conv2", "stage3_conv3", "stage4_conv3")  # theoretical fields 14, 40 and 92 pixels wide
 
 
-def mosaics(images: np.ndarray, count: int) -> np.ndarray:
-    """Return `count` pictures of 3 x 3 digits each: real pixels wherever a unit looks, at the scale of training."""
-    chosen = images[np.arange(count * TILES**2) % len(images)]
+def mosaics(images: np.ndarray, count: int, tiles: int) -> np.ndarray:
+    """Return `count` pictures of tiles x tiles digits: real pixels wherever a unit looks, at the scale of training."""
+    chosen = images[np.arange(count * tiles**2) % len(images)]
     _, height, width, channels = chosen.shape
-    grid = chosen.reshape(count, TILES, TILES, height, width, channels)
-    return grid.transpose(0, 1, 3, 2, 4, 5).reshape(count, TILES * height, TILES * width, channels)
+    grid = chosen.reshape(count, tiles, tiles, height, width, channels)
+    return grid.transpose(0, 1, 3, 2, 4, 5).reshape(count, tiles * height, tiles * width, channels)
 
 
 def measured(model, variables, pictures, layer, key):
@@ -72,7 +72,7 @@ def draw(maps, model, shape, layer, path):
     canvas.print_png(str(path))
 
 
-def main(name: str, layers: tuple, epochs: int, samples: int, seed: int, path: pathlib.Path | None) -> None:
+def main(name: str, layers: tuple, epochs: int, samples: int, tiles: int, seed: int, path: pathlib.Path | None) -> None:
     """Train, measure before and after, say what changed."""
     dataset = data.load_dataset("digits", image_size=(32, 32))
     model = models.build(name, num_classes=dataset.info.num_classes)
@@ -91,7 +91,7 @@ def main(name: str, layers: tuple, epochs: int, samples: int, seed: int, path: p
     metrics = evaluate(state, data.batches(dataset.test, 256))
     print(f"{epochs} epochs, {metrics.accuracy:.2%} of {metrics.examples} test images")
 
-    pictures = mosaics(np.asarray(next(iter(data.batches(dataset.test, 256))).image), samples)
+    pictures = mosaics(np.asarray(next(iter(data.batches(dataset.test, 256))).image), samples, tiles)
     maps = {}
     for layer in layers:
         size = rf.receptive_field(model, pictures.shape[1:], layer).size[0]
@@ -116,6 +116,6 @@ if __name__ == "__main__":
     parser.add_argument("--smoke", action="store_true", help="a small net and one epoch, to see that it runs")
     args = parser.parse_args()
     if args.smoke:
-        main("simple_cnn", (None,), 1, 2, args.seed, args.out)
+        main("simple_cnn", (None,), 1, 2, 1, args.seed, args.out)
     else:
-        main("vgg16_cifar", LAYERS, args.epochs, args.samples, args.seed, args.out)
+        main("vgg16_cifar", LAYERS, args.epochs, args.samples, TILES, args.seed, args.out)
