@@ -50,8 +50,7 @@ def load(
       WeightsError: If the file can't be read or does not fit; the message lists what is missing, left over or of
         another shape, with the nearest names.
       UsageError: If there is no such source.
-    Example:
-      >>> load(models.build("resnet20"), "resnet20.th", rules=[("linear", "head/logits")])  # doctest: +SKIP
+    Example: `load(models.build("resnet20"), "resnet20.th", rules=[("linear", "head/logits")])`
     """
     if sha256 is not None:
         check_sha256(path, sha256)

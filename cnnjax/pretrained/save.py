@@ -37,8 +37,7 @@ def save(
     Raises:
       UsageError: If there are no such names for the model.
       CnnjaxError: If the file can't be written.
-    Example:
-      >>> save(variables, "net.safetensors", names="torchvision", model=model)  # doctest: +SKIP
+    Example: `save(variables, "net.safetensors", names="torchvision", model=model)`
     """
     kept = {name: variables[name] for name in _COLLECTIONS if name in variables}
     flat: dict[str, Any] = traverse_util.flatten_dict(kept, sep="/")

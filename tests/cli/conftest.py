@@ -14,6 +14,8 @@ def data_dir(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _own_data_dir(data_dir, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", data_dir)
+    # Unset, a command in a process of its own would switch an XLA fusion off that is on in this one: other bits.
+    monkeypatch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from cnnjax.cli.main import run
 from cnnjax.pretrained import load, save
 from tests.cli.commands import last_json, only_line
 from tests.pretrained.test_load import randomised
-from tests.pretrained.torchvision_nets import torchvision
+from tests.pretrained.torchvision_oracle import torchvision
 
 torch = pytest.importorskip("torch")
 

@@ -10,7 +10,7 @@ from cnnjax import models
 from cnnjax.errors import CnnjaxError, UsageError
 from cnnjax.pretrained import load, save
 from tests.pretrained.test_load import Net, randomised
-from tests.pretrained.torchvision_nets import torchvision
+from tests.pretrained.torchvision_oracle import torchvision
 
 torch = pytest.importorskip("torch")
 

@@ -1,17 +1,8 @@
 """torchvision's nets as oracles: every parameter and statistic random, activations of sane size, on small images."""
 
 import numpy as np
-import pytest
 
-
-def torchvision():
-    """Import torchvision beside a torch that it was not built for; its two custom operators are only declared."""
-    torch = pytest.importorskip("torch")
-    if not hasattr(torchvision, "library"):
-        torchvision.library = torch.library.Library("torchvision", "DEF")
-        for name in ("nms", "qnms"):
-            torchvision.library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    return pytest.importorskip("torchvision")
+from tests.pretrained.torchvision_oracle import torchvision
 
 
 def build(name, seed=0, num_classes=10, **options):
