@@ -167,12 +167,7 @@ def _exported(classifier: _Classifier, platforms: list[str], batch_size: int | N
     try:
         # The algorithms for a CPU need the sizes when they are traced, and would make another program of each machine.
         with plain_convolutions():
-            return export.export(
-                jax.jit(classifier.function),
-                platforms=list(dict.fromkeys(platforms)),
-                # A custom call that only refuses a batch of none, and that no runtime but JAX's knows.
-                disabled_checks=[export.DisabledSafetyCheck.shape_assertions()],
-            )(images)
+            return export.export(jax.jit(classifier.function), platforms=list(dict.fromkeys(platforms)))(images)
     except Exception as error:  # a user's own module may need to know the number of images, or hold a custom call
         hint = " Give --batch-size N, if it must know how many images come." if batch_size is None else ""
         raise CnnjaxError(f"the net can't be exported for images {images.shape}: {error}{hint}") from error
