@@ -1,6 +1,7 @@
 """What users write for windows, strides and padding, checked and made plain."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from numbers import Integral
 
 import jax
 import jax.numpy as jnp
@@ -32,9 +33,9 @@ def as_numbers(op: str, name: str, x) -> jax.Array:
 
 def pair(op: str, name: str, value: Size) -> Pair:
     """Return one integer or two as two positive ones (height, width)."""
-    numbers = (value, value) if isinstance(value, int) else tuple(value)
-    if len(numbers) != 2 or any(int(n) != n or n < 1 for n in numbers):
-        raise ValueError(f"{op}: expected {name} of one or two positive integers, got {value}. Write {name}=(2, 2).")
+    numbers = tuple(value) if isinstance(value, Iterable) else (value, value)
+    if len(numbers) != 2 or not all(isinstance(n, Integral) and n >= 1 for n in numbers):
+        raise ValueError(f"{op}: expected {name} of one or two positive integers, got {value!r}. Write {name}=(2, 2).")
     return int(numbers[0]), int(numbers[1])
 
 
@@ -42,13 +43,12 @@ def per_axis(op: str, padding: PaddingLike) -> tuple[str, str] | tuple[Pair, Pai
     """Return padding in any of its forms as one word or one pair an axis (height, width)."""
     if isinstance(padding, str):
         return padding, padding
-    if isinstance(padding, int):
-        return (padding, padding), (padding, padding)
-    sides = [(p, p) if isinstance(p, int) else tuple(p) for p in padding]
-    if len(sides) != 2 or any(len(side) != 2 for side in sides):
+    sides = tuple(padding) if isinstance(padding, Iterable) else (padding, padding)
+    pairs = [tuple(side) if isinstance(side, Iterable) else (side, side) for side in sides]
+    if len(pairs) != 2 or not all(len(p) == 2 and all(isinstance(n, Integral) for n in p) for p in pairs):
         raise ValueError(
             f"{op}: expected padding as a word, an int or two pairs, got {padding}. "
             "Write padding=((top, bottom), (left, right))."
         )
-    (top, bottom), (left, right) = sides
+    (top, bottom), (left, right) = pairs
     return (int(top), int(bottom)), (int(left), int(right))

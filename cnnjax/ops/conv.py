@@ -66,12 +66,17 @@ def conv_general_dilated(
     return bilinear.convolve(lhs, rhs, problem, precision)
 
 
-def operands(op: str, x, kernel, groups: int):
-    """Return x and kernel after checking ranks, dtypes and channels."""
-    x = images(op, x)
+def kernel_array(op: str, kernel) -> jax.Array:
+    """Return the kernel as an array after checking that it has four axes."""
     kernel = as_numbers(op, "kernel", kernel)
     if kernel.ndim != 4:
         raise ValueError(f"{op}: expected kernel of rank 4 [H, W, I, O], got shape {kernel.shape}. Reshape it.")
+    return kernel
+
+
+def operands(op: str, x, kernel, groups: int):
+    """Return x and kernel after checking ranks, dtypes and channels."""
+    x, kernel = images(op, x), kernel_array(op, kernel)
     if x.dtype != kernel.dtype:
         raise TypeError(
             f"{op}: expected x and kernel of one dtype, got {x.dtype} and {kernel.dtype}. "

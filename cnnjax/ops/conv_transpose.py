@@ -1,11 +1,13 @@
 """The transposed convolution."""
 
+from numbers import Integral
+
 import jax
 from jax import lax
 
 from cnnjax import shapes
 from cnnjax.ops.arguments import PaddingLike, Size, pair, per_axis
-from cnnjax.ops.conv import NHWC, add_bias, conv_general_dilated, operands
+from cnnjax.ops.conv import NHWC, add_bias, conv_general_dilated, kernel_array, operands
 
 
 def conv_transpose2d(
@@ -45,6 +47,9 @@ def conv_transpose2d(
       (1, 14, 14, 3)
     """
     op = "conv_transpose2d"
+    if not isinstance(output_padding, Integral) or output_padding < 0:
+        raise ValueError(f"{op}: expected output_padding of at least 0, got {output_padding}. Pad more to get less.")
+    kernel = kernel_array(op, kernel)
     if transpose_kernel:
         kernel = lax.transpose(lax.rev(kernel, (0, 1)), (0, 1, 3, 2))
     x, kernel = operands(op, x, kernel, 1)

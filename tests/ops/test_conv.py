@@ -232,7 +232,18 @@ X, K = np.ones((2, 8, 8, 4), np.float32), np.ones((3, 3, 4, 6), np.float32)
         (lambda: ops.conv2d(X.astype(bool), K), TypeError, "numeric dtype"),
         (lambda: ops.conv2d(X.astype(str), K), TypeError, "numeric array"),
         (lambda: ops.depthwise_conv2d(X, K), ValueError, "feature_group_count"),
+        (lambda: ops.conv2d(X, K, strides=1.5), ValueError, "strides of one or two positive integers, got 1.5"),
+        (lambda: ops.conv2d(X, K, padding=1.5), ValueError, "two pairs, got 1.5"),
+        (lambda: ops.convolve2d(X, K, padding=(1, "2")), ValueError, "two pairs"),
+        (lambda: ops.conv2d(X, K, padding="FULL"), ValueError, "'FULL'"),
+        (lambda: ops.convolve2d(X[0], K), ValueError, "rank 4"),
+        (lambda: ops.convolve2d(X, K, padding=-9), ValueError, "Cut off fewer pixels"),
+        (lambda: ops.depthwise_conv2d(X.astype(bool), K), TypeError, "numeric dtype"),
         (lambda: ops.conv_transpose2d(X, K, padding=9), ValueError, "nothing left"),
+        (lambda: ops.conv_transpose2d(X, K, output_padding=-1), ValueError, "at least 0, got -1"),
+        (lambda: ops.conv_transpose2d(X, "kernel", transpose_kernel=True), TypeError, "kernel to be a numeric array"),
+        (lambda: ops.conv_transpose2d(X, K[0], transpose_kernel=True), ValueError, "kernel of rank 4"),
+        (lambda: ops.conv_transpose2d(X[..., :3], K), ValueError, "third axis 3"),
     ],
 )
 def test_bad_input_gets_one_sentence(call, error, text):
@@ -240,3 +251,9 @@ def test_bad_input_gets_one_sentence(call, error, text):
         call()
     assert text in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_numpys_integers_are_integers():
+    plain = ops.conv2d(X, K, strides=2, padding=1)
+    numbers = np.int64(2), np.array([1, 1])
+    np.testing.assert_array_equal(ops.conv2d(X, K, strides=numbers[0], padding=numbers[1]), plain)

@@ -229,6 +229,13 @@ def test_sizes_equal_shapes(shape, window, strides, padding, ceil_mode):
         (lambda: ops.max_pool(jnp.ones((1, 8, 8, 3), bool), 2), TypeError, "numeric"),
         (lambda: ops.max_pool("image", 2), TypeError, "numeric array"),
         (lambda: ops.avg_pool(jnp.ones((1, 8, 8, 3)), 2, padding=((1, 2), (3,))), ValueError, "two pairs"),
+        (lambda: ops.avg_pool(jnp.ones((1, 8, 8, 3)), 2, padding=1.5), ValueError, "two pairs"),
+        (lambda: ops.max_pool(jnp.ones((1, 8, 8, 3)), 2.5), ValueError, "got 2.5"),
+        (lambda: ops.max_pool(jnp.ones((1, 8, 8, 3)), "2"), ValueError, "got '2'"),
+        (lambda: ops.max_pool(jnp.ones((1, 8, 8, 3)), 2, padding=-9), ValueError, "Cut off fewer pixels"),
+        (lambda: ops.adaptive_avg_pool(jnp.ones((1, 8, 8, 3)), 0), ValueError, "positive integers"),
+        (lambda: ops.adaptive_avg_pool(jnp.ones((8, 8, 3)), 2), ValueError, "rank 4"),
+        (lambda: ops.local_response_norm(jnp.ones((8, 8, 3))), ValueError, "rank 4"),
     ],
 )
 def test_bad_input_gets_one_sentence(call, error, text):
