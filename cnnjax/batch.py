@@ -14,8 +14,17 @@ class Batch(struct.PyTreeNode):
       image: Normalised images, float, `[N, H, W, C]`.
       label: Class numbers, int32, `[N]`, each in `[0, num_classes)`.
       mask: bool, `[N]`, False for an example that only fills the batch up; None when every example counts.
+      index: The examples' places in their split, int32, `[N]`; what chance does to an example is derived from it, so
+        that it does not depend on the batch it came in. None when they are not known.
+      epoch: Number of the epoch, from 0, int32 scalar; None when it is not known.
+      other_label: For mixed images (mixup, cutmix): class numbers of what was mixed in, int32, `[N]`; else None.
+      share: For mixed images: weight of `label`, float32, `[N]`, in [0, 1]; `other_label` weighs the rest. Else None.
     """
 
     image: Array
     label: Array
     mask: Array = None
+    index: Array = None
+    epoch: Array = None
+    other_label: Array = None
+    share: Array = None
