@@ -2,8 +2,9 @@
 
 Forward, backward and SGD with momentum, float32. Plain Flax is the same net, parameter for parameter, with Flax's own
 convolution, pools and batch norm; PyTorch's nets have the same number of parameters and run channels-last, eager and
-compiled. Each peer is a process of its own (bench/peers) that takes a step at a time when it is its turn; they never
-run at once. A peer that is not installed, or that cannot compile here, is named and left out.
+compiled. Each peer is a process of its own (bench/peers) that takes steps for a fifth of a second, one at the least,
+when it is its turn; they never run at once. A peer that is not installed, or that cannot compile here, is named and
+left out.
 
 Columns: milliseconds of a step (minimum, median), by how much the upper quartile exceeds the minimum, seconds of the
 first step, which compiles, the process's peak memory, and how many times as fast as the peer cnnjax is by the minima;
@@ -47,7 +48,7 @@ def race(peers: list[Peer], budget: float, least: int) -> Calibration:
     calibration = Calibration()
     for number in range(10_000):
         running = [peer for peer in peers if not peer.failure]
-        spent = [sum(epoch["seconds"] for epoch in peer.epochs) for peer in running]
+        spent = [sum(epoch["seconds"] * epoch["steps"] for epoch in peer.epochs) for peer in running]
         if not running or (number > least and max(spent) > budget):
             break
         for peer in running[:: 1 if number % 2 else -1]:

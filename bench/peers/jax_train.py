@@ -67,19 +67,22 @@ def main(kind: str, name: str, batch_size: int, side: int) -> None:
     }
     jax.block_until_ready((state, batch))
     step = make_train_step()
+
+    def take() -> None:
+        nonlocal state
+        state, metrics = step(state, batch)
+        jax.block_until_ready((state, metrics))
+
     start = time.perf_counter()
-    state, metrics = step(state, batch)
-    jax.block_until_ready((state, metrics))
+    take()
     compile_seconds = time.perf_counter() - start
     version = f"jax {jax.__version__}, flax {flax.__version__}"
     turns.report(version=version, params=state.num_params, compile_seconds=compile_seconds)
     while True:
         turns.wait()
-        state, metrics = step(state, batch)
-        jax.block_until_ready((state, metrics))
-        seconds = turns.seconds
+        seconds, steps = turns.repeat(take)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        turns.report(seconds=seconds, images=batch_size, peak_mb=peak / 1024)
+        turns.report(seconds=seconds, steps=steps, images=batch_size, peak_mb=peak / 1024)
 
 
 if __name__ == "__main__":

@@ -48,10 +48,9 @@ def main(kind: str, name: str, batch_size: int, side: int) -> None:
     turns.report(version=f"torch {torch.__version__}", params=params, compile_seconds=time.perf_counter() - start)
     while True:
         turns.wait()
-        step()
-        seconds = turns.seconds
+        seconds, steps = turns.repeat(step)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        turns.report(seconds=seconds, images=batch_size, peak_mb=peak / 1024)
+        turns.report(seconds=seconds, steps=steps, images=batch_size, peak_mb=peak / 1024)
 
 
 if __name__ == "__main__":
