@@ -16,7 +16,8 @@ class Batch(struct.PyTreeNode):
       mask: bool, `[N]`, False for an example that only fills the batch up; None when every example counts.
       index: The examples' places in their split, int32, `[N]`; what chance does to an example is derived from it, so
         that it does not depend on the batch it came in. None when they are not known.
-      epoch: Number of the epoch, from 0, int32 scalar; None when it is not known.
+      epoch: Numbers of the epochs, from 0, that the examples are taken in, int32, `[N]` (a batch may lie across the end
+        of one), or one for all; None when it is not known.
       other_label: For mixed images (mixup, cutmix): class numbers of what was mixed in, int32, `[N]`; else None.
       share: For mixed images: weight of `label`, float32, `[N]`, in [0, 1]; `other_label` weighs the rest. Else None.
     """

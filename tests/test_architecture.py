@@ -25,7 +25,9 @@ ALLOWED = {
     "model_summary": {"jaxpr", "modes", "receptive_field"},
     "models": {"layers", "ops", "shapes", "modes", "errors"},
     "pretrained": {"models", "modes", "layers", "ops", "shapes", "errors", "atomic"},
-    "data": {"batch", "errors"},
+    "devices": {"errors"},
+    "hosts": {"errors"},
+    "data": {"batch", "devices", "errors"},
     "training": {"batch", "modes", "errors", "atomic"},
     "runs": {"training", "errors", "atomic"},
     "recipes": {"errors"},
@@ -36,6 +38,8 @@ ALLOWED = {
         "pretrained",
         "training",
         "runs",
+        "devices",
+        "hosts",
         "recipes",
         "shapes",
         "ops",
@@ -50,12 +54,16 @@ ALLOWED = {
 FLOW = [
     "losses",
     "metrics",
+    "paths",
     "optim",
     "freezing",
+    "averaging",
     "state",
+    "gradients",
     "step",
     "loop",
     "callbacks",
+    "profiling",
     "progress",
     "tensorboard",
     "fit",
@@ -97,7 +105,8 @@ def test_training_flows_one_way():
 
 
 def test_the_reader_of_imports_sees_them():
-    assert imports(ROOT / "training" / "step.py") == {"batch", "training.losses", "training.metrics", "training.state"}
+    rooms = {f"training.{name}" for name in ("averaging", "gradients", "losses", "metrics", "state")}
+    assert imports(ROOT / "training" / "step.py") == {"batch", *rooms}
     assert "recipes" in imports(ROOT / "cli" / "train.py")
 
 

@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from cnnjax import __version__
 from cnnjax.cli import (
+    cache,
     data,
     digest,
     doctor,
@@ -64,6 +65,7 @@ def main() -> None:
         # print while a failed save winds up; they would bury the one line that says what happened.
         sys.excepthook = sys.unraisablehook = lambda *_: None
     xla.switch_fusion_off()
+    cache.switch_on()
     code = run(sys.argv[1:])
     if code >= 128:
         # Threads may still compute, and shutting the interpreter down beside them crashes.

@@ -15,23 +15,36 @@ if TYPE_CHECKING:
     from cnnjax.training import TrainState
 
 
-def build_model(name: str, num_classes: int) -> "nn.Module":
+PRECISIONS = ("float32", "bfloat16")
+
+
+def build_model(name: str, num_classes: int, precision: str = "float32") -> "nn.Module":
     """Return the module that MODEL names.
 
     Args:
       name: A model of `cnnjax.models`, or `package.module:Class` of a linen module of the user's own, which is called
         as `Class(num_classes=...)` if it has such a field and as `Class()` if not.
       num_classes: Classes of the dataset.
+      precision: One of `PRECISIONS`: the dtype that layers compute in. A user's class is told by its field `dtype`.
     Raises:
-      UsageError: If there is no such model or class.
+      UsageError: If there is no such model or class, or it knows no other dtype.
     """
+    import jax.numpy as jnp
+
     from cnnjax import models
 
+    dtype = jnp.dtype(precision)
     if ":" not in name:
-        return models.build(name, num_classes=num_classes)
+        return models.build(name, num_classes=num_classes, dtype=dtype)
     cls = _import_class(name)
+    fields = cls.__dataclass_fields__
+    if precision != "float32" and "dtype" not in fields:
+        raise UsageError(f"{name} has no field `dtype`, which --precision {precision} sets. Add it, or leave that out.")
+    options: dict[str, Any] = {"num_classes": num_classes} if "num_classes" in fields else {}
+    if precision != "float32":
+        options["dtype"] = dtype
     try:
-        return cls(num_classes=num_classes) if "num_classes" in cls.__dataclass_fields__ else cls()
+        return cls(**options)
     except Exception as error:
         raise UsageError(f"cannot make {name!r}: {error}. Give its fields defaults.") from error
 
@@ -88,9 +101,9 @@ def check_step(train_step: Any, state: "TrainState", image_shape: tuple[int, ...
     from cnnjax.training import Batch
 
     images = jax.ShapeDtypeStruct((batch_size, *image_shape), jnp.float32)
-    labels, mask = (jax.ShapeDtypeStruct((batch_size,), dtype) for dtype in (jnp.int32, jnp.bool_))
+    numbers, mask = (jax.ShapeDtypeStruct((batch_size,), dtype) for dtype in (jnp.int32, jnp.bool_))
     try:
-        jax.eval_shape(train_step, state, Batch(images, labels, mask))
+        jax.eval_shape(train_step, state, Batch(images, numbers, mask, index=numbers, epoch=numbers))
     except UsageError:
         raise
     except Exception as error:

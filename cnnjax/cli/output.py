@@ -12,9 +12,11 @@ class Output:
 
     Args:
       as_json: Whether stdout is for the result alone.
+      silent: Whether to say nothing at all, as all but one of several processes do.
     """
 
     as_json: bool = False
+    silent: bool = False
 
     @property
     def words(self) -> IO[str]:
@@ -23,10 +25,13 @@ class Output:
 
     def say(self, line: str) -> None:
         """Print a line for a person."""
-        print(line, file=self.words, flush=True)
+        if not self.silent:
+            print(line, file=self.words, flush=True)
 
     def result(self, result: dict[str, Any], lines: list[str]) -> None:
         """Print what the verb found: as JSON, or the lines for a person."""
+        if self.silent:
+            return
         if self.as_json:
             print(json.dumps(result), flush=True)  # noqa: T201
         else:

@@ -51,8 +51,10 @@ def header(recipe: Recipe, dataset: Dataset, state: TrainState, workdir: Workdir
     return "\n".join([*lines, "compiling ..."])
 
 
-def stopped(number: int, state: TrainState, history: History, workdir: Workdir, out: Output) -> int:
+def stopped(number: int, state: TrainState, history: History, workdir: Workdir | None, out: Output) -> int:
     """Say that a signal ended the run and how to go on; return the exit code."""
+    if workdir is None:  # the main process says so
+        return 128 + number
     step, name = int(state.step), signal.Signals(number).name
     last = history[-1] if len(history) else {}
     found = f", last validation accuracy {last['val_accuracy']:.2%}" if "val_accuracy" in last else ""

@@ -1,15 +1,13 @@
 """One training run: data, state and callbacks brought together, then the result written down."""
 
 import argparse
-import functools
+import contextlib
 from typing import Any
 
-import jax
-
-from cnnjax import runs
-from cnnjax.cli import loading, modelling, published, report
+from cnnjax import hosts, runs
+from cnnjax.cli import dry_run, loading, report, train_options, training_setup
 from cnnjax.cli.output import Output
-from cnnjax.data import Dataset, augment, batches, epoch_range
+from cnnjax.cli.training_setup import Setup
 from cnnjax.errors import UsageError
 from cnnjax.recipes import Recipe
 from cnnjax.training import (
@@ -17,18 +15,13 @@ from cnnjax.training import (
     CsvHistory,
     EarlyStopping,
     History,
+    Profile,
     Progress,
     TensorBoard,
     TrainState,
-    create_state,
     evaluate,
     fit,
-    make_optimizer,
-    make_schedule,
-    make_train_step,
-    softmax_cross_entropy,
 )
-from cnnjax.training.optim import Schedule
 
 
 def run(recipe: Recipe, config: dict[str, Any], args: argparse.Namespace, out: Output) -> int:
@@ -43,141 +36,124 @@ def run(recipe: Recipe, config: dict[str, Any], args: argparse.Namespace, out: O
       The exit code.
     """
     # A folder of our own choosing is made only once there are data to train on.
-    dataset = loading.load(recipe, args, out) if args.workdir is None else None
-    with runs.Workdir(args.workdir or runs.default_workdir(recipe.model, recipe.dataset)) as workdir:
-        for warning in workdir.compare(config):
+    dataset = loading.load(recipe, args, out) if args.workdir is None or args.dry_run else None
+    if args.dry_run:
+        assert dataset is not None
+        return dry_run.run(training_setup.prepare(recipe, args, out, dataset), out)
+    with contextlib.ExitStack() as opened:
+        workdir: runs.Workdir | None = None
+
+        def enter() -> tuple[list[str], dict[str, Any] | None, str]:
+            nonlocal workdir
+            workdir = opened.enter_context(
+                runs.Workdir(args.workdir or runs.default_workdir(recipe.model, recipe.dataset))
+            )
+            return workdir.compare(config), workdir.result, str(workdir.path)
+
+        warnings, result, path = hosts.on_main(enter)
+        for warning in warnings:
             out.say(f"warning: {warning}")
-        if workdir.result is not None:
-            out.say(f"finished already: {workdir.path}")
-            out.result(workdir.result, report.summary(workdir.result))
+        if result is not None:
+            out.say(f"finished already: {path}")
+            out.result(result, report.summary(result))
             return 0
         dataset = dataset or loading.load(recipe, args, out)
         try:
-            return _train(recipe, config, args, out, workdir, dataset)
+            setup = training_setup.prepare(recipe, args, out, dataset)
+            hosts.on_main(lambda: _main(workdir).record(config, report.describe(dataset)))
         except UsageError:
-            if args.workdir is None:
+            if args.workdir is None and workdir is not None:
                 workdir.discard_if_empty()
             raise
+        return _train(setup, config, args, out, workdir)
 
 
 def _train(
-    recipe: Recipe,
-    config: dict[str, Any],
-    args: argparse.Namespace,
-    out: Output,
-    workdir: runs.Workdir,
-    dataset: Dataset,
+    setup: Setup, config: dict[str, Any], args: argparse.Namespace, out: Output, workdir: runs.Workdir | None
 ) -> int:
-    model = modelling.build_model(recipe.model, dataset.info.num_classes)
-    modelling.check_output(model, dataset.train.image_shape, dataset.info.num_classes)
-    _check_monitor(recipe, dataset)
-    init_key, data_key = jax.random.split(jax.random.key(args.seed))
-    total_steps = epoch_range(len(dataset.train), recipe.batch_size, recipe.epochs - 1).stop
-    rate, tx = _optimizer(recipe, len(dataset.train), total_steps)
-    variables = None if args.weights is None else published.start(model, recipe.model, args.weights, out)
-    shape = dataset.train.image_shape
-    state = create_state(model, tx, shape, key=init_key, variables=variables, freeze=args.freeze)
-    train_step = _train_step(recipe)
-    modelling.check_step(train_step, state, dataset.train.image_shape, recipe.batch_size)
-    workdir.record(config, report.describe(dataset))
-    out.say(report.header(recipe, dataset, state, workdir))
-
+    recipe = setup.recipe
+    if workdir is not None:
+        out.say(report.header(recipe, setup.dataset, setup.state, workdir))
     early = EarlyStopping(recipe.monitor, recipe.patience, recipe.min_delta) if recipe.patience else None
     stop = runs.StopOnSignal()
-    callbacks = _callbacks(recipe, args, out, workdir, stop, early, rate, len(dataset.train))
-    state, resume, ended = _resume(state, workdir, out)
+    callbacks = _callbacks(setup, args, out, workdir, stop, early)
+    state, resume, ended = _resume(setup, workdir, out)
     if ended:  # only what comes after training is left to do
         history = History(resume[0]["history"])
         best = resume[0]["callbacks"].get("EarlyStopping", {}).get("best_epoch")
     else:
+        validation = setup.dataset.validation
         state, history = fit(
             state,
-            functools.partial(_epoch, dataset, recipe.batch_size, data_key),
-            functools.partial(_whole, dataset.validation, recipe) if len(dataset.validation) else None,
+            setup.epoch,
+            (lambda: setup.whole(validation)) if len(validation) else None,
             epochs=recipe.epochs,
             callbacks=callbacks,
-            train_step=train_step,
+            train_step=setup.train_step,
+            eval_step=setup.eval_step,
             progress=False,
             resume=resume,
         )
         if stop.received is not None:
             return report.stopped(stop.received, state, history, workdir, out)
         best = early.best_epoch if early else None
-    test = evaluate(state, _whole(dataset.test, recipe)).compute()
-    result = report.result(recipe, config, state, history, best or None, test, workdir)
-    workdir.finish(result)
-    note = report.curves(workdir, history)
-    out.result(result, [*report.summary(result), note])
+    test = evaluate(state, setup.whole(setup.dataset.test), eval_step=setup.eval_step).compute()
+    if workdir is not None:
+        result = report.result(recipe, config, state, history, best or None, test, workdir)
+        workdir.finish(result)
+        note = report.curves(workdir, history)
+        out.result(result, [*report.summary(result), note])
     return 0
 
 
-def _check_monitor(recipe: Recipe, dataset: Dataset) -> None:
-    if recipe.patience and recipe.monitor.startswith("val_") and not len(dataset.validation):
-        raise UsageError(f"--patience: nothing to watch, {recipe.monitor} needs validation examples (--validation).")
-
-
-def _epoch(dataset: Dataset, batch_size: int, key: jax.Array, epoch: int, start: int = 0) -> Any:
-    return batches(dataset.train, batch_size, key=key, epoch=epoch, train=True, start=start)
-
-
-def _whole(split: Any, recipe: Recipe) -> Any:
-    return batches(split, loading.eval_batch_size(recipe.batch_size, split.image_shape))
-
-
-def _optimizer(recipe: Recipe, examples: int, total_steps: int) -> tuple[Schedule, Any]:
-    warmup_steps = round(recipe.warmup_epochs * examples / recipe.batch_size)
-    rate = make_schedule(
-        recipe.schedule,
-        recipe.learning_rate,
-        total_steps,
-        warmup_steps=warmup_steps,
-        boundaries=recipe.boundaries,
-        factor=recipe.factor,
-    )
-    decay = recipe.weight_decay
-    return rate, make_optimizer(
-        recipe.optimizer, rate, momentum=recipe.momentum, weight_decay=decay, clip_norm=recipe.clip_norm
-    )
-
-
-def _train_step(recipe: Recipe) -> Any:
-    loss = functools.partial(softmax_cross_entropy, label_smoothing=recipe.label_smoothing)
-    return make_train_step(loss=loss, augment=augment.parse(recipe.augment), aux_weight=recipe.aux_weight)
-
-
-def _resume(state: TrainState, workdir: runs.Workdir, out: Output) -> tuple[TrainState, Any, bool]:
+def _resume(setup: Setup, workdir: runs.Workdir | None, out: Output) -> tuple[TrainState, Any, bool]:
     """Return the state to go on from, what `fit` needs to resume, and whether training had ended by itself."""
-    newest = runs.load_newest(workdir.checkpoints)
+    found: dict[str, Any] = {}
+
+    def read() -> dict[str, Any] | None:
+        newest = runs.load_newest(_main(workdir).checkpoints)
+        if newest is None:
+            return None
+        path, arrays, position, damaged = newest
+        found.update(arrays)
+        return {"position": position, "damaged": damaged, "final": runs.is_final(path)}
+
+    newest = hosts.on_main(read)
     if newest is None:
-        return state, None, False
-    path, arrays, position, damaged = newest
-    for line in damaged:
+        return setup.state, None, False
+    arrays, position, ended = hosts.share_arrays(found), newest["position"], newest["final"]
+    for line in newest["damaged"]:
         out.say(f"warning: {line}")
-    ended = runs.is_final(path)
     where = f"at step {position['step']} (epoch {position['epoch'] + 1})"
     out.say("training had ended; testing" if ended else f"resuming {where}")
-    return runs.restore_state(state, arrays), (position, runs.callback_arrays(arrays)), ended
+    state = setup.place(runs.restore_state(setup.state, arrays))
+    return state, (position, runs.callback_arrays(arrays)), ended
 
 
 def _callbacks(
-    recipe: Recipe,
+    setup: Setup,
     args: argparse.Namespace,
     out: Output,
-    workdir: runs.Workdir,
+    workdir: runs.Workdir | None,
     stop: Callback,
     early: EarlyStopping | None,
-    rate: Schedule,
-    examples: int,
 ) -> list[Callback]:
     """Return the callbacks in the order in which they must see an epoch: what is saved comes last."""
-    callbacks: list[Callback] = [
-        stop,
-        Progress(out.words, epoch_steps=len(epoch_range(examples, recipe.batch_size, 0))),
-    ]
-    if early is not None:
-        callbacks.append(early)
+    callbacks: list[Callback] = [stop, *([early] if early is not None else [])]
+    if workdir is None:  # another process writes and speaks
+        return callbacks
+    callbacks.insert(1, Progress(out.words, epoch_steps=setup.epoch_steps))
     callbacks.append(CsvHistory(workdir.path / "history.csv"))
     if not args.no_tensorboard:
-        callbacks.append(TensorBoard(workdir.path / "tensorboard", learning_rate=rate))
+        callbacks.append(TensorBoard(workdir.path / "tensorboard", learning_rate=setup.rate))
+    window = train_options.profile_window(args)
+    if window is not None:
+        callbacks.append(Profile(workdir.path / "profile", *window))
     callbacks.append(runs.Checkpoints(workdir.checkpoints, every_steps=args.checkpoint_every))
     return callbacks
+
+
+def _main(workdir: runs.Workdir | None) -> runs.Workdir:
+    """Return the workdir, which the main process has."""
+    assert workdir is not None
+    return workdir

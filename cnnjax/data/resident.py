@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnnjax.batch import Batch
+from cnnjax.devices import replicate, shard_rows
 from cnnjax.errors import UsageError
 
 if TYPE_CHECKING:
@@ -100,16 +101,32 @@ class Split:
         """Images and labels on the default device, copied there at the first use."""
         return jax.device_put((self.images, self.labels))
 
-    def gather(self, index: np.ndarray) -> Batch:
+    def gather(
+        self, index: np.ndarray, epoch: np.ndarray | None = None, *, mesh: jax.sharding.Mesh | None = None
+    ) -> Batch:
         """Return the examples of the given places as one normalised batch.
 
         Args:
           index: int32, `[B]`, each in `[0, N)`; -1 for a place that only fills the batch up.
+          epoch: int32, `[B]`, the epoch that each place belongs to; zeros without.
+          mesh: Devices to lay the batch on, see `batches`; the images are copied to each at the first use.
         Returns:
           The batch; its mask is False where the index is -1.
         """
-        images, labels = self.device_arrays
-        return _gather_jit(images, labels, index, mean=self.mean, std=self.std, image_size=self.image_size)
+        epoch = np.zeros_like(index) if epoch is None else epoch
+        arrays = self.device_arrays
+        if mesh is not None:
+            arrays, (index, epoch) = self._arrays_on(mesh), shard_rows((index, epoch), mesh)
+        return _gather_jit(*arrays, index, epoch, mean=self.mean, std=self.std, image_size=self.image_size)
+
+    def _arrays_on(self, mesh: jax.sharding.Mesh) -> tuple[jax.Array, jax.Array]:
+        if mesh not in self._copies:
+            self._copies[mesh] = replicate((self.images, self.labels), mesh)
+        return self._copies[mesh]
+
+    @functools.cached_property
+    def _copies(self) -> dict[jax.sharding.Mesh, tuple[jax.Array, jax.Array]]:
+        return {}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -191,6 +208,7 @@ def gather_batch(
     images: jax.Array,
     labels: jax.Array,
     index: jax.Array,
+    epoch: jax.Array,
     *,
     mean: tuple[float, ...],
     std: tuple[float, ...],
@@ -202,6 +220,7 @@ def gather_batch(
       images: uint8, `[N, H, W, C]`, on the device.
       labels: int32, `[N]`, on the device.
       index: int32, `[B]`; -1 fills up.
+      epoch: int32, `[B]`; handed on.
       mean: See `prepare_images`.
       std: See `prepare_images`.
       image_size: See `prepare_images`.
@@ -209,7 +228,8 @@ def gather_batch(
     place = jnp.maximum(index, 0)
     chosen = images.at[place].get(mode="clip")
     image = prepare_images(chosen, mean=mean, std=std, image_size=image_size)
-    return Batch(image=image, label=labels.at[place].get(mode="clip"), mask=index >= 0)
+    label = labels.at[place].get(mode="clip")
+    return Batch(image=image, label=label, mask=index >= 0, index=index, epoch=epoch)
 
 
 _gather_jit = jax.jit(gather_batch, static_argnames=("mean", "std", "image_size"))

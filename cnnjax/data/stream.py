@@ -11,6 +11,7 @@ import numpy as np
 
 from cnnjax.batch import Batch
 from cnnjax.data.resident import Split
+from cnnjax.devices import check_batch_size, padded_batch_size
 from cnnjax.errors import UsageError
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def batches(
     epoch: int = 0,
     train: bool = False,
     start: int = 0,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> Iterator[Batch]:
     """Walk over one epoch of a split.
 
@@ -66,22 +68,27 @@ def batches(
       epoch: Number of the epoch, from 0; not used outside training.
       train: Which of the two orders.
       start: Batches to leave out at the front; they are not computed.
+      mesh: Devices to lay each batch over (`cnnjax.devices.data_mesh`), a part on each; None for the default device.
+        On several hosts each host calls this with the same arguments and reads the examples of its own devices alone.
+        Outside training a batch that the devices do not divide evenly is filled up a little more.
     Returns:
       An iterator over the batches, all of one shape.
     Raises:
-      UsageError: If the split is empty, the batch does not fit, or the key is missing.
+      UsageError: If the split is empty, the batch does not fit or can't be divided, or the key is missing.
     """
     if train:
+        check_batch_size(batch_size, mesh)
         steps = epoch_range(_filled(split, batch_size), batch_size, epoch)
         if key is None:
             raise UsageError("batches: expected a key for the training order. Pass key=jax.random.key(seed).")
         if not isinstance(split, Split):
-            return split.walk(batch_size, key=key, epoch=epoch, train=True, start=start)
-        return _train_batches(split, batch_size, key, steps[start:])
+            return split.walk(batch_size, key=key, epoch=epoch, train=True, start=start, mesh=mesh)
+        return _train_batches(split, batch_size, key, steps[start:], mesh)
     size = _filled(split, batch_size)
+    batch_size = padded_batch_size(batch_size, mesh)
     if not isinstance(split, Split):
-        return split.walk(batch_size, key=None, epoch=epoch, train=False, start=start)
-    return _eval_batches(split, batch_size, range(0, size, batch_size)[start:])
+        return split.walk(batch_size, key=None, epoch=epoch, train=False, start=start, mesh=mesh)
+    return _eval_batches(split, batch_size, range(0, size, batch_size)[start:], mesh)
 
 
 def stream_indices(num_examples: int, batch_size: int, step: int, key: jax.Array) -> np.ndarray:
@@ -110,10 +117,27 @@ def _filled(split: "Split | StreamedSplit", batch_size: int) -> int:
     return len(split)
 
 
-def _train_batches(split: Split, batch_size: int, key: jax.Array, steps: range) -> Iterator[Batch]:
+def _train_batches(
+    split: Split, batch_size: int, key: jax.Array, steps: range, mesh: jax.sharding.Mesh | None
+) -> Iterator[Batch]:
     bits = _Bits.of(key)
     for step in steps:
-        yield split.gather(_indices(len(split), batch_size, step, bits))
+        index = _indices(len(split), batch_size, step, bits)
+        yield split.gather(index, stream_epochs(len(split), batch_size, step), mesh=mesh)
+
+
+def stream_epochs(num_examples: int, batch_size: int, step: int) -> np.ndarray:
+    """Return the epochs that the examples of a training step belong to, int32, `[batch_size]`.
+
+    Args:
+      num_examples: Size of the split.
+      batch_size: Examples a step.
+      step: Number of the step, counted from the run's first.
+    Example:
+      >>> stream_epochs(10, 4, step=2).tolist()
+      [0, 0, 1, 1]
+    """
+    return (np.arange(step * batch_size, (step + 1) * batch_size) // num_examples).astype(np.int32)
 
 
 def _indices(num_examples: int, batch_size: int, step: int, bits: "_Bits") -> np.ndarray:
@@ -124,10 +148,10 @@ def _indices(num_examples: int, batch_size: int, step: int, bits: "_Bits") -> np
     return np.concatenate([head, _permutation(num_examples, bits, epoch + 1)[: batch_size - len(head)]])
 
 
-def _eval_batches(split: Split, batch_size: int, starts: range) -> Iterator[Batch]:
+def _eval_batches(split: Split, batch_size: int, starts: range, mesh: jax.sharding.Mesh | None) -> Iterator[Batch]:
     for begin in starts:
         index = np.arange(begin, begin + batch_size, dtype=np.int32)
-        yield split.gather(np.where(index < len(split), index, np.int32(-1)))
+        yield split.gather(np.where(index < len(split), index, np.int32(-1)), mesh=mesh)
 
 
 class _Bits(NamedTuple):

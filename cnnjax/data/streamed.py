@@ -19,7 +19,8 @@ from cnnjax.data import crops as cropping
 from cnnjax.data.chance import uniform_draws
 from cnnjax.data.crops import Crops
 from cnnjax.data.resident import Size, as_size, prepare_images
-from cnnjax.data.stream import epoch_range, stream_indices
+from cnnjax.data.stream import epoch_range, stream_epochs, stream_indices
+from cnnjax.devices import own_rows, shard_rows
 
 # Images that a thread takes at a time: fewer hand-overs, and still enough pieces of a batch for many threads.
 _PIECE = 4
@@ -109,7 +110,16 @@ class StreamedSplit:
         """One text an example, the image file's name."""
         return self._described[1]
 
-    def walk(self, batch_size: int, *, key: jax.Array | None, epoch: int, train: bool, start: int) -> Iterator[Batch]:
+    def walk(
+        self,
+        batch_size: int,
+        *,
+        key: jax.Array | None,
+        epoch: int,
+        train: bool,
+        start: int,
+        mesh: jax.sharding.Mesh | None = None,
+    ) -> Iterator[Batch]:
         """Walk over one epoch; what `cnnjax.data.batches` calls once it has checked its arguments.
 
         Args:
@@ -118,35 +128,41 @@ class StreamedSplit:
           epoch: Number of the epoch.
           train: Whether to walk in the training order and cut at random.
           start: Batches to leave out at the front.
+          mesh: Devices to lay the batches over; only the images of this host's devices are read.
         Returns:
           An iterator; closing it, or dropping it, ends its threads.
         """
         if not train or key is None:
-            return self._batches(_in_order(len(self), batch_size, start), None)
-        return self._batches(_in_training(len(self), batch_size, key, epoch, start), _words(key))
+            return self._batches(_in_order(len(self), batch_size, start), None, mesh)
+        return self._batches(_in_training(len(self), batch_size, key, epoch, start), _words(key), mesh)
 
-    def _batches(self, wanted: Iterable[_Places], words: Sequence[int] | None) -> Iterator[Batch]:
+    def _batches(
+        self, wanted: Iterable[_Places], words: Sequence[int] | None, mesh: jax.sharding.Mesh | None
+    ) -> Iterator[Batch]:
         under_way: deque[_UnderWay] = deque()
         with _pool(self.workers) as pool:
             for places in wanted:
-                under_way.append(self._begin(pool, places, words))
+                under_way.append(self._begin(pool, places, words, mesh))
                 if len(under_way) > self.prefetch:
-                    yield self._finish(under_way.popleft())
+                    yield self._finish(under_way.popleft(), mesh)
             while under_way:
-                yield self._finish(under_way.popleft())
+                yield self._finish(under_way.popleft(), mesh)
 
-    def _begin(self, pool: ThreadPoolExecutor, places: _Places, words: Sequence[int] | None) -> "_UnderWay":
+    def _begin(
+        self, pool: ThreadPoolExecutor, places: _Places, words: Sequence[int] | None, mesh: jax.sharding.Mesh | None
+    ) -> "_UnderWay":
         size = len(places.index)
+        wanted = (places.index >= 0) & own_rows(size, mesh)
         # Fresh memory each time: on a CPU the device uses it as it is.
         images, labels = np.zeros((size, *self.image_shape), np.uint8), np.zeros(size, np.int32)
 
         def fill(rows: range) -> None:
             for row in rows:
-                if places.index[row] >= 0:
+                if wanted[row]:
                     images[row], labels[row] = self._example(places, row, words)
 
         pieces = [range(first, min(first + _PIECE, size)) for first in range(0, size, _PIECE)]
-        return _UnderWay(images, labels, places.index >= 0, [pool.submit(fill, piece) for piece in pieces])
+        return _UnderWay(images, labels, places, [pool.submit(fill, piece) for piece in pieces])
 
     def _example(self, places: _Places, row: int, words: Sequence[int] | None) -> tuple[np.ndarray, int]:
         place = int(places.index[row])
@@ -158,10 +174,13 @@ class StreamedSplit:
             image = cropping.training_image(example.name, example.data, self.crops, self.channels, draws)
         return image, example.label
 
-    def _finish(self, batch: "_UnderWay") -> Batch:
+    def _finish(self, batch: "_UnderWay", mesh: jax.sharding.Mesh | None) -> Batch:
         for piece in batch.pieces:
             piece.result()
-        return _normalise(batch.images, batch.labels, batch.mask, mean=self.mean, std=self.std)
+        index = batch.places.index.astype(np.int32)
+        epochs = np.zeros_like(index) if batch.places.epochs is None else batch.places.epochs.astype(np.int32)
+        arrays = (batch.images, batch.labels, index, epochs)
+        return _normalise(*(arrays if mesh is None else shard_rows(arrays, mesh)), mean=self.mean, std=self.std)
 
     @functools.cached_property
     def _described(self) -> tuple[np.ndarray, list[str]]:
@@ -175,7 +194,7 @@ class StreamedSplit:
 class _UnderWay(NamedTuple):
     images: np.ndarray
     labels: np.ndarray
-    mask: np.ndarray
+    places: _Places
     pieces: list[Future]
 
 
@@ -193,7 +212,7 @@ def _in_order(num_examples: int, batch_size: int, start: int) -> Iterator[_Place
 def _in_training(num_examples: int, batch_size: int, key: jax.Array, epoch: int, start: int) -> Iterator[_Places]:
     for step in epoch_range(num_examples, batch_size, epoch)[start:]:
         index = stream_indices(num_examples, batch_size, step, key)
-        yield _Places(index, np.arange(step * batch_size, (step + 1) * batch_size) // num_examples)
+        yield _Places(index, stream_epochs(num_examples, batch_size, step))
 
 
 @contextlib.contextmanager
@@ -215,18 +234,26 @@ def _pool(workers: int | None) -> Iterator[ThreadPoolExecutor]:
 
 
 def normalise_batch(
-    images: jax.Array, labels: jax.Array, mask: jax.Array, *, mean: tuple[float, ...], std: tuple[float, ...]
+    images: jax.Array,
+    labels: jax.Array,
+    index: jax.Array,
+    epoch: jax.Array,
+    *,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
 ) -> Batch:
     """Return the batch of stored images; the device gets them as uint8.
 
     Args:
       images: uint8, `[N, H, W, C]`.
       labels: int32, `[N]`.
-      mask: bool, `[N]`.
+      index: int32, `[N]`; -1 for one that only fills the batch up.
+      epoch: int32, `[N]`; handed on.
       mean: See `prepare_images`.
       std: See `prepare_images`.
     """
-    return Batch(image=prepare_images(images, mean=mean, std=std), label=labels, mask=mask)
+    image = prepare_images(images, mean=mean, std=std)
+    return Batch(image=image, label=labels, mask=index >= 0, index=index, epoch=epoch)
 
 
 _normalise: Callable[..., Batch] = jax.jit(normalise_batch, static_argnames=("mean", "std"))

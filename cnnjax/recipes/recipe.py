@@ -23,6 +23,14 @@ class Recipe:
       momentum: For momentum, nesterov, lars and rmsprop.
       weight_decay: See `make_optimizer`.
       clip_norm: Greatest norm of all gradients together; None for no limit.
+      decay: `all`, or `kernels` for no decay of biases and of normalisation's parameters.
+      rates: By what the learning rate is multiplied where a parameter's path matches: `("^stem=0.1",)`.
+      accumulate: Micro-batches a step.
+      ema: Decay of the moving averages that are evaluated; None for none.
+      precision: What layers compute in: `float32` or `bfloat16`; parameters and statistics stay float32.
+      remat: Whether cheap values are computed again in the backward pass instead of being kept.
+      on_nan: What a step does that is not finite: `stop` the run, or `skip` and be counted.
+      test_flip: Whether evaluation takes the mean over each image and its mirror image.
       label_smoothing: See `softmax_cross_entropy`.
       aux_weight: Weight of each auxiliary head's loss, for nets that have them.
       augment: Names of `cnnjax.data.augment`, each with its number: `("translate:2",)`.
@@ -46,6 +54,14 @@ class Recipe:
     momentum: float = 0.9
     weight_decay: float = 0.0
     clip_norm: float | None = None
+    decay: str = "all"
+    rates: tuple[str, ...] = ()
+    accumulate: int = 1
+    ema: float | None = None
+    precision: str = "float32"
+    remat: bool = False
+    on_nan: str = "stop"
+    test_flip: bool = False
     label_smoothing: float = 0.0
     aux_weight: float = 0.3
     augment: tuple[str, ...] = ()

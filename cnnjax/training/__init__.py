@@ -6,7 +6,8 @@ from cnnjax.training.fit import NonFiniteError, evaluate, fit
 from cnnjax.training.loop import Callback, History, Loop
 from cnnjax.training.losses import softmax_cross_entropy
 from cnnjax.training.metrics import Metrics, classification_metrics
-from cnnjax.training.optim import OPTIMIZERS, SCHEDULES, make_optimizer, make_schedule
+from cnnjax.training.optim import OPTIMIZERS, SCHEDULES, make_optimizer, make_schedule, only_kernels
+from cnnjax.training.profiling import Profile
 from cnnjax.training.progress import Progress
 from cnnjax.training.state import TrainState, create_state
 from cnnjax.training.step import eval_step, make_eval_step, make_train_step, train_step
@@ -23,6 +24,7 @@ __all__ = [
     "Loop",
     "Metrics",
     "NonFiniteError",
+    "Profile",
     "Progress",
     "TensorBoard",
     "TrainState",
@@ -35,6 +37,7 @@ __all__ = [
     "make_optimizer",
     "make_schedule",
     "make_train_step",
+    "only_kernels",
     "softmax_cross_entropy",
     "train_step",
 ]

@@ -62,7 +62,7 @@ class EarlyStopping(Callback):
             self.best, self.best_epoch = value, loop.epoch
             if self.restore_best:
                 # Copies, because the next step gives the state's own memory away.
-                self.best_variables = _copy(loop.state.variables)
+                self.best_variables = _copy(loop.state.variables | ({"ema": loop.state.ema} if loop.state.ema else {}))
         elif loop.epoch - self.best_epoch >= self.patience:
             self.reason = f"{self.monitor} did not improve for {self.patience} epochs (best: epoch {self.best_epoch})"
             loop.stop(self.reason)

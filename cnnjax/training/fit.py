@@ -27,7 +27,7 @@ _CHUNK = 64
 
 
 class NonFiniteError(CnnjaxError, FloatingPointError):
-    """The loss became NaN or infinite."""
+    """The loss, or what a step made of the parameters, became NaN or infinite."""
 
 
 def fit(
@@ -59,7 +59,8 @@ def fit(
       The last state and the history, a row an epoch.
     Raises:
       ValueError: If an epoch has no batch.
-      NonFiniteError: If the loss of a step is not finite; the message names the step.
+      NonFiniteError: If the loss, the gradients or the result of a step is not finite, unless the step was skipped;
+        the message names the step.
     """
     loop = Loop(state, epochs, [*([Progress()] if progress else []), *callbacks], step=int(jax.device_get(state.step)))
     if resume is not None:
@@ -133,6 +134,11 @@ def _run_epoch(
             f"fit: expected batches for epoch {loop.epoch + 1}, got none. "
             "Pass a list or a function epoch -> batches; a generator is used up after one epoch."
         )
+    if not loop.metrics.count:
+        raise NonFiniteError(
+            f"every one of the {loop.batch} steps of epoch {loop.epoch + 1} was skipped, because none was finite. "
+            "Lower the learning rate, or check the labels and the images."
+        )
     begin = time.perf_counter()
     evaluated = evaluate(loop.state, eval_batches, eval_step=eval_step) if eval_batches is not None else None
     loop.finish_epoch(evaluated, time.perf_counter() - begin)
@@ -157,17 +163,27 @@ def _collect(loop: Loop, under_way: deque[Metrics], *, behind: int = 0, finished
         metrics = [under_way.popleft() for _ in range(size)]
         # One length alone is stacked on the device, because each is a compile.
         host = (_stack(metrics) if size == _CHUNK else _stack_on_host(metrics)).to_host()
-        # A sum over examples is finite exactly when all of them are: two infinities of opposite sign give a NaN.
-        bad = ~np.isfinite(host.loss_sum)
-        if bad.any():
-            at = int(bad.argmax())
-            raise NonFiniteError(
-                f"the loss became {float(host.loss_sum[at])} at step {first + at} (epoch {loop.epoch + 1}). "
-                "Lower the learning rate, or check the labels and the images."
-            )
+        _check_finite(host, first, loop.epoch)
         sums = jax.tree.map(lambda values: values.sum(axis=0), host)
         loop.metrics = sums if loop.metrics is None else loop.metrics + sums
         loop.counted += size
+
+
+def _check_finite(host: Metrics, first: int, epoch: int) -> None:
+    """End the run at the first step of some that is not finite and was not skipped; a skipped one has no examples."""
+    # A sum over examples is finite exactly when all of them are: two infinities of opposite sign give a NaN.
+    bad = ~np.isfinite(host.loss_sum)
+    if host.nonfinite is not None:
+        bad |= (host.nonfinite > 0) & (host.count > 0)
+    if not bad.any():
+        return
+    at = int(bad.argmax())
+    value = float(host.loss_sum[at])
+    what = "the gradients, parameters or running statistics became nan or inf"
+    raise NonFiniteError(
+        f"{what if np.isfinite(value) else f'the loss became {value}'} at step {first + at} (epoch {epoch + 1}). "
+        "Lower the learning rate, or check the labels and the images."
+    )
 
 
 def _is_ready(metrics: Metrics) -> bool:

@@ -10,6 +10,7 @@ import optax
 from flax import linen as nn
 
 from cnnjax.errors import UsageError
+from cnnjax.training.paths import compile_pattern, parameter_paths, path_text
 
 
 def frozen_paths(params: Any, pattern: str) -> list[str]:
@@ -21,11 +22,8 @@ def frozen_paths(params: Any, pattern: str) -> list[str]:
     Raises:
       UsageError: If it is no regular expression, or matches none or all of them.
     """
-    try:
-        regex = re.compile(pattern)
-    except re.error as error:
-        raise UsageError(f"freeze: expected a regular expression, got {pattern!r}: {error}.") from None
-    paths = [_path(keys) for keys, _ in jax.tree_util.tree_flatten_with_path(params)[0]]
+    regex = compile_pattern("freeze", pattern)
+    paths = parameter_paths(params)
     frozen = [path for path in paths if regex.search(path)]
     if not frozen:
         raise UsageError(f"freeze: {pattern!r} matches no parameter. They are called, for example, {paths[0]}.")
@@ -44,7 +42,9 @@ def freeze_optimizer(tx: optax.GradientTransformation, pattern: str) -> optax.Gr
 
     def labels(params: Any) -> Any:
         frozen = set(frozen_paths(params, pattern))
-        return jax.tree_util.tree_map_with_path(lambda keys, _: "kept" if _path(keys) in frozen else "trained", params)
+        return jax.tree_util.tree_map_with_path(
+            lambda keys, _: "kept" if path_text(keys) in frozen else "trained", params
+        )
 
     # Minus zero, since plus zero would turn a parameter of minus zero into plus zero.
     kept = optax.stateless(lambda updates, _: jax.tree.map(lambda u: jnp.full_like(u, -0.0), updates))
@@ -75,7 +75,3 @@ def freeze_statistics(apply_fn: Callable[..., Any], pattern: str) -> Callable[..
             return apply_fn(*args, **kwargs)
 
     return apply
-
-
-def _path(keys: Any) -> str:
-    return "/".join(str(getattr(key, "key", getattr(key, "name", key))) for key in keys)

@@ -36,7 +36,9 @@ class History(Sequence[Row]):
         """Return the table as CSV text, a header and a row an epoch."""
         text = io.StringIO()
         if self.rows:
-            writer = csv.DictWriter(text, list(self.rows[0]), lineterminator="\n")
+            # A column may come up later: steps are skipped only here and there.
+            names = dict.fromkeys(name for row in self.rows for name in row)
+            writer = csv.DictWriter(text, list(names), restval=0, lineterminator="\n")
             writer.writeheader()
             writer.writerows(self.rows)
         return text.getvalue()
@@ -132,6 +134,8 @@ class Loop:
             raise ValueError("Loop.finish_epoch: no step was taken in this epoch.")
         self.epoch += 1
         row: Row = {"epoch": self.epoch, "step": self.step}
+        if trained.nonfinite:
+            row["skipped"] = int(trained.nonfinite)
         row |= {f"train_{name}": value for name, value in trained.compute().items()}
         if evaluated is not None:
             row |= {f"val_{name}": value for name, value in evaluated.compute().items()}

@@ -17,6 +17,8 @@ class Metrics(struct.PyTreeNode):
       top5_count: Examples whose label is among the five greatest logits.
       count: Examples.
       confusion: Counts `[K, K]`, row the label and column the prediction, or None when it was not asked for.
+      nonfinite: Training steps whose loss, gradients or results were not all finite; None in evaluation. Such a step
+        that was skipped counts no examples.
     """
 
     loss_sum: Any
@@ -24,6 +26,7 @@ class Metrics(struct.PyTreeNode):
     top5_count: Any
     count: Any
     confusion: Any = None
+    nonfinite: Any = None
 
     def __add__(self, other: "Metrics") -> "Metrics":
         return jax.tree.map(lambda a, b: a + b, self, other)

@@ -1,24 +1,30 @@
 """Optimizers and learning-rate schedules by name; every one of them is optax's."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import optax
 
 from cnnjax.errors import UsageError, unknown
+from cnnjax.training.paths import compile_pattern, parameter_paths, path_text
 
 Schedule = Callable[[Any], Any]
+Mask = Callable[[Any], Any]
 
+# Each takes the rate, the momentum, the decay and which parameters it applies to.
 _OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
-    "sgd": lambda rate, momentum, decay: _sgd(rate, None, decay),
-    "momentum": lambda rate, momentum, decay: _sgd(rate, momentum, decay),
-    "nesterov": lambda rate, momentum, decay: _sgd(rate, momentum, decay, nesterov=True),
-    "adam": lambda rate, momentum, decay: _decayed(optax.adam(rate), decay),
-    "adamw": lambda rate, momentum, decay: optax.adamw(rate, weight_decay=decay),
-    "lars": lambda rate, momentum, decay: optax.lars(rate, weight_decay=decay, momentum=momentum),
-    "lamb": lambda rate, momentum, decay: optax.lamb(rate, weight_decay=decay),
-    "rmsprop": lambda rate, momentum, decay: _decayed(_rmsprop(rate, momentum), decay),
+    "sgd": lambda rate, momentum, *decay: _decayed(optax.sgd(rate), *decay),
+    "momentum": lambda rate, momentum, *decay: _decayed(optax.sgd(rate, momentum), *decay),
+    "nesterov": lambda rate, momentum, *decay: _decayed(optax.sgd(rate, momentum, nesterov=True), *decay),
+    "adam": lambda rate, momentum, *decay: _decayed(optax.adam(rate), *decay),
+    "adamw": lambda rate, momentum, decay, mask: optax.adamw(rate, weight_decay=decay, mask=mask),
+    "lars": lambda rate, momentum, decay, mask: optax.lars(
+        rate, weight_decay=decay, weight_decay_mask=_everywhere if mask is None else mask, momentum=momentum
+    ),
+    "lamb": lambda rate, momentum, decay, mask: optax.lamb(rate, weight_decay=decay, mask=mask),
+    "rmsprop": lambda rate, momentum, *decay: _decayed(_rmsprop(rate, momentum), *decay),
 }
 OPTIMIZERS = tuple(_OPTIMIZERS)
 SCHEDULES = ("constant", "cosine", "step", "one-cycle")
@@ -31,6 +37,8 @@ def make_optimizer(
     momentum: float = 0.9,
     weight_decay: float = 0.0,
     clip_norm: float | None = None,
+    decay_mask: Mask | None = None,
+    rate_factors: Mapping[str, float] | None = None,
 ) -> optax.GradientTransformation:
     """Return optax's optimizer of that name.
 
@@ -44,6 +52,9 @@ def make_optimizer(
       momentum: Share of the last update that is kept; used by momentum, nesterov, lars and rmsprop.
       weight_decay: Share of each parameter that is taken off a step, before the learning rate.
       clip_norm: Gradients whose norm, all together, is greater are scaled down to it first; None for no limit.
+      decay_mask: `params -> tree of bool`, which parameters decay, such as `only_kernels`; None for all.
+      rate_factors: By what the learning rate is multiplied where a parameter's path, such as `stem/conv/kernel`,
+        matches a regular expression; the first that matches counts, and 1 where none does.
     Returns:
       The transformation.
     Raises:
@@ -57,7 +68,9 @@ def make_optimizer(
         )
     if clip_norm is not None and not 0 < clip_norm < math.inf:
         raise UsageError(f"make_optimizer: expected clip_norm > 0, got {clip_norm}.")
-    tx = _OPTIMIZERS[name](learning_rate, momentum, weight_decay)
+    tx = _OPTIMIZERS[name](learning_rate, momentum, weight_decay, decay_mask)
+    if rate_factors:
+        tx = optax.chain(tx, scale_by_path(rate_factors))
     return tx if clip_norm is None else optax.chain(optax.clip_by_global_norm(clip_norm), tx)
 
 
@@ -110,13 +123,61 @@ def make_schedule(
     return optax.join_schedules([optax.linear_schedule(0.0, learning_rate, warmup_steps), main], [warmup_steps])
 
 
-def _sgd(rate: Any, momentum: float | None, decay: float, *, nesterov: bool = False) -> optax.GradientTransformation:
-    return _decayed(optax.sgd(rate, momentum=momentum, nesterov=nesterov), decay)
+def only_kernels(params: Any) -> Any:
+    """Return which parameters have more than one axis: kernels, but no biases and none of normalisation's.
+
+    Args:
+      params: Parameters, a nested dict.
+    References:
+      Goyal et al., 2017, https://arxiv.org/abs/1706.02677, section 5.3, leaves normalisation's undecayed; He et al.,
+      2018, https://arxiv.org/abs/1812.01187, section 3.1, biases too.
+    """
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+
+def scale_by_path(factors: Mapping[str, float]) -> optax.GradientTransformation:
+    """Return a transformation that multiplies updates by a number that depends on the parameter's path.
+
+    Args:
+      factors: Regular expressions, searched for in paths such as `stem/conv/kernel`, with their numbers; the first that
+        matches counts.
+    Raises:
+      UsageError: If one is no regular expression or no number, or, once the parameters are known, matches none.
+    """
+    patterns = {compile_pattern("rate factors", pattern): factor for pattern, factor in factors.items()}
+    for pattern, factor in patterns.items():
+        if not 0 <= factor < math.inf:
+            raise UsageError(f"rate factors: expected a number of at least 0 for {pattern.pattern!r}, got {factor}.")
+
+    def init(params: Any) -> optax.EmptyState:
+        paths = parameter_paths(params)
+        for pattern in patterns:
+            if not any(pattern.search(path) for path in paths):
+                raise UsageError(
+                    f"rate factors: {pattern.pattern!r} matches no parameter. They are called, for example, {paths[0]}."
+                )
+        return optax.EmptyState()
+
+    def update(updates: Any, state: optax.EmptyState, params: Any = None) -> tuple[Any, optax.EmptyState]:
+        del params
+
+        def scaled(keys: Any, leaf: jax.Array) -> jax.Array:
+            path = path_text(keys)
+            factor = next((f for pattern, f in patterns.items() if pattern.search(path)), None)
+            return leaf if factor is None else leaf * factor
+
+        return jax.tree_util.tree_map_with_path(scaled, updates), state
+
+    return optax.GradientTransformation(init, update)
+
+
+def _everywhere(params: Any) -> Any:
+    return jax.tree.map(lambda _: True, params)
 
 
 def _rmsprop(rate: Any, momentum: float | None) -> optax.GradientTransformation:
     return optax.rmsprop(rate, decay=0.9, eps=1.0, eps_in_sqrt=True, momentum=momentum or None)
 
 
-def _decayed(tx: optax.GradientTransformation, decay: float) -> optax.GradientTransformation:
-    return optax.chain(optax.add_decayed_weights(decay), tx) if decay else tx
+def _decayed(tx: optax.GradientTransformation, decay: float, mask: Mask | None) -> optax.GradientTransformation:
+    return optax.chain(optax.add_decayed_weights(decay, mask), tx) if decay else tx

@@ -63,6 +63,8 @@ class Progress(Callback):
         parts = [f"loss {row['train_loss']:.4f} accuracy {row['train_accuracy']:.2%}"]
         if "val_loss" in row:
             parts.append(f"val {row['val_loss']:.4f} {row['val_accuracy']:.2%}")
+        if "skipped" in row:
+            parts.append(f"{row['skipped']} steps skipped")
         parts.append(f"{row['images_per_second']:,.0f} images/s" + (" (compiling)" if self.compiled_in_epoch else ""))
         # The pace of the first epoch ends with its last step: what follows compiles the evaluation.
         left = self._left(loop, self.last_step if self.compiled_in_epoch else time.monotonic())
@@ -84,7 +86,7 @@ class Progress(Callback):
         line = f"epoch {loop.epoch + 1}/{loop.epochs} step {loop.batch}"
         line += f"/{self.epoch_steps}: " if self.epoch_steps else ": "
         parts = []
-        if loop.metrics is not None:
+        if loop.metrics is not None and loop.metrics.count:
             parts.append(f"loss {loop.metrics.loss:.4f} accuracy {loop.metrics.accuracy:.2%}")
             if self.steps and self.began is not None:
                 rate = loop.metrics.examples / loop.counted * self.steps / (time.monotonic() - self.began)

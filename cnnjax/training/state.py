@@ -12,6 +12,7 @@ from flax import linen as nn
 from flax import struct
 
 from cnnjax.modes import knows_modes, mode
+from cnnjax.training.averaging import start_average
 from cnnjax.training.freezing import freeze_optimizer, freeze_statistics, frozen_paths
 
 log = logging.getLogger("cnnjax")
@@ -28,6 +29,7 @@ class TrainState(struct.PyTreeNode):
       key: PRNG key of the run; each step derives its own by folding `step` in, so it never changes.
       apply_fn: The model's `apply`, called as `apply_fn(variables, x, train=..., ...)`; static.
       tx: The optimizer, an optax transformation; static.
+      ema: Moving averages of `params` and `batch_stats`, with a `count` of the steps in them; empty without.
     """
 
     params: Any
@@ -37,11 +39,19 @@ class TrainState(struct.PyTreeNode):
     key: Any
     apply_fn: Callable[..., Any] = struct.field(pytree_node=False)
     tx: optax.GradientTransformation = struct.field(pytree_node=False)
+    ema: Any = struct.field(default_factory=dict)
 
     @property
     def variables(self) -> dict[str, Any]:
         """The collections that `apply_fn` takes."""
         return {"params": self.params, "batch_stats": self.batch_stats} if self.batch_stats else {"params": self.params}
+
+    @property
+    def averaged(self) -> "TrainState":
+        """The state with the averages in place of what they average; itself without averages."""
+        if not self.ema:
+            return self
+        return self.replace(params=self.ema["params"], batch_stats=self.ema["batch_stats"], ema={})
 
     @property
     def num_params(self) -> int:
@@ -60,6 +70,7 @@ def create_state(
     key: jax.Array,
     variables: Mapping[str, Any] | None = None,
     freeze: str | None = None,
+    ema: bool = False,
 ) -> TrainState:
     """Make the state of a new run and log the number of parameters.
 
@@ -73,6 +84,7 @@ def create_state(
       freeze: A regular expression: parameters whose path it matches, such as `stem/conv/kernel`, keep their values bit
         for bit, and so do the running statistics whose path it matches, such as `stem/norm/mean`; those layers then
         normalise in training as in evaluation.
+      ema: Whether to keep moving averages of parameters and statistics, see `make_train_step`.
     Returns:
       The state at step 0.
     Raises:
@@ -106,6 +118,7 @@ def create_state(
         key=run_key,
         apply_fn=apply_fn,
         tx=tx,
+        ema=start_average(collections["params"], collections.get("batch_stats", {})) if ema else {},
     )
     log.info("%s: %s parameters", type(model).__name__, f"{state.num_params:,}")
     return state

@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import optax
 
 from cnnjax.batch import Batch
+from cnnjax.training.averaging import update_average
+from cnnjax.training.gradients import Loss, compute_gradients, make_objective
 from cnnjax.training.losses import softmax_cross_entropy
 from cnnjax.training.metrics import Metrics, classification_metrics
 from cnnjax.training.state import TrainState
 
-Loss = Callable[[jax.Array, jax.Array], jax.Array]
 TrainStep = Callable[[TrainState, Any], tuple[TrainState, Metrics]]
 EvalStep = Callable[[TrainState, Any], Metrics]
 
@@ -22,71 +23,97 @@ def make_train_step(
     loss: Loss = softmax_cross_entropy,
     augment: Callable[[Batch, jax.Array], Batch] | None = None,
     aux_weight: float = 0.3,
+    accumulate: int = 1,
+    ema_decay: float | None = None,
+    remat: bool = False,
+    skip_nonfinite: bool = False,
 ) -> TrainStep:
     """Return a jitted `(state, batch) -> (state, Metrics)` that takes one optimizer step.
 
     The objective is the mean of `loss` over the batch's unmasked examples, plus `aux_weight` times the same mean for
-    each auxiliary head, which a model sows as `aux_logits...` into `intermediates`. The key of augmentation and
-    dropout is the state's, with the step's number folded in, so that a resumed run draws what an uninterrupted one
-    draws. The incoming state is donated: use the one that comes back.
+    each auxiliary head, which a model sows as `aux_logits...` into `intermediates`; a mixed example's loss is that of
+    its two labels, weighted by its share. Randomness is derived: dropout's key is the state's with the step's number
+    folded in, and so is the augmentation's, unless the batch says which examples it holds; then each example's key
+    comes from its place in the split and its epoch. A resumed run draws what an uninterrupted one draws. The incoming
+    state is donated: use the one that comes back.
 
     Args:
       loss: `(logits [N, K], labels [N]) -> losses [N]`.
       augment: `(batch, key) -> batch`, a pure function that runs inside the step.
       aux_weight: Weight of each auxiliary head's loss.
+      accumulate: Micro-batches a step; see `compute_gradients` for what batch norm then does.
+      ema_decay: Decay of the moving averages of a state made with `ema=True`; see `update_average`.
+      remat: Compute cheap values again in the backward pass instead of keeping them.
+      skip_nonfinite: Whether a step whose loss, gradients or results are not finite leaves everything but the step's
+        number as it was, and counts none of its examples, instead of passing them on.
     Returns:
       The step. Its metrics are those before the update, without the auxiliary heads.
     """
+    if accumulate < 1 or (ema_decay is not None and not 0 < ema_decay < 1):
+        raise ValueError(
+            f"make_train_step: expected accumulate >= 1 and ema_decay in (0, 1), got {accumulate} and {ema_decay}."
+        )
 
     def train_step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
-        batch = _as_batch(batch)
-        augment_key, dropout_key = jax.random.split(jax.random.fold_in(state.key, state.step))
-        if augment is not None:
-            batch = augment(batch, augment_key)
-
-        def objective(params: Any) -> tuple[jax.Array, tuple[jax.Array, jax.Array, Any]]:
-            logits, updates = state.apply_fn(
-                {**state.variables, "params": params},
-                batch.image,
-                train=True,
-                rngs={"dropout": dropout_key},
-                mutable=["batch_stats", "intermediates"],
+        if bool(state.ema) != (ema_decay is not None):
+            raise ValueError(
+                "train_step: expected make_train_step(ema_decay=...) together with create_state(ema=True), got one "
+                "without the other."
             )
-            losses = loss(logits, batch.label)
-            total = _masked_mean(losses, batch.mask)
-            for aux_logits in _auxiliary_logits(updates):
-                total += aux_weight * _masked_mean(loss(aux_logits, batch.label), batch.mask)
-            return total, (logits, losses, updates.get("batch_stats", state.batch_stats))
-
-        gradients, (logits, losses, batch_stats) = jax.grad(objective, has_aux=True)(state.params)
-        updates, opt_state = state.tx.update(gradients, state.opt_state, state.params)
-        new_state = state.replace(
-            params=optax.apply_updates(state.params, updates),
-            batch_stats=batch_stats,
-            opt_state=opt_state,
-            step=state.step + 1,
+        batch, dropout_key = _prepare(state, _as_batch(batch), augment)
+        objective = make_objective(state, loss, aux_weight)
+        gradients, batch_stats, metrics = compute_gradients(
+            objective, state, batch, dropout_key, accumulate=accumulate, remat=remat
         )
-        return new_state, classification_metrics(logits, batch.label, losses, batch.mask)
+        updates, opt_state = state.tx.update(gradients, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        finite = jnp.isfinite(metrics.loss_sum) & _all_finite((gradients, params, batch_stats))
+        ema = state.ema if ema_decay is None else update_average(state.ema, params, batch_stats, ema_decay)
+        new = state.replace(params=params, batch_stats=batch_stats, opt_state=opt_state, ema=ema)
+        metrics = metrics.replace(nonfinite=(~finite).astype(jnp.int32))
+        if skip_nonfinite:
+            new = jax.tree.map(lambda a, b: _choose(finite, a, b), new, state)
+            metrics = _without_examples(metrics, finite)
+        return new.replace(step=state.step + 1), metrics
 
     return jax.jit(train_step, donate_argnums=0)
 
 
-def make_eval_step(*, loss: Loss = softmax_cross_entropy, confusion: bool = False) -> EvalStep:
+def make_eval_step(*, loss: Loss = softmax_cross_entropy, confusion: bool = False, mirrored: bool = False) -> EvalStep:
     """Return a jitted `(state, batch) -> Metrics` that counts the batch's unmasked examples.
+
+    A state with moving averages is evaluated with them.
 
     Args:
       loss: `(logits [N, K], labels [N]) -> losses [N]`.
       confusion: Whether to count the confusion matrix too.
+      mirrored: Whether to look at each image and at its mirror image, and to take the mean of both logits.
     Returns:
       The step; the state is left as it is.
     """
 
     def eval_step(state: TrainState, batch: Any) -> Metrics:
         batch = _as_batch(batch)
-        logits = state.apply_fn(state.variables, batch.image, train=False)
+        variables = state.averaged.variables
+        logits = state.apply_fn(variables, batch.image, train=False)
+        if mirrored:
+            logits = (logits + state.apply_fn(variables, batch.image[:, :, ::-1], train=False)) / 2
         return classification_metrics(logits, batch.label, loss(logits, batch.label), batch.mask, confusion=confusion)
 
     return jax.jit(eval_step)
+
+
+def _prepare(state: TrainState, batch: Batch, augment: Any) -> tuple[Batch, jax.Array]:
+    """Return the augmented batch and the key of dropout."""
+    augment_key, dropout_key = jax.random.split(jax.random.fold_in(state.key, state.step))
+    if augment is not None:
+        # Examples that are known have keys of their own, whichever step they come in.
+        batch = augment(batch, augment_key if batch.index is None else jax.random.fold_in(state.key, _AUGMENT))
+    return batch, dropout_key
+
+
+# Folded in where a step's number would be, and greater than any.
+_AUGMENT = 2**32 - 1
 
 
 def _as_batch(batch: Any) -> Batch:
@@ -101,20 +128,19 @@ def _as_batch(batch: Any) -> Batch:
     return batch
 
 
-def _masked_mean(values: jax.Array, mask: jax.Array | None) -> jax.Array:
-    if mask is None:
-        return jnp.mean(values)
-    return jnp.sum(jnp.where(mask, values, 0.0)) / jnp.maximum(jnp.sum(mask), 1)
+def _all_finite(tree: Any) -> jax.Array:
+    """Return whether every number is finite. Not by a maximum: XLA for the CPU loses a NaN in some of those."""
+    found = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    return jnp.stack(found).all() if found else jnp.array(True)
 
 
-def _auxiliary_logits(updates: Mapping[str, Any]) -> list[jax.Array]:
-    """Return what the model sowed under names that begin with `aux_logits`, wherever in the tree."""
-    flat, _ = jax.tree_util.tree_flatten_with_path(updates.get("intermediates", {}))
-    return [
-        leaf
-        for path, leaf in flat
-        if any(isinstance(k, jax.tree_util.DictKey) and str(k.key).startswith("aux_logits") for k in path)
-    ]
+def _choose(condition: jax.Array, yes: Any, no: Any) -> Any:
+    return jnp.where(condition, yes, no) if yes is not no else yes
+
+
+def _without_examples(metrics: Metrics, finite: jax.Array) -> Metrics:
+    sums = {name: jnp.where(finite, value, 0) for name, value in vars(metrics).items() if value is not None}
+    return metrics.replace(**{**sums, "nonfinite": metrics.nonfinite})
 
 
 train_step = make_train_step()

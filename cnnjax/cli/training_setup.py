@@ -1,0 +1,160 @@
+"""What a run trains with: model, state, steps and batches, made of a recipe, its data and the devices."""
+
+import argparse
+import dataclasses
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+from flax import linen as nn
+
+from cnnjax import data, devices
+from cnnjax.cli import loading, modelling, published, train_options
+from cnnjax.cli.output import Output
+from cnnjax.data import Dataset, Split, augment, batches, epoch_range
+from cnnjax.errors import UsageError
+from cnnjax.recipes import Recipe
+from cnnjax.training import (
+    Batch,
+    TrainState,
+    create_state,
+    make_eval_step,
+    make_optimizer,
+    make_schedule,
+    make_train_step,
+    only_kernels,
+    softmax_cross_entropy,
+)
+from cnnjax.training.optim import Schedule
+from cnnjax.training.step import EvalStep, TrainStep
+
+
+@dataclasses.dataclass
+class Setup:
+    """Hold what a run trains with.
+
+    Args:
+      recipe: Every number of it.
+      dataset: Its data.
+      model: The net.
+      state: The state at step 0.
+      train_step: The training step.
+      eval_step: The evaluation step.
+      rate: Learning rate by the step.
+      mesh: The devices that share a batch; None for one.
+      data_key: PRNG key of the examples' order.
+    """
+
+    recipe: Recipe
+    dataset: Dataset
+    model: nn.Module
+    state: TrainState
+    train_step: TrainStep
+    eval_step: EvalStep
+    rate: Schedule
+    mesh: jax.sharding.Mesh | None
+    data_key: jax.Array
+
+    @property
+    def epoch_steps(self) -> int:
+        """Steps of the first epoch."""
+        return len(epoch_range(len(self.dataset.train), self.recipe.batch_size, 0))
+
+    def place(self, state: TrainState) -> TrainState:
+        """Return the state with a copy on each device."""
+        return state if self.mesh is None else devices.replicate(state, self.mesh)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Return an epoch's training batches, from the given one on."""
+        size, key = self.recipe.batch_size, self.data_key
+        return batches(self.dataset.train, size, key=key, epoch=epoch, train=True, start=start, mesh=self.mesh)
+
+    def whole(self, split: "Split | data.StreamedSplit") -> Iterator[Batch]:
+        """Return the batches of a split that is evaluated."""
+        size = loading.eval_batch_size(self.recipe.batch_size, split.image_shape)
+        return batches(split, size, mesh=self.mesh)
+
+
+def prepare(recipe: Recipe, args: argparse.Namespace, out: Output, dataset: Dataset) -> Setup:
+    """Make everything that a run trains with, and refuse what does not fit together.
+
+    Raises:
+      UsageError: If the model can't take the images, the devices can't share a batch, or the like.
+      CnnjaxError: If weights can't be read.
+    """
+    mesh = _mesh(recipe, args)
+    classes, shape = dataset.info.num_classes, dataset.train.image_shape
+    model = modelling.build_model(recipe.model, classes, recipe.precision)
+    modelling.check_output(model, shape, classes)
+    if recipe.patience and recipe.monitor.startswith("val_") and not len(dataset.validation):
+        raise UsageError(f"--patience: nothing to watch, {recipe.monitor} needs validation examples (--validation).")
+    init_key, data_key = jax.random.split(jax.random.key(args.seed))
+    total_steps = epoch_range(len(dataset.train), recipe.batch_size, recipe.epochs - 1).stop
+    rate, tx = _optimizer(recipe, len(dataset.train), total_steps)
+    variables = None if args.weights is None else published.start(model, recipe.model, args.weights, out)
+    ema = recipe.ema is not None
+    state = create_state(model, tx, shape, key=init_key, variables=variables, freeze=args.freeze, ema=ema)
+    train_step = _train_step(recipe, dataset)
+    modelling.check_step(train_step, state, shape, recipe.batch_size)
+    setup = Setup(
+        recipe=recipe,
+        dataset=dataset,
+        model=model,
+        state=state,
+        train_step=train_step,
+        eval_step=make_eval_step(mirrored=recipe.test_flip),
+        rate=rate,
+        mesh=mesh,
+        data_key=data_key,
+    )
+    return dataclasses.replace(setup, state=setup.place(state))
+
+
+def _mesh(recipe: Recipe, args: argparse.Namespace) -> jax.sharding.Mesh | None:
+    if args.devices is not None and jax.process_count() > 1:
+        raise UsageError("--devices: several processes train on all of their devices; leave it out.")
+    mesh = devices.data_mesh(args.devices)
+    if mesh.devices.size == 1:
+        return None
+    devices.check_batch_size(recipe.batch_size, mesh)
+    if recipe.batch_size // recipe.accumulate % mesh.devices.size:
+        raise UsageError(
+            f"--accumulate {recipe.accumulate}: {mesh.devices.size} devices can't share the "
+            f"{recipe.batch_size // recipe.accumulate} examples of a micro-batch evenly."
+        )
+    return mesh
+
+
+def _optimizer(recipe: Recipe, examples: int, total_steps: int) -> tuple[Schedule, Any]:
+    warmup_steps = round(recipe.warmup_epochs * examples / recipe.batch_size)
+    rate = make_schedule(
+        recipe.schedule,
+        recipe.learning_rate,
+        total_steps,
+        warmup_steps=warmup_steps,
+        boundaries=recipe.boundaries,
+        factor=recipe.factor,
+    )
+    return rate, make_optimizer(
+        recipe.optimizer,
+        rate,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        clip_norm=recipe.clip_norm,
+        decay_mask=only_kernels if recipe.decay == "kernels" else None,
+        rate_factors=train_options.rate_factors(recipe),
+    )
+
+
+def _train_step(recipe: Recipe, dataset: Dataset) -> TrainStep:
+    del dataset
+    return make_train_step(
+        loss=functools.partial(softmax_cross_entropy, label_smoothing=recipe.label_smoothing),
+        augment=augment.parse(recipe.augment),
+        aux_weight=recipe.aux_weight,
+        accumulate=recipe.accumulate,
+        ema_decay=recipe.ema,
+        remat=recipe.remat,
+        skip_nonfinite=recipe.on_nan == "skip",
+    )
