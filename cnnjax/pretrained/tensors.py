@@ -27,6 +27,8 @@ _READERS = {
     "msgpack": "cnnjax.pretrained.msgpack_file:open_msgpack",
     "directory": "cnnjax.pretrained.orbax_dir:open_orbax",
 }
+# What a run's checkpoint keeps its arrays in, see `cnnjax.runs`.
+_OF_A_RUN = "arrays.safetensors"
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 # torch.save before 1.6 began with the pickle of the number 0x1950a86a20f9469cfc6c.
 _TORCH_LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
@@ -103,12 +105,13 @@ def open_file(path: str | pathlib.Path) -> SourceFile:
     no memory is taken for a size that the file only claims.
 
     Args:
-      path: A file of PyTorch, safetensors, Keras or Flax msgpack, or an Orbax directory.
+      path: A file of PyTorch, safetensors, Keras or Flax msgpack, an Orbax directory, or a checkpoint of a run.
     Raises:
       WeightsError: If it can't be read; one line that starts with the path.
     """
     path = pathlib.Path(path)
     try:
+        path = path / _OF_A_RUN if (path / _OF_A_RUN).is_file() else path
         kind = "directory" if path.is_dir() else _sniff(path)
         module, _, function = _READERS[kind].partition(":")
         file = getattr(importlib.import_module(module), function)(path)

@@ -1,12 +1,16 @@
 """What a run on disk is: its folder, checkpoints, digest, and how signals end it."""
 
-from cnnjax.runs.checkpoint import Checkpoints, callback_arrays, restore_state, restore_variables
+from cnnjax.runs.agreement import AgreedStopOnSignal
+from cnnjax.runs.checkpoint import Checkpoints
 from cnnjax.runs.digest import digest_arrays, digest_directory
+from cnnjax.runs.environment import environment
 from cnnjax.runs.signals import StopOnSignal
+from cnnjax.runs.state_arrays import callback_arrays, flatten_state, restore_state, restore_variables
 from cnnjax.runs.storage import CheckpointError, is_final, load, load_newest, save
-from cnnjax.runs.workdir import Workdir, default_workdir, environment, read_run
+from cnnjax.runs.workdir import Workdir, default_workdir, read_run
 
 __all__ = [
+    "AgreedStopOnSignal",
     "CheckpointError",
     "Checkpoints",
     "StopOnSignal",
@@ -16,6 +20,7 @@ __all__ = [
     "digest_arrays",
     "digest_directory",
     "environment",
+    "flatten_state",
     "is_final",
     "load",
     "load_newest",

@@ -1,131 +1,132 @@
-"""Checkpoints of a run: when they are made, and from a state to arrays and back."""
+"""When a run is saved."""
 
+import copy
+import functools
 import math
 import pathlib
-import shutil
+import sys
 import time
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-from flax import serialization
 
-from cnnjax.runs.storage import FINAL, CheckpointError, Flat, checkpoint_dirs, save
-from cnnjax.training import Callback, Loop, TrainState
+from cnnjax.errors import UsageError
+from cnnjax.runs import storage
+from cnnjax.runs.arrays import Flat
+from cnnjax.runs.retention import Best, Shelf
+from cnnjax.runs.state_arrays import flatten_callbacks, flatten_state
+from cnnjax.runs.writer import Writer
+from cnnjax.training import Callback, Loop
 
 
 class Checkpoints(Callback):
     """Save the run so that it can go on exactly: between epochs, every so many steps, and when it ends.
 
+    What is to be saved is copied to the host at once; a thread writes it while the run goes on, one checkpoint at a
+    time. A save that fails ends the run at the next step or epoch; the checkpoints before it stay. The last one is
+    waited for, and so is the one after a signal. A process that is killed loses the steps since the newest checkpoint:
+    at most `every_steps`, and those taken while one was being written.
+
+    On several hosts the first one writes. One process at a time may use the folder, see `Workdir`.
+
     Args:
       directory: Folder of the checkpoints.
       every_steps: Save within epochs too, each time that many steps have been taken; None for not.
       every_seconds: Between epochs, save only when the last checkpoint is at least that old.
-      keep: How many of the newest to keep.
+      keep: How many of the newest whole checkpoints to keep; damaged ones are neither counted nor removed.
+      keep_best: A column of the history, such as `val_loss`: each epoch that is the best so far is saved, and the best
+        one kept however old it is, in the runs that resume this one too. None for the newest alone.
+      mode: `min`, `max`, or `auto`: max for a name that ends in accuracy or top5, else min.
+    Raises:
+      UsageError: If an argument is out of range, or the history has no such column.
+      CheckpointError: If a checkpoint could not be written.
     """
 
     def __init__(
-        self, directory: pathlib.Path, *, every_steps: int | None = None, every_seconds: float = 10.0, keep: int = 2
+        self,
+        directory: str | pathlib.Path,
+        *,
+        every_steps: int | None = None,
+        every_seconds: float = 10.0,
+        keep: int = 2,
+        keep_best: str | None = None,
+        mode: str = "auto",
     ):
-        self.directory, self.every_steps, self.every_seconds, self.keep = directory, every_steps, every_seconds, keep
-        self.saved_at = -math.inf  # the first epoch is saved, however short
+        if keep < 1 or (every_steps is not None and every_steps < 1):
+            raise UsageError(f"Checkpoints: expected keep and every_steps of at least 1, got {keep} and {every_steps}.")
+        self.directory = pathlib.Path(directory)
+        self.every_steps, self.every_seconds, self.keep = every_steps, every_seconds, keep
+        self.best = Best(keep_best, mode) if keep_best is not None else None
+        self.shelf = Shelf(self.directory, keep, self.best)
+        self.writer = Writer()
+        self._forget()
+
+    def on_start(self, loop: Loop) -> None:
+        self._forget()
+        beyond = [path for path in self.shelf.whole() if storage.step_of(path) > loop.step]
+        if beyond:
+            raise UsageError(
+                f"Checkpoints: this run is at step {loop.step:,}, but {self.directory} has {beyond[-1].name}. "
+                "Resume from the newest with runs.load_newest, or give another folder."
+            )
+        if self.best is not None:
+            self.lowest_cost = self.shelf.lowest_cost()
 
     def on_step(self, loop: Loop) -> None:
+        self.writer.check()
         if self.every_steps and loop.step % self.every_steps == 0 and not loop.interrupted:
             self._save(loop)
 
     def on_epoch(self, loop: Loop) -> None:
+        self.writer.check()
         ends_now = loop.stopped or loop.epoch == loop.epochs
-        if not ends_now and time.monotonic() - self.saved_at >= self.every_seconds:
+        due = not ends_now and time.monotonic() - self.saved_at >= self.every_seconds
+        if self._is_best(loop) or due:
             self._save(loop)
 
     def on_end(self, loop: Loop) -> None:
         self._save(loop, final=not loop.interrupted)
+        self.writer.wait()
+
+    def on_close(self, loop: Loop) -> None:
+        """Wait for what is being written, in an error too: it may be the checkpoint to go on from."""
+        under_way = sys.exception()
+        try:
+            self.writer.wait()
+        except Exception as error:
+            if under_way is None:
+                raise
+            under_way.add_note(str(error))  # the first error is the one to be told
+
+    def _forget(self) -> None:
+        self.saved_at = -math.inf  # the first epoch is saved, however short
+        self.lowest_cost = math.inf
+
+    def _is_best(self, loop: Loop) -> bool:
+        if self.best is None:
+            return False
+        row = loop.history[-1]
+        if self.best.monitor not in row:
+            known = ", ".join(name for name in row if name.startswith(("train_", "val_")))
+            raise UsageError(f"Checkpoints: no metric {self.best.monitor!r} to keep the best by. Known: {known}.")
+        cost = self.best.cost({"step": loop.step, "history": [row]})
+        better = cost < self.lowest_cost
+        self.lowest_cost = min(cost, self.lowest_cost)
+        return better
 
     def _save(self, loop: Loop, *, final: bool = False) -> None:
-        name = f"step-{loop.step:09d}-epoch-{loop.epoch:05d}" + (f"-{FINAL}" if final else "")
-        arrays = flatten_state(loop.state) | _flatten("callbacks", loop.arrays())
-        save(self.directory / name, arrays, loop.position())
-        for old in checkpoint_dirs(self.directory)[: -self.keep]:
-            shutil.rmtree(old, ignore_errors=True)
+        self.writer.wait()  # so that there is never more than one copy of the state on the host
+        name = f"step-{loop.step:09d}-epoch-{loop.epoch:05d}" + (f"-{storage.FINAL}" if final else "")
+        position = copy.deepcopy(loop.position())  # the run goes on writing to its history
+        arrays = flatten_state(loop.state) | flatten_callbacks(loop.arrays())
         self.saved_at = time.monotonic()
+        if jax.process_index() == 0:
+            path = self.directory / name
+            with storage.saving(path):
+                aside = storage.prepare(path)  # here, so that a disk that refuses everything is noticed at once
+            self.writer.submit(functools.partial(self._write, path, aside, arrays, position))
 
-
-def flatten_state(state: TrainState) -> Flat:
-    """Return every array of a state by its path, such as `params/c1/kernel`; the PRNG key as its words."""
-    if jnp.issubdtype(state.key.dtype, jax.dtypes.prng_key):
-        state = state.replace(key=jax.random.key_data(state.key))
-    return _flatten("", serialization.to_state_dict(state))
-
-
-def restore_state(state: TrainState, arrays: Flat) -> TrainState:
-    """Return the state with its arrays replaced by those of a checkpoint.
-
-    Args:
-      state: A state of the same model and optimizer.
-      arrays: What `flatten_state` gave, or more.
-    Returns:
-      The restored state.
-    Raises:
-      CheckpointError: If an array is missing, left over or of another shape or dtype.
-    """
-    typed = jnp.issubdtype(state.key.dtype, jax.dtypes.prng_key)
-    template = state.replace(key=jax.random.key_data(state.key)) if typed else state
-    own = {name: value for name, value in arrays.items() if not name.startswith("callbacks/")}
-    restored = _restore(template, own)
-    return restored.replace(key=jax.random.wrap_key_data(restored.key)) if typed else restored
-
-
-def restore_variables(state: TrainState, arrays: Flat) -> TrainState:
-    """Return the state with its parameters and statistics replaced by those of a checkpoint, and nothing else.
-
-    Args:
-      state: A state of the same model, whatever its optimizer.
-      arrays: What `flatten_state` gave, or more.
-    Raises:
-      CheckpointError: If an array is missing, left over or of another shape or dtype.
-    """
-    template = {"params": state.params, "batch_stats": state.batch_stats}
-    own = {name: value for name, value in arrays.items() if name.split("/")[0] in template}
-    return state.replace(**_restore(template, own))
-
-
-def _restore(template: Any, found: Flat) -> Any:
-    tree = serialization.to_state_dict(template)
-    expected = _flatten("", tree)
-    for name in sorted(expected.keys() | found.keys()):
-        a, b = (f"{d[name].dtype}{list(d[name].shape)}" if name in d else "nothing" for d in (expected, found))
-        if a != b:
-            raise CheckpointError(f"the checkpoint does not fit the model: {name} is {b} in it, expected {a}.")
-    restored = serialization.from_state_dict(template, _unflatten(found, tree))
-    # Copies on the device: a step will give their memory away, and NumPy must not keep a view of it.
-    return jax.tree.map(jnp.array, restored)
-
-
-def callback_arrays(arrays: Flat) -> dict[str, Any]:
-    """Return the arrays that callbacks saved, as `Loop.restore` takes them."""
-    tree: dict[str, Any] = {}
-    for name, value in arrays.items():
-        if name.startswith("callbacks/"):
-            *parents, leaf = name.split("/")[1:]
-            node = tree
-            for parent in parents:
-                node = node.setdefault(parent, {})
-            node[leaf] = value
-    return tree
-
-
-def _flatten(prefix: str, tree: Any) -> Flat:
-    if isinstance(tree, dict):
-        start = f"{prefix}/" if prefix else ""
-        return {name: leaf for key, value in tree.items() for name, leaf in _flatten(f"{start}{key}", value).items()}
-    return {prefix: np.array(tree)}
-
-
-def _unflatten(flat: Flat, like: Any, prefix: str = "") -> Any:
-    """Return the nested dict of the shape of `like`, empty nodes included, with the leaves of `flat`."""
-    if isinstance(like, dict):
-        start = f"{prefix}/" if prefix else ""
-        return {key: _unflatten(flat, value, f"{start}{key}") for key, value in like.items()}
-    return flat[prefix]
+    def _write(self, path: pathlib.Path, aside: pathlib.Path, arrays: Flat, position: dict[str, Any]) -> None:
+        with storage.saving(path):
+            storage.write(path, aside, arrays, position)
+        self.shelf.prune()

@@ -1,5 +1,6 @@
 """A run's folder: who holds it, what it was started with, where things lie in it, and how it ended."""
 
+import contextlib
 import itertools
 import json
 import os
@@ -7,13 +8,14 @@ import pathlib
 import platform
 import time
 from collections.abc import Mapping
-from importlib import metadata
-from typing import IO, Any
+from typing import Any
 
 from cnnjax import atomic
 from cnnjax.errors import CnnjaxError, UsageError
+from cnnjax.runs.environment import environment
 
-_PACKAGES = ("cnnjax", "jax", "jaxlib", "flax", "optax", "numpy")
+# What a holder that is just taking the lock needs to write its name: tries, and seconds between them.
+_TRIES, _PAUSE = 20, 0.05
 
 
 class Workdir:
@@ -28,13 +30,24 @@ class Workdir:
 
     def __init__(self, path: str | pathlib.Path):
         self.path = pathlib.Path(path)
-        self._lock: IO[str] | None = None
+        self._lock: int | None = None
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.path / "lock").open("a+")
+            atomic.make_folder(self.path)
+            self._lock, refusal = _open_lock(self.path / "lock")
         except OSError as error:
-            raise CnnjaxError(f"cannot write the workdir {self.path}: {error.strerror}.") from error
-        self._take_lock()
+            raise self._unwritable(error) from error
+        try:
+            self._take_lock()
+            if refusal is None:
+                self._sign()
+            elif self.result is None:  # to say what a finished run found, nothing needs to be written
+                raise refusal
+        except OSError as error:
+            self.close()
+            raise self._unwritable(error) from error
+        except CnnjaxError:
+            self.close()
+            raise
 
     @property
     def checkpoints(self) -> pathlib.Path:
@@ -97,7 +110,7 @@ class Workdir:
     def close(self) -> None:
         """Let go of the folder."""
         if self._lock is not None:
-            self._lock.close()
+            os.close(self._lock)
             self._lock = None
 
     def __enter__(self) -> "Workdir":
@@ -113,28 +126,35 @@ class Workdir:
                 "Take another --workdir, or the run's own settings."
             )
 
+    def _unwritable(self, error: OSError) -> CnnjaxError:
+        return CnnjaxError(f"cannot write the workdir {self.path}: {error.strerror}.")
+
     def _take_lock(self) -> None:
         """Lock the file itself: the system lets go of it when its holder dies, however it dies."""
         try:
             import fcntl
         except ImportError:  # no such locks on Windows
             return
-        lock = self._lock
-        if lock is None:
-            return
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.seek(0)
-            holder = lock.read().strip() or "another process"
+        path = self.path / "lock"
+        while self._lock is not None:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = _holder(path)
+                raise UsageError(
+                    f"the workdir {self.path} is in use by {holder}. Wait for it, or take another."
+                ) from None
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(self._lock), path.stat()):
+                    return
+            # Its holder has removed the file and gone: another process may hold the new one.
             self.close()
-            raise UsageError(f"the workdir {self.path} is in use by {holder}. Wait for it, or take another.") from None
-        try:
-            lock.truncate(0)
-            lock.write(f"process {os.getpid()} on {platform.node()}\n")
-            lock.flush()
-        except OSError as error:
-            raise CnnjaxError(f"cannot write the workdir {self.path}: {error.strerror}.") from error
+            self._lock, _ = _open_lock(path)
+
+    def _sign(self) -> None:
+        if self._lock is not None:
+            os.ftruncate(self._lock, 0)
+            os.pwrite(self._lock, f"process {os.getpid()} on {platform.node()}\n".encode(), 0)
 
 
 def read_run(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -164,32 +184,39 @@ def default_workdir(model: str, dataset: str) -> pathlib.Path:
     """
     name = "".join(c if c.isalnum() or c in "-_" else "-" for c in f"{model}-{dataset}").strip("-")
     stem = pathlib.Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    for number in itertools.count():
-        path = stem if number == 0 else stem.with_name(f"{stem.name}-{number}")
-        try:
-            path.mkdir(parents=True)
-        except FileExistsError:  # another run began within the second
-            continue
-        except OSError as error:
-            raise CnnjaxError(f"cannot write the workdir {path}: {error.strerror}. Give a --workdir.") from error
-        return path
+    path = stem
+    try:
+        atomic.make_folder(stem.parent)
+        for number in itertools.count():
+            path = stem if number == 0 else stem.with_name(f"{stem.name}-{number}")
+            with contextlib.suppress(FileExistsError):  # another run began within the second
+                path.mkdir()
+                atomic.sync_folder(path.parent)
+                return path
+    except OSError as error:
+        raise CnnjaxError(f"cannot write the workdir {path}: {error.strerror}. Give a --workdir.") from error
     raise AssertionError  # never: the numbers do not end
 
 
-def environment() -> dict[str, Any]:
-    """Return what equal seeds need to be equal too for equal bits: versions, machine type, cores, devices."""
-    import jax
+def _open_lock(path: pathlib.Path) -> tuple[int, OSError | None]:
+    """Return the lock file, open, and why it can't be written if it can only be read: it may be held all the same."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666), None
+    except OSError as refusal:
+        try:
+            return os.open(path, os.O_RDONLY), refusal
+        except OSError:
+            raise refusal from None
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    versions = {name: metadata.version(name) for name in _PACKAGES}
-    devices = jax.devices()
-    return {
-        "python": platform.python_version(),
-        **versions,
-        "machine": platform.machine(),
-        "cores": cores,
-        "devices": f"{len(devices)} x {devices[0].device_kind}",
-    }
+
+def _holder(path: pathlib.Path) -> str:
+    for _ in range(_TRIES):
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            name = path.read_text().strip()
+            if name:
+                return name
+        time.sleep(_PAUSE)
+    return "another process"
 
 
 def _read_run(path: pathlib.Path) -> dict[str, Any] | None:

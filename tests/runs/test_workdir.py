@@ -9,7 +9,7 @@ import pytest
 from cnnjax.errors import CnnjaxError, UsageError
 from cnnjax.runs import StopOnSignal, Workdir, default_workdir, environment, read_run
 from cnnjax.training import fit
-from tests.runs.test_checkpoint import STEP, TRAIN, new_state
+from tests.runs.tiny_run import STEP, TRAIN, new_state
 
 CONFIG = {"model": "lenet5", "augment": ("translate:2",), "batch_size": 32}
 DATA = {"digests": {"train": "ab"}, "source": "here"}
@@ -105,7 +105,7 @@ def test_a_second_signal_ends_it_at_once_and_says_so(number):
         "import os\n"
         "from cnnjax.runs import StopOnSignal\n"
         "from cnnjax.training import fit\n"
-        "from tests.runs.test_checkpoint import STEP, TRAIN, new_state\n"
+        "from tests.runs.tiny_run import STEP, TRAIN, new_state\n"
         "def batches(epoch, start=0):\n"
         f"    os.kill(os.getpid(), {int(number)})\n"
         f"    os.kill(os.getpid(), {int(number)})\n"
