@@ -21,3 +21,7 @@ def strict_dtypes():
     """Refuse silent dtype promotion, for our own ops, models and losses (optax does not survive it)."""
     with jax.numpy_dtype_promotion("strict"):
         yield
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--full", action="store_true", help="kill a run 20 times instead of 5")

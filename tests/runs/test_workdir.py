@@ -1,9 +1,12 @@
+import fcntl
+import json
 import os
 import pathlib
 import signal
 import subprocess
 import sys
 
+import jax
 import pytest
 
 from cnnjax.errors import CnnjaxError, UsageError
@@ -27,7 +30,8 @@ def test_a_workdir_records_its_run_once(tmp_path):
     config, data = read_run(tmp_path / "a" / "b")
     assert config == {**CONFIG, "augment": ["translate:2"]}
     assert data == DATA
-    assert {"python", "jax", "cores", "machine", "devices"} <= set(environment())
+    assert {"python", "jax", "cores", "machine", "devices", "XLA_FLAGS", "jax_enable_x64"} <= set(environment())
+    assert json.loads(json.dumps(environment())) == environment()
 
 
 def test_another_configuration_or_other_data_are_refused_with_the_difference(tmp_path):
@@ -46,6 +50,41 @@ def test_other_versions_are_a_warning(tmp_path, monkeypatch):
         (warning,) = workdir.compare(CONFIG)
         assert "jax" in warning
         assert "0.0.1 here" in warning.replace("'", "")
+
+
+def test_other_settings_that_can_change_bits_are_a_warning(tmp_path, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--b=1 --a --xla_dump_to=/somewhere")
+    with Workdir(tmp_path) as workdir:
+        workdir.record(CONFIG, DATA)
+        monkeypatch.setenv("XLA_FLAGS", "--a  --b=1")  # what is written beside changes no bit, nor does the order
+        assert workdir.compare(CONFIG) == []
+        monkeypatch.setenv("XLA_FLAGS", "--a")
+        with jax.default_matmul_precision("bfloat16"):
+            flags, precision = workdir.compare(CONFIG)
+        assert "XLA_FLAGS '--a --b=1' there, '--a' here: it is no longer bit for bit" in flags
+        assert "jax_default_matmul_precision None there, 'bfloat16' here" in precision
+
+
+def test_a_lock_file_that_its_holder_removes_is_not_held_by_two(tmp_path, monkeypatch):
+    """Between opening the file and locking it, the holder goes and another process makes it anew."""
+    path = tmp_path / "lock"
+    path.write_text("")
+    flock, others = fcntl.flock, []
+
+    def late(file, operation):
+        if not others:
+            path.unlink()
+            others.append(path.open("w"))
+        flock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with Workdir(tmp_path):
+        assert path.read_text().startswith(f"process {os.getpid()} on ")
+        other = path.open()
+        with pytest.raises(BlockingIOError):
+            flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        other.close()
+    others[0].close()
 
 
 def test_a_held_workdir_is_refused_naming_the_holder_and_free_after_its_death(tmp_path):

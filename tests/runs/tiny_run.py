@@ -16,7 +16,7 @@ TINY, ADAM, STEP = TinyNet(), optax.chain(optax.clip(1.0), optax.adam(0.01)), ma
 TRAIN = [random_batch(seed) for seed in range(4)]
 # A set of its own for whole runs: 40 examples in an order that each epoch draws anew, 20 batches of 2.
 EXAMPLES, BATCH = 40, 2
-_ALL = random_batch(99, examples=EXAMPLES)
+_ALL = jax.tree.map(np.asarray, random_batch(99, examples=EXAMPLES))
 
 
 @functools.cache
