@@ -101,9 +101,11 @@ def check_batch_size(batch_size: int, mesh: Mesh | None) -> None:
 
 
 def _place(x: Any, sharding: NamedSharding) -> jax.Array:
-    if isinstance(x, jax.Array) and (
-        sharding.is_fully_addressable or jax.numpy.issubdtype(x.dtype, jax.dtypes.prng_key)
-    ):
-        return jax.device_put(x, sharding)
+    if isinstance(x, jax.Array):
+        if sharding.is_fully_addressable:
+            return jax.device_put(x, sharding)
+        if jax.numpy.issubdtype(x.dtype, jax.dtypes.prng_key):
+            words = _place(np.asarray(jax.random.key_data(x)), sharding)
+            return jax.random.wrap_key_data(words, impl=str(jax.random.key_impl(x)))
     host = np.asarray(x)
     return jax.make_array_from_callback(host.shape, sharding, lambda part: host[part])

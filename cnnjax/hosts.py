@@ -50,7 +50,7 @@ def share(value: Any) -> Any:
     if jax.process_count() == 1:
         return value
     text = np.frombuffer(json.dumps(value).encode(), np.uint8) if is_main() else np.zeros(0, np.uint8)
-    size = int(_broadcast(np.array(len(text), np.int64).view(np.int32))[0])
+    size = int(_broadcast(np.array([len(text)], np.int32))[0])
     return json.loads(_broadcast(np.resize(text, size)).tobytes())
 
 
@@ -72,13 +72,19 @@ def share_arrays(arrays: Mapping[str, np.ndarray]) -> Flat:
     return shared
 
 
-def any_of(flag: bool) -> bool:
-    """Return whether the flag is set on any process."""
+def gather(values: np.ndarray) -> np.ndarray:
+    """Return every process's values, one row each, in the order of the processes.
+
+    Args:
+      values: float32 or int32, `[K]`.
+    Returns:
+      `[processes, K]`.
+    """
     if jax.process_count() == 1:
-        return flag
+        return np.asarray(values)[None]
     from jax.experimental import multihost_utils
 
-    return bool(np.asarray(multihost_utils.process_allgather(np.array(flag, np.int32))).any())
+    return np.asarray(multihost_utils.process_allgather(values))
 
 
 def _broadcast(value: np.ndarray) -> np.ndarray:

@@ -29,7 +29,7 @@ ALLOWED = {
     "hosts": {"errors"},
     "data": {"batch", "devices", "errors"},
     "training": {"batch", "modes", "errors", "atomic"},
-    "runs": {"training", "errors", "atomic"},
+    "runs": {"training", "hosts", "errors", "atomic"},
     "recipes": {"errors"},
     "__main__": {"cli"},
     "cli": {

@@ -1,13 +1,22 @@
 """Keeps compiled programs from one command to the next, in the user's cache folder."""
 
+import contextlib
 import hashlib
+import json
 import os
 import pathlib
 import platform
 import sys
+import zlib
 from importlib import metadata
 
+from cnnjax import atomic
+from cnnjax.errors import CnnjaxError
+
 _VARIABLE = "JAX_COMPILATION_CACHE_DIR"
+_PROGRAMS, _LIST = "*-cache", "whole.json"
+_ZSTANDARD = b"\x28\xb5\x2f\xfd"
+_folders: list[pathlib.Path] = []
 
 
 def switch_on() -> None:
@@ -16,7 +25,57 @@ def switch_on() -> None:
     A folder that cannot be written only costs the time to compile.
     """
     if _VARIABLE not in os.environ and os.environ.get("CNNJAX_COMPILE_CACHE", "on").lower() != "off":
-        os.environ[_VARIABLE] = str(default_folder())
+        folder = default_folder()
+        os.environ[_VARIABLE] = str(folder)
+        with contextlib.suppress(OSError):
+            _drop_unsettled(folder)
+            _folders.append(folder)
+
+
+def settle() -> None:
+    """Write down which programs are whole, when the command ends well.
+
+    JAX writes a program straight to its place and never again: what a killed process or a full disk left cut off would
+    be read, refused and compiled anew by every command to come.
+    """
+    for folder in _folders:
+        with contextlib.suppress(OSError, CnnjaxError):
+            known = _settled(folder)
+            found = {path.name: path.stat().st_size for path in folder.glob(_PROGRAMS)}
+            new = {name: size for name, size in found.items() if known.get(name) != size}
+            whole = {name: size for name, size in new.items() if _is_whole(folder / name)}
+            if whole:
+                atomic.write_text(folder / _LIST, json.dumps({**_settled(folder), **whole}))
+    _folders.clear()
+
+
+def _drop_unsettled(folder: pathlib.Path) -> None:
+    """Remove what no command has vouched for; one that is being written right now is merely not kept."""
+    known = _settled(folder)
+    for path in folder.glob(_PROGRAMS):
+        if known.get(path.name) != path.stat().st_size:
+            path.unlink(missing_ok=True)
+
+
+def _settled(folder: pathlib.Path) -> dict[str, int]:
+    try:
+        return json.loads((folder / _LIST).read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def _is_whole(path: pathlib.Path) -> bool:
+    data = path.read_bytes()
+    try:
+        if data.startswith(_ZSTANDARD):
+            import zstandard  # pyright: ignore[reportMissingImports]  JAX uses it where it is installed
+
+            zstandard.ZstdDecompressor().decompress(data)
+        else:
+            zlib.decompress(data)
+    except Exception:  # whatever a library makes of data that are cut off
+        return False
+    return True
 
 
 def default_folder() -> pathlib.Path:

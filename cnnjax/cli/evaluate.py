@@ -44,21 +44,22 @@ def run(args: argparse.Namespace, out: Output) -> int:
     if (args.workdir is None) == (args.weights is None):
         raise UsageError("eval: expected either --workdir DIR or MODEL --weights FILE --dataset NAME.")
     if args.weights is None:
-        state, dataset, batch_size = _trained(args, out)
+        state, dataset, recipe = _trained(args, out)
+        batch_size, mirrored = recipe.batch_size, recipe.test_flip
     else:
         state, dataset = published.load_for_dataset(args, out)
-        batch_size = 1
+        batch_size, mirrored = 1, False
     split = getattr(dataset, args.split)
     size = args.batch_size or loading.eval_batch_size(batch_size, split.image_shape)
-    metrics = evaluate(state, data.batches(split, size), eval_step=make_eval_step(confusion=True))
+    metrics = evaluate(state, data.batches(split, size), eval_step=make_eval_step(confusion=True, mirrored=mirrored))
     if args.dump_predictions:
-        _dump(state, split, size, args.dump_predictions)
+        _dump(state, split, size, args.dump_predictions, mirrored)
     _report(metrics, list(dataset.info.class_names), args, out)
     return 0
 
 
-def _trained(args: argparse.Namespace, out: Output) -> "tuple[TrainState, Dataset, int]":
-    """Return a run's state, its data, and the examples of one of its steps."""
+def _trained(args: argparse.Namespace, out: Output) -> "tuple[TrainState, Dataset, Recipe]":
+    """Return a run's state, its data and its recipe."""
     if args.model or args.dataset or args.preprocess:
         raise UsageError(
             "eval: a run in a workdir has its own model and data; leave out MODEL, --dataset, --preprocess."
@@ -72,7 +73,7 @@ def _trained(args: argparse.Namespace, out: Output) -> "tuple[TrainState, Datase
             raise UsageError(f"{recipe.dataset} has other {name} than the run was trained with: {here}, not {there}.")
     if dict(dataset.info.digests) != described["digests"]:
         out.say("warning: these are other data than the run was trained with")
-    return state, dataset, recipe.batch_size
+    return state, dataset, recipe
 
 
 def _report(metrics: "Metrics", names: list[str], args: argparse.Namespace, out: Output) -> None:
@@ -101,13 +102,14 @@ def _report(metrics: "Metrics", names: list[str], args: argparse.Namespace, out:
     out.result(result, lines)
 
 
-def _dump(state: "TrainState", split: "Split", size: int, path: pathlib.Path) -> None:
+def _dump(state: "TrainState", split: "Split", size: int, path: pathlib.Path, mirrored: bool) -> None:
     import jax
     import numpy as np
 
     from cnnjax import data
+    from cnnjax.training import compute_logits
 
-    predict = jax.jit(lambda state, image: state.apply_fn(state.variables, image, train=False).argmax(axis=-1))
+    predict = jax.jit(lambda state, image: compute_logits(state, image, mirrored=mirrored).argmax(axis=-1))
     parts = [np.array(predict(state, batch.image)) for batch in data.batches(split, size)]
     predictions = np.concatenate(parts)[: len(split)]  # the last batch is filled up
     text = io.StringIO()

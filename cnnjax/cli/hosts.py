@@ -1,7 +1,10 @@
 """Joining the other processes of a run, and leaving it when one of them has gone."""
 
 import argparse
+import ctypes
 import os
+import signal
+import sys
 
 from cnnjax.cli.output import Output
 from cnnjax.errors import CnnjaxError, UsageError
@@ -33,6 +36,10 @@ def join(args: argparse.Namespace, out: Output) -> Output:
         raise UsageError(f"--process: expected 0 to {args.processes - 1}, got {args.process}.")
     import jax
 
+    _keep_stdout_clean()
+    _speak_last()
+    # Or else JAX ends every process at once when one is lost, with a page of addresses instead of an error.
+    jax.config.update("jax_enable_recoverability", True)
     try:
         jax.distributed.initialize(
             args.coordinator,
@@ -47,8 +54,8 @@ def join(args: argparse.Namespace, out: Output) -> Output:
     return out if jax.process_index() == 0 else Output(as_json=out.as_json, silent=True)
 
 
-def lost(error: BaseException) -> LostProcessError | None:
-    """Return what to say if an error means that another process has gone, else None.
+def explain(error: BaseException) -> BaseException:
+    """Return what to say instead if an error means that another process has gone, else the error itself.
 
     Args:
       error: What a computation over all processes raised.
@@ -56,20 +63,36 @@ def lost(error: BaseException) -> LostProcessError | None:
     import jax
 
     if jax.process_count() == 1 or not isinstance(error, jax.errors.JaxRuntimeError):
-        return None
-    return LostProcessError(
-        f"another process of the run has ended or can't be reached ({_first_line(error)}). The last checkpoint stands: "
-        "start every process again with the same command."
-    )
+        return error
+    return LostProcessError(f"{_LOST} ({_first_line(error)})")
 
 
-def leave(code: int) -> None:
-    """End the process without waiting for the others, as a clean shutdown would.
+_LOST = (
+    "another process of the run has ended or can't be reached; the last checkpoint stands: start every process again "
+    "with the same command"
+)
+_handlers = []  # what C calls must stay alive
 
-    Args:
-      code: The exit code.
-    """
-    os._exit(code)
+
+def _keep_stdout_clean() -> None:
+    """Send what C++ prints to stderr; Python's own stdout stays where it was, for the result alone."""
+    sys.stdout.flush()
+    sys.stdout = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+
+
+def _speak_last() -> None:
+    """Let a line and an exit code be the end of it when JAX aborts because the main process has gone."""
+
+    def aborted(number: int) -> None:
+        del number
+        os.write(2, f"cnnjax: {_LOST}.\n".encode())
+        os._exit(1)
+
+    handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(aborted)
+    _handlers.append(handler)
+    # Python's own handlers run between two of its instructions, and an abort leaves no time for another one.
+    ctypes.CDLL(None).signal(int(signal.SIGABRT), handler)
 
 
 def _first_line(error: BaseException) -> str:

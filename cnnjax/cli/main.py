@@ -67,6 +67,7 @@ def main() -> None:
     xla.switch_fusion_off()
     cache.switch_on()
     code = run(sys.argv[1:])
+    cache.settle()
     if code >= 128:
         # Threads may still compute, and shutting the interpreter down beside them crashes.
         sys.stdout.flush()

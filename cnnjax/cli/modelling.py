@@ -161,14 +161,19 @@ def restore(workdir: pathlib.Path, out: Output) -> tuple["TrainState", dict[str,
     path, arrays, position, notes = newest
     if not runs.is_final(path):
         notes.append(f"the run is not finished: these are its parameters after step {position['step']}")
-    model = build_model(config["model"], len(data["class_names"]))
+    model = build_model(config["model"], len(data["class_names"]), config.get("precision", "float32"))
     shape, key = tuple(data["input_shape"]), jax.random.key(0)
     # Shapes are enough: every value comes from the checkpoint, and compiling an initialisation takes seconds.
     state = jax.eval_shape(lambda key: create_state(model, optax.identity(), shape, key=key), key)
     state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), state.replace(key=None)).replace(key=key)
     for note in notes:
         out.say(f"warning: {note}")
-    return runs.restore_variables(state, arrays), config, data
+    return runs.restore_variables(state, _averaged(arrays)), config, data
+
+
+def _averaged(arrays: dict[str, Any]) -> dict[str, Any]:
+    """Return a checkpoint's arrays with its moving averages, if it has any, in place of what they average."""
+    return arrays | {name.removeprefix("ema/"): value for name, value in arrays.items() if name.startswith("ema/")}
 
 
 def _import_class(name: str) -> Any:

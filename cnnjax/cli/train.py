@@ -34,7 +34,10 @@ def run(args: argparse.Namespace, out: Output) -> int:
         config |= {"weights": args.weights, "freeze": args.freeze}
     if recipe_name and args.recipe is None:
         out.say(f"recipe: {recipe_name} (made for {recipe.model} on {recipe.dataset}; see --recipe)")
-    return training_run.run(recipe, config, args, out)
+    try:
+        return training_run.run(recipe, config, args, out)
+    except RuntimeError as error:
+        raise hosts.explain(error) from error
 
 
 def choose_recipe(args: argparse.Namespace) -> tuple[str | None, Recipe]:

@@ -68,7 +68,7 @@ def rate_factors(recipe: Recipe) -> dict[str, float]:
 def _check_numbers(recipe: Recipe, args: argparse.Namespace) -> None:
     numbers = {"--epochs": recipe.epochs, "--batch-size": recipe.batch_size, "--image-size": recipe.image_size}
     numbers |= {"--patience": recipe.patience, "--checkpoint-every": args.checkpoint_every}
-    numbers |= {"--accumulate": recipe.accumulate, "--devices": args.devices}
+    numbers |= {"--accumulate": recipe.accumulate, "--devices": args.devices, "--keep": args.keep}
     for option, number in numbers.items():
         if number is not None and number < 1:
             raise UsageError(f"{option}: expected at least 1, got {number}.")
@@ -178,6 +178,8 @@ def _add_run(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--workdir", type=pathlib.Path, metavar="DIR", help="where the run lives; the same command again resumes it")
     add("--checkpoint-every", type=int, metavar="STEPS", help="save within epochs too")
+    add("--keep", type=int, default=2, metavar="N", help="how many of the newest checkpoints to keep (default: 2)")
+    add("--keep-best", action="store_true", help="keep the best epoch's checkpoint too, by --monitor")
     add("--no-tensorboard", action="store_true", help="write no TensorBoard files")
     add("--profile", metavar="STEP:STEP", help="record these steps for TensorBoard or Perfetto")
     add("--dry-run", action="store_true", help="compile and take one step: shapes, memory, times; nothing is kept")

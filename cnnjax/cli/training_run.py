@@ -4,6 +4,8 @@ import argparse
 import contextlib
 from typing import Any
 
+import jax
+
 from cnnjax import hosts, runs
 from cnnjax.cli import dry_run, loading, report, train_options, training_setup
 from cnnjax.cli.output import Output
@@ -75,7 +77,7 @@ def _train(
     if workdir is not None:
         out.say(report.header(recipe, setup.dataset, setup.state, workdir))
     early = EarlyStopping(recipe.monitor, recipe.patience, recipe.min_delta) if recipe.patience else None
-    stop = runs.StopOnSignal()
+    stop = runs.StopOnSignal() if jax.process_count() == 1 else runs.AgreedStopOnSignal()
     callbacks = _callbacks(setup, args, out, workdir, stop, early)
     state, resume, ended = _resume(setup, workdir, out)
     if ended:  # only what comes after training is left to do
@@ -149,7 +151,10 @@ def _callbacks(
     window = train_options.profile_window(args)
     if window is not None:
         callbacks.append(Profile(workdir.path / "profile", *window))
-    callbacks.append(runs.Checkpoints(workdir.checkpoints, every_steps=args.checkpoint_every))
+    best = setup.recipe.monitor if args.keep_best else None
+    callbacks.append(
+        runs.Checkpoints(workdir.checkpoints, every_steps=args.checkpoint_every, keep=args.keep, keep_best=best)
+    )
     return callbacks
 
 

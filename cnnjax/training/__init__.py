@@ -10,7 +10,7 @@ from cnnjax.training.optim import OPTIMIZERS, SCHEDULES, make_optimizer, make_sc
 from cnnjax.training.profiling import Profile
 from cnnjax.training.progress import Progress
 from cnnjax.training.state import TrainState, create_state
-from cnnjax.training.step import eval_step, make_eval_step, make_train_step, train_step
+from cnnjax.training.step import compute_logits, eval_step, make_eval_step, make_train_step, train_step
 from cnnjax.training.tensorboard import TensorBoard
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "TensorBoard",
     "TrainState",
     "classification_metrics",
+    "compute_logits",
     "create_state",
     "eval_step",
     "evaluate",

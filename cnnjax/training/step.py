@@ -94,13 +94,27 @@ def make_eval_step(*, loss: Loss = softmax_cross_entropy, confusion: bool = Fals
 
     def eval_step(state: TrainState, batch: Any) -> Metrics:
         batch = _as_batch(batch)
-        variables = state.averaged.variables
-        logits = state.apply_fn(variables, batch.image, train=False)
-        if mirrored:
-            logits = (logits + state.apply_fn(variables, batch.image[:, :, ::-1], train=False)) / 2
+        logits = compute_logits(state, batch.image, mirrored=mirrored)
         return classification_metrics(logits, batch.label, loss(logits, batch.label), batch.mask, confusion=confusion)
 
     return jax.jit(eval_step)
+
+
+def compute_logits(state: TrainState, images: jax.Array, *, mirrored: bool = False) -> jax.Array:
+    """Return the logits of images as evaluation sees them: with the moving averages, if the state has any.
+
+    Args:
+      state: The state.
+      images: Float, `[N, H, W, C]`.
+      mirrored: Whether to take the mean over each image and its mirror image.
+    Returns:
+      Logits, `[N, K]`.
+    """
+    variables = state.averaged.variables
+    logits = state.apply_fn(variables, images, train=False)
+    if not mirrored:
+        return logits
+    return (logits + state.apply_fn(variables, images[:, :, ::-1], train=False)) / 2
 
 
 def _prepare(state: TrainState, batch: Batch, augment: Any) -> tuple[Batch, jax.Array]:

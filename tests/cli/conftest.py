@@ -11,9 +11,17 @@ def data_dir(tmp_path_factory):
     return str(tmp_path_factory.mktemp("tfds"))
 
 
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory):
+    """Where commands in processes of their own keep compiled programs; shared by all workers."""
+    base = tmp_path_factory.getbasetemp()
+    return str((base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "compiled")
+
+
 @pytest.fixture(autouse=True)
-def _own_data_dir(data_dir, monkeypatch):
+def _own_data_dir(data_dir, compiled, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", data_dir)
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", compiled)
     # Unset, a command in a process of its own would switch an XLA fusion off that is on in this one: other bits.
     monkeypatch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))
 
