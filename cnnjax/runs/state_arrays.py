@@ -83,7 +83,7 @@ def flatten(tree: Any, prefix: str = "") -> Flat:
             raise CheckpointError(
                 f"two arrays have the one path {name}. Rename one: a slash in a name ends its parent."
             )
-        flat[name] = _on_host(leaf)
+        flat[name] = np.array(leaf)  # and not asarray: its view would keep the memory from being donated
     return flat
 
 
@@ -92,13 +92,6 @@ def _leaves(tree: Any, prefix: str) -> list[tuple[str, Any]]:
         start = f"{prefix}/" if prefix else ""
         return [pair for key, value in tree.items() for pair in _leaves(value, f"{start}{key}")]
     return [] if tree is None else [(prefix, tree)]
-
-
-def _on_host(leaf: Any) -> np.ndarray:
-    if isinstance(leaf, jax.Array) and leaf.is_fully_replicated:
-        # A view of its own, which dies here: one that stayed with the leaf would keep its memory from being donated.
-        leaf = leaf.addressable_data(0)
-    return np.array(leaf)
 
 
 def _restore(template: Any, found: Flat) -> Any:

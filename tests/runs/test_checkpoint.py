@@ -1,6 +1,8 @@
+import functools
 import json
 import shutil
 import threading
+import time
 
 import chex
 import jax
@@ -11,6 +13,7 @@ import pytest
 
 from cnnjax.errors import UsageError
 from cnnjax.runs import Checkpoints, digest_arrays, digest_directory, state_arrays, storage
+from cnnjax.runs.writer import Writer
 from cnnjax.training import Callback, EarlyStopping, NonFiniteError, fit
 from tests.runs.tiny_run import STEP, TRAIN, StopAt, new_state, run
 from tests.training.nets import TinyNet
@@ -139,7 +142,7 @@ class Score(Callback):
         ({"keep_best": "val_loss", "every_seconds": 1e9}, [3.0, 1.0, 2.0, 2.0, 2.0], 2),
     ],
 )
-def test_the_best_is_kept_beyond_the_newest_and_across_resumes(tmp_path, options, values, best):
+def test_the_best_is_kept_beyond_the_newest_and_across_resumes(tmp_path, monkeypatch, options, values, best):
     def train(folder, *callbacks, state=None, resume=None):
         saver = Checkpoints(folder, **{"every_seconds": 0.0, "keep": 1, **options})
         score = Score(values, options["keep_best"])
@@ -169,6 +172,16 @@ def test_the_best_is_kept_beyond_the_newest_and_across_resumes(tmp_path, options
             resume=(position, state_arrays.callback_arrays(arrays)),
         )
         assert names(folder) == expected
+    saved = []
+    monkeypatch.setattr(storage, "write", lambda *args, write=storage.write: saved.append(args[0].name) or write(*args))
+    train(tmp_path / "resumed", StopAt(10))
+    arrays, position = storage.load(newest(tmp_path / "resumed"))
+    saved.clear()
+    options = {**options, "every_seconds": 1e9}
+    train(tmp_path / "resumed", state=state_arrays.restore_state(new_state(), arrays), resume=(position, {}))
+    # The first epoch is always saved; of those after it, only one that is better than all before, the resumed ones too.
+    better = [f"step-{4 * best:09d}-epoch-{best:05d}"] if best > 3 else []
+    assert saved == ["step-000000012-epoch-00003", *better, "step-000000020-epoch-00005-final"]
     with pytest.raises(UsageError, match="no metric 'val_los' to keep the best by"):
         run(tmp_path / "typo", keep_best="val_los")
 
@@ -230,6 +243,39 @@ def test_a_run_goes_on_while_it_is_written_and_what_is_written_is_what_it_was(tm
     assert names(tmp_path / "late") == names(tmp_path / "reference")
     for name in names(tmp_path / "late"):
         assert digest_directory(tmp_path / "late" / name) == digest_directory(tmp_path / "reference" / name)
+
+
+def test_what_a_callback_adds_to_the_history_later_is_not_in_it(tmp_path, monkeypatch):
+    gate = Gate(monkeypatch)
+
+    def add(loop):
+        loop.history[-1]["val_loss"] = "later"
+        gate.open.set()
+
+    run(tmp_path, At(5, add), keep=9)
+    first, last = (storage.load(path)[1]["history"][0]["val_loss"] for path in storage.checkpoint_dirs(tmp_path))
+    assert isinstance(first, float)
+    assert last == "later"
+
+
+def test_a_writer_does_one_thing_at_a_time_and_raises_each_error_once():
+    writer, done = Writer(), []
+
+    def work(number):
+        done.append(("begin", number))
+        time.sleep(0.02)
+        done.append(("end", number))
+
+    for number in range(3):
+        writer.submit(functools.partial(work, number))
+    writer.wait()
+    assert done == [(what, number) for number in range(3) for what in ("begin", "end")]
+    writer.submit(lambda: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        writer.submit(functools.partial(work, 3))
+    writer.check()
+    writer.wait()
+    assert len(done) == 6
 
 
 def test_a_save_that_fails_in_the_background_ends_the_run_and_is_never_the_newest(tmp_path, monkeypatch):
