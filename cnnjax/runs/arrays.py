@@ -58,7 +58,7 @@ def to_pieces(arrays: Flat) -> Iterator[bytes | memoryview]:
     text += b" " * (-len(text) % 8)
     yield len(text).to_bytes(8, "little") + text
     for name in ordered:
-        yield memoryview(little_endian(arrays[name]).reshape(-1).view(np.uint8))
+        yield little_endian(arrays[name]).reshape(-1).view(np.uint8).data
 
 
 def from_bytes(content: np.ndarray) -> Flat:

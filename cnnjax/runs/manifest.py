@@ -99,7 +99,7 @@ def _read_verified(path: pathlib.Path, *, bytes: int, sha256: str) -> np.ndarray
     content = _read_file(path, bytes)
     if content.size != bytes:
         raise ValueError(f"{path.name} has {content.size:,} bytes, expected {bytes:,}")
-    if hashlib.sha256(content).hexdigest() != sha256:
+    if hashlib.sha256(content.data).hexdigest() != sha256:
         raise ValueError(f"{path.name} is not what was written, its sha256 is another")
     return content
 

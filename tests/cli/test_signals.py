@@ -18,11 +18,11 @@ def test_a_full_disk_ends_in_one_line_and_keeps_the_last_checkpoint(tmp_path, da
     path = tmp_path / "run"
     slow = [*TRAIN, "--epochs", "400", "--workdir", str(path), "--checkpoint-every", "50"]
     code = (
-        "import resource, signal, sys, threading, pathlib\n"
+        "import resource, signal, sys, threading, time, pathlib\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "def fill():\n"
         f"    folder = pathlib.Path({str(path)!r}) / 'checkpoints'\n"
-        "    while not list(folder.glob('step-*0-epoch-?????')): pass\n"
+        "    while not list(folder.glob('step-*0-epoch-?????')): time.sleep(0.001)\n"
         "    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
         "threading.Thread(target=fill, daemon=True).start()\n"
         "from cnnjax.cli.main import main\n"

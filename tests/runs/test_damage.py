@@ -94,7 +94,9 @@ def test_two_hundred_damages_are_named_and_survived(pristine, tmp_path):
         named = storage.ARRAYS if (damage, name) == (take_the_others, MANIFEST) else name
         with pytest.raises(storage.CheckpointError, match=f"^the checkpoint {folder / NEWER} is damaged: {named} "):
             storage.load(folder / NEWER)
-        path, arrays, position, damaged = storage.load_newest(folder)
+        newest = storage.load_newest(folder)
+        assert newest is not None
+        path, arrays, position, damaged = newest
         assert path == folder / OLDER
         chex.assert_trees_all_equal(arrays, older[0])
         assert position == older[1]
@@ -127,7 +129,9 @@ def test_a_run_goes_on_from_the_one_before_and_saves_beside_the_damaged_one(pris
     flip_a_byte(tmp_path / NEWER / storage.ARRAYS, random.Random(0))
     damaged = (tmp_path / NEWER / storage.ARRAYS).read_bytes()
     for _ in range(2):
-        path, arrays, position, _ = runs.load_newest(tmp_path)
+        newest = runs.load_newest(tmp_path)
+        assert newest is not None
+        path, arrays, position, _ = newest
         resume = (position, runs.callback_arrays(arrays))
         state = runs.restore_state(new_state(), arrays)
         run(tmp_path, EarlyStopping(patience=5), state=state, resume=resume, every_steps=3)

@@ -114,7 +114,9 @@ def test_a_disk_that_fills_up_ends_the_run_in_one_line_and_it_goes_on_when_there
 
 def resume(folder, step):
     """Return what to go on with, after checking that it is the checkpoint of that step."""
-    path, arrays, position, damaged = runs.load_newest(folder)
+    newest = runs.load_newest(folder)
+    assert newest is not None
+    path, arrays, position, damaged = newest
     assert (storage.step_of(path), damaged) == (step, [])
     return {
         "state": runs.restore_state(new_state(), arrays),
