@@ -3,19 +3,15 @@
 import contextlib
 import itertools
 import json
-import os
 import pathlib
-import platform
 import time
 from collections.abc import Mapping
 from typing import Any
 
-from cnnjax import atomic
+from cnnjax import atomic, lock
 from cnnjax.errors import CnnjaxError, UsageError
+from cnnjax.lock import Lock
 from cnnjax.runs.environment import environment
-
-# What a holder that is just taking the lock needs to write its name: tries, and seconds between them.
-_TRIES, _PAUSE = 20, 0.05
 
 
 class Workdir:
@@ -30,21 +26,15 @@ class Workdir:
 
     def __init__(self, path: str | pathlib.Path):
         self.path = pathlib.Path(path)
-        self._lock: int | None = None
+        self._lock: Lock | None = None
         try:
             atomic.make_folder(self.path)
-            self._lock, refusal = _open_lock(self.path / "lock")
-        except OSError as error:
-            raise self._unwritable(error) from error
-        try:
-            self._take_lock()
-            if refusal is None:
-                self._sign()
-            elif self.result is None:  # to say what a finished run found, nothing needs to be written
-                raise refusal
+            self._lock = Lock(self.path)
+            if self._lock.refusal is not None and self.result is None:  # to say what was found, nothing is written
+                raise self._lock.refusal
         except OSError as error:
             self.close()
-            raise self._unwritable(error) from error
+            raise CnnjaxError(f"cannot write the workdir {self.path}: {error.strerror}.") from error
         except CnnjaxError:
             self.close()
             raise
@@ -103,14 +93,14 @@ class Workdir:
 
     def discard_if_empty(self) -> None:
         """Remove the folder if a run never began in it: nothing is there but the lock."""
-        if [entry.name for entry in self.path.iterdir()] == ["lock"]:
-            (self.path / "lock").unlink()
+        if [entry.name for entry in self.path.iterdir()] == [lock.NAME]:
+            (self.path / lock.NAME).unlink()
             self.path.rmdir()
 
     def close(self) -> None:
         """Let go of the folder."""
         if self._lock is not None:
-            os.close(self._lock)
+            self._lock.close()
             self._lock = None
 
     def __enter__(self) -> "Workdir":
@@ -125,36 +115,6 @@ class Workdir:
                 f"the workdir {self.path} holds a run with another configuration: {'; '.join(differences)}. "
                 "Take another --workdir, or the run's own settings."
             )
-
-    def _unwritable(self, error: OSError) -> CnnjaxError:
-        return CnnjaxError(f"cannot write the workdir {self.path}: {error.strerror}.")
-
-    def _take_lock(self) -> None:
-        """Lock the file itself: the system lets go of it when its holder dies, however it dies."""
-        try:
-            import fcntl
-        except ImportError:  # no such locks on Windows
-            return
-        path = self.path / "lock"
-        while self._lock is not None:
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                holder = _holder(path)
-                raise UsageError(
-                    f"the workdir {self.path} is in use by {holder}. Wait for it, or take another."
-                ) from None
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(self._lock), path.stat()):
-                    return
-            # Its holder has removed the file and gone: another process may hold the new one.
-            self.close()
-            self._lock, _ = _open_lock(path)
-
-    def _sign(self) -> None:
-        if self._lock is not None:
-            os.ftruncate(self._lock, 0)
-            os.pwrite(self._lock, f"process {os.getpid()} on {platform.node()}\n".encode(), 0)
 
 
 def read_run(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -196,27 +156,6 @@ def default_workdir(model: str, dataset: str) -> pathlib.Path:
     except OSError as error:
         raise CnnjaxError(f"cannot write the workdir {path}: {error.strerror}. Give a --workdir.") from error
     raise AssertionError  # never: the numbers do not end
-
-
-def _open_lock(path: pathlib.Path) -> tuple[int, OSError | None]:
-    """Return the lock file, open, and why it can't be written if it can only be read: it may be held all the same."""
-    try:
-        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666), None
-    except OSError as refusal:
-        try:
-            return os.open(path, os.O_RDONLY), refusal
-        except OSError:
-            raise refusal from None
-
-
-def _holder(path: pathlib.Path) -> str:
-    for _ in range(_TRIES):
-        with contextlib.suppress(OSError, UnicodeDecodeError):
-            name = path.read_text().strip()
-            if name:
-                return name
-        time.sleep(_PAUSE)
-    return "another process"
 
 
 def _read_run(path: pathlib.Path) -> dict[str, Any] | None:
