@@ -63,7 +63,7 @@ class Checkpoints(Callback):
 
     def on_start(self, loop: Loop) -> None:
         self._forget()
-        beyond = [path for path in self.shelf.whole() if storage.step_of(path) > loop.step]
+        beyond = self.shelf.whole(beyond=loop.step)
         if beyond:
             raise UsageError(
                 f"Checkpoints: this run is at step {loop.step:,}, but {self.directory} has {beyond[-1].name}. "

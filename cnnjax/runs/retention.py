@@ -65,9 +65,10 @@ class Shelf:
         self.directory, self.keep, self.best = directory, keep, best
         self._seen: dict[str, tuple[_Signature, float | None]] = {}
 
-    def whole(self) -> list[pathlib.Path]:
-        """Return the checkpoints that are whole, oldest first."""
-        return list(self._costs())
+    def whole(self, *, beyond: int = -1) -> list[pathlib.Path]:
+        """Return the whole checkpoints of steps beyond one, oldest first; the others are not read."""
+        found = storage.checkpoint_dirs(self.directory)
+        return [path for path in found if storage.step_of(path) > beyond and self._cost(path) is not None]
 
     def lowest_cost(self) -> float:
         """Return the best checkpoint's cost, infinite without one."""
