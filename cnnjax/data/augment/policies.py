@@ -1,0 +1,150 @@
+"""RandAugment: operations drawn from a list, all of one magnitude."""
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cnnjax.batch import Batch
+from cnnjax.data.augment import colour, tones
+from cnnjax.data.augment.colour import Numbers, change_colours
+from cnnjax.errors import UsageError
+
+# torchvision's names and order.
+OPERATIONS = (
+    "Identity",
+    "ShearX",
+    "ShearY",
+    "TranslateX",
+    "TranslateY",
+    "Rotate",
+    "Brightness",
+    "Color",
+    "Contrast",
+    "Sharpness",
+    "Posterize",
+    "Solarize",
+    "AutoContrast",
+    "Equalize",
+)
+GREATEST = 30
+
+
+def randaugment(
+    batch: Batch,
+    key: jax.Array,
+    *,
+    num_ops: int = 2,
+    magnitude: int = 9,
+    mean: Numbers = 0.0,
+    std: Numbers = 1.0,
+) -> Batch:
+    """Apply operations to each image that are drawn from torchvision's list of 14, with replacement.
+
+    Shears, shifts, rotations and factors have either sign with the same probability; moved images are sampled at the
+    nearest pixel, and black comes in.
+
+    Args:
+      batch: Images `[N, H, W, C]`, C 1 or 3, normalised with `mean` and `std`.
+      key: PRNG key.
+      num_ops: Operations an image, at least 0.
+      magnitude: How strong they are, 0 to 30: 30 is a shear of 0.3, a shift of 0.45 of the side, a rotation of 30
+        degrees, a factor of 0.1 or 1.9, 16 tones a channel, everything inverted.
+      mean: What the images were normalised with, per channel or one number: the mean of images in [0, 1].
+      std: The same for the standard deviation.
+    Returns:
+      The batch with the images changed and normalised again; computed in float32.
+    Raises:
+      UsageError: If the images have neither 1 nor 3 channels, or a number is out of its range.
+    References:
+      Cubuk et al., 2019, https://arxiv.org/abs/1909.13719, with 2 operations of magnitude 9 for ImageNet; the list
+      and its magnitudes are those of torchvision's `RandAugment`, 31 bins.
+    """
+    if num_ops < 0 or not 0 <= magnitude <= GREATEST:
+        raise UsageError(
+            f"randaugment: expected operations of at least 0 and a magnitude of 0 to {GREATEST}, got {num_ops} and "
+            f"{magnitude}."
+        )
+
+    def change(image: jax.Array, key: jax.Array) -> jax.Array:
+        for number in range(num_ops):
+            operation_key, sign_key = jax.random.split(jax.random.fold_in(key, number))
+            operation = jax.random.randint(operation_key, (), 0, len(OPERATIONS))
+            image = apply_operation(image, operation, jax.random.bernoulli(sign_key), magnitude=magnitude)
+        return image
+
+    return change_colours("randaugment", batch, key, change, mean, std)
+
+
+def apply_operation(image: jax.Array, number: jax.Array, negative: jax.Array, *, magnitude: int) -> jax.Array:
+    """Apply the operation of a number in `OPERATIONS` to one image, `[H, W, C]` in [0, 1].
+
+    Args:
+      image: The image.
+      number: Which operation, int32.
+      negative: Whether the magnitude is taken the other way round, bool, where that has a meaning.
+      magnitude: 0 to 30.
+    Returns:
+      The changed image.
+    """
+    # Under vmap every branch is computed for every image: so the moves share one gather, a table telling them apart.
+    height, width, _ = image.shape
+    sign = negative.astype(jnp.int32)
+    image = sample_nearest(image, jnp.asarray(_moves(magnitude, height, width))[number, sign])
+    factor = jnp.where(negative, 1 - 0.9 * magnitude / GREATEST, 1 + 0.9 * magnitude / GREATEST)
+    bits = round(8 - magnitude / (GREATEST / 4))
+    changes: dict[str, Callable[[jax.Array], jax.Array]] = {
+        "Brightness": lambda x: colour.adjust_brightness(x, factor),
+        "Color": lambda x: colour.adjust_saturation(x, factor),
+        "Contrast": lambda x: colour.adjust_contrast(x, factor),
+        "Sharpness": lambda x: tones.adjust_sharpness(x, factor),
+        "Posterize": lambda x: tones.posterize(x, bits),
+        "Solarize": lambda x: tones.solarize(x, 1 - magnitude / GREATEST),
+        "AutoContrast": tones.autocontrast,
+        "Equalize": tones.equalize,
+    }
+    branches = [lambda x: x, *changes.values()]
+    branch = np.array([1 + list(changes).index(name) if name in changes else 0 for name in OPERATIONS])
+    return jax.lax.switch(jnp.asarray(branch)[number], branches, image)
+
+
+def sample_nearest(image: jax.Array, move: jax.Array) -> jax.Array:
+    """Return the image whose pixel (row, column) is the one of `image` nearest to `move @ (row, column, 1)`, or 0."""
+    height, width, channels = image.shape
+    row, column = jnp.arange(height, dtype=jnp.float32)[:, None], jnp.arange(width, dtype=jnp.float32)[None, :]
+    rows, columns = (jnp.round(m[0] * row + m[1] * column + m[2]).astype(jnp.int32) for m in move)
+    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    places = jnp.clip(rows, 0, height - 1) * width + jnp.clip(columns, 0, width - 1)
+    moved = image.reshape(height * width, channels)[places]
+    return jnp.where(inside[..., None], moved, 0.0)
+
+
+def _moves(magnitude: int, height: int, width: int) -> np.ndarray:
+    """Return `[operation, sign, 2, 3]`: from (row, column, 1) of the result to (row, column) of the image."""
+    part = magnitude / GREATEST
+    table = np.zeros((len(OPERATIONS), 2, 2, 3))
+    table[..., :2] = np.eye(2)
+    for number, sign in enumerate((1, -1)):
+        across, down = (sign * int(150 / 331 * side * part) for side in (width, height))
+        shear, angle = sign * 0.3 * part, sign * math.radians(30 * part)
+        cos, sin = math.cos(angle), math.sin(angle)
+        # Shears leave the outer edge of the first row or column where it is, half a pixel from its centre.
+        moves = {
+            "ShearX": [[1, 0, 0], [shear, 1, shear / 2]],
+            "ShearY": [[1, shear, shear / 2], [0, 1, 0]],
+            "TranslateX": [[1, 0, 0], [0, 1, -across]],
+            "TranslateY": [[1, 0, -down], [0, 1, 0]],
+            "Rotate": _about([[cos, sin], [-sin, cos]], (height - 1) / 2, (width - 1) / 2),
+        }
+        for name, move in moves.items():
+            table[OPERATIONS.index(name), number] = move
+    return table.astype(np.float32)
+
+
+def _about(matrix: list[list[float]], row: float, column: float) -> np.ndarray:
+    """Return the 2x3 matrix that turns about a place as `matrix` turns about the origin."""
+    centre = np.array([row, column])
+    turn = np.array(matrix)
+    return np.column_stack([turn, centre - turn @ centre])
