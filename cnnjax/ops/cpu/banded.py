@@ -13,6 +13,7 @@ from jax import lax
 
 from cnnjax.ops.cpu import blocks
 from cnnjax.ops.cpu.problem import Problem
+from cnnjax.ops.cpu.stages import stage
 
 _BLOCK_BYTES = 2 << 20  # one cache's worth of pieces; only sums over the batch gain from blocks
 
@@ -67,22 +68,36 @@ def block_size(problem: Problem) -> int:
     return next(block for block in range(min(taps, columns), columns + 1) if columns % block == 0)
 
 
+# Each is a stage: a product that reads ten pieces of its operand would have XLA compute that operand, a pool and all
+# before it, ten times. LeNet-5's step at batch 256: 61 ms of processor time without, 44 with.
 def out(x, kernel, problem: Problem):
     """Return the convolution."""
-    block = block_size(problem)
-    return (_rows(x, problem, block) @ _band(kernel, problem, block)).reshape(problem.out_shape)
+    return stage(_out)(x, kernel, problem=problem)
 
 
 def lhs(g, kernel, problem: Problem):
     """Return the gradient of the images."""
+    return stage(_lhs)(g, kernel, problem=problem)
+
+
+def rhs(x, g, problem: Problem):
+    """Return the gradient of the kernel."""
+    return stage(_rhs)(x, g, problem=problem)
+
+
+def _out(x, kernel, *, problem: Problem):
+    block = block_size(problem)
+    return (_rows(x, problem, block) @ _band(kernel, problem, block)).reshape(problem.out_shape)
+
+
+def _lhs(g, kernel, *, problem: Problem):
     block = block_size(problem)
     pieces = g.reshape(-1, block * g.shape[3]) @ _band(kernel, problem, block).T
     images = jax.ShapeDtypeStruct(problem.lhs_shape, g.dtype)
     return jax.linear_transpose(lambda x: _rows(x, problem, block), images)(pieces)[0]
 
 
-def rhs(x, g, problem: Problem):
-    """Return the gradient of the kernel."""
+def _rhs(x, g, *, problem: Problem):
     block = block_size(problem)
 
     def product(x, g):

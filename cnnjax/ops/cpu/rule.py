@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from cnnjax.ops.cpu import banded, matmul, winograd
+from cnnjax.ops.cpu import banded, im2col, matmul, winograd
 from cnnjax.ops.cpu.problem import Problem
 
 _BANDED = {"out": banded.out, "lhs": banded.lhs, "rhs": banded.rhs}
@@ -32,6 +32,12 @@ def _winograd_fits(role: str, problem: Problem) -> bool:
     return winograd.saving(problem) > 1.4 and winograd.image_bytes(problem) <= _IMAGE_BYTES
 
 
+def _im2col_fits(role: str, problem: Problem) -> bool:
+    # Measured: 1.3 to 2.2 times as fast as XLA's own alone, and more in a whole step, where XLA transposes images in
+    # fusions of their own. Where the padding meets a gradient that is not finite, zero times it is NaN.
+    return role == "rhs" and not (problem.exact and any(map(any, problem.padding)))
+
+
 def choose(role: str, problem: Problem) -> Callable | None:
     """Return the algorithm for a role (`out`, `lhs`, `rhs`) of a convolution, or None for the platform's own."""
     if problem.rhs_shape[:2] == (1, 1) and problem.rhs_shape[2] >= 8:
@@ -40,4 +46,4 @@ def choose(role: str, problem: Problem) -> Callable | None:
         return _BANDED[role]
     if _winograd_fits(role, problem):
         return _WINOGRAD[role]
-    return None
+    return im2col.rhs if _im2col_fits(role, problem) else None

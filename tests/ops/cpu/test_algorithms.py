@@ -9,10 +9,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cnnjax.ops import cpu
-from cnnjax.ops.cpu import banded, blocks, matmul, winograd
+from cnnjax.ops.cpu import banded, blocks, im2col, matmul, winograd
 from tests.ops import oracles
 
-ALGORITHMS = [(banded, role) for role in cpu.ROLES]
+ALGORITHMS = [*((banded, role) for role in cpu.ROLES), (im2col, "rhs")]
 
 PROBLEMS = st.builds(
     cpu.Problem,
@@ -98,13 +98,13 @@ def test_winograd_is_for_many_tiles_of_plain_convolutions():
     others += [{"rhs_shape": (3, 3, 8, 64)}, {"lhs_shape": (2, 224, 224, 64)}]
     for role in cpu.ROLES:
         assert cpu.choose(role, many) is getattr(winograd, role)
-        assert cpu.choose(role, one) is None
-        assert all(cpu.choose(role, dataclasses.replace(many, **other)) is None for other in others)
+        for problem in (one, *(dataclasses.replace(many, **other) for other in others)):
+            assert cpu.choose(role, problem) is (im2col.rhs if role == "rhs" and not problem.exact else None)
 
 
 def test_winograd_where_xla_has_a_slow_loop():
     two = cpu.Problem((8, 2, 2, 32), (3, 3, 32, 40), (1, 1), SAME, (1, 1))
-    assert [cpu.choose(role, two) for role in cpu.ROLES] == [winograd.out, winograd.lhs, None]
+    assert [cpu.choose(role, two) for role in cpu.ROLES] == [winograd.out, winograd.lhs, im2col.rhs]
     assert cpu.choose("out", dataclasses.replace(two, lhs_shape=(1, 2, 2, 32))) is None
     for role in ("out", "lhs"):
         check(winograd, role, two)
@@ -130,6 +130,12 @@ def test_one_by_one_is_always_a_product(exact, strides):
 def test_lenet_in_blocks(role, problem):
     assert cpu.choose(role, problem) is getattr(banded, role)
     check(banded, role, problem)
+
+
+def test_exact_mode_takes_patches_only_where_no_padding_meets_what_is_not_finite():
+    for padding, expected in ((SAME, None), (((0, 0), (0, 0)), im2col.rhs)):
+        problem = cpu.Problem((8, 16, 16, 16), (3, 3, 16, 32), (2, 2), padding, (1, 1), exact=True)
+        assert cpu.choose("rhs", problem) is expected
 
 
 def test_exact_mode_chooses_nothing_that_spreads():
