@@ -19,6 +19,8 @@ def run(args: argparse.Namespace, out: Output) -> int:
     from cnnjax.runs import digest_directory
 
     result = digest_directory(args.directory)
+    for line in result.get("damaged", ()):
+        out.say(f"warning: {line}")
     lines = [f"{value}  {name}" for name, value in result["leaves"].items()]
     out.result(result, [*lines, f"{result['digest']}  {result['checkpoint']}"])
     return 0

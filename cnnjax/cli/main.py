@@ -61,8 +61,8 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     if "--debug" not in sys.argv:
-        # `run` catches all of our own errors. What still arrives here are tracebacks that a storage library's threads
-        # print while a failed save winds up; they would bury the one line that says what happened.
+        # `run` catches all of our own errors. What still arrives here are tracebacks of libraries' threads and of what
+        # is torn down at the end; they would bury the one line that says what happened.
         sys.excepthook = sys.unraisablehook = lambda *_: None
     xla.switch_fusion_off()
     cache.switch_on()

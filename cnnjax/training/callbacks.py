@@ -97,6 +97,10 @@ class CsvHistory(Callback):
     def __init__(self, path: str | pathlib.Path):
         self.path = pathlib.Path(path)
 
+    def on_start(self, loop: Loop) -> None:
+        if loop.resumed:  # a killed run may have written rows beyond its last checkpoint
+            atomic.write_text(self.path, loop.history.to_csv())
+
     def on_epoch(self, loop: Loop) -> None:
         atomic.write_text(self.path, loop.history.to_csv())
 

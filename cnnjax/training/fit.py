@@ -164,8 +164,9 @@ def _collect(loop: Loop, under_way: deque[Metrics], *, behind: int = 0, finished
         # One length alone is stacked on the device, because each is a compile.
         host = (_stack(metrics) if size == _CHUNK else _stack_on_host(metrics)).to_host()
         _check_finite(host, first, loop.epoch)
-        sums = jax.tree.map(lambda values: values.sum(axis=0), host)
-        loop.metrics = sums if loop.metrics is None else loop.metrics + sums
+        # One after the other, so that the sums do not depend on where a run was cut.
+        start = jax.tree.map(np.zeros_like, jax.tree.map(lambda values: values[0], host))
+        loop.metrics = jax.tree.map(_add_in_order, start if loop.metrics is None else loop.metrics, host)
         loop.counted += size
 
 
@@ -193,6 +194,10 @@ def _is_ready(metrics: Metrics) -> bool:
 @jax.jit
 def _stack(metrics: list[Metrics]) -> Metrics:
     return jax.tree.map(lambda *values: jnp.stack(values), *metrics)
+
+
+def _add_in_order(start: np.ndarray, values: np.ndarray) -> np.ndarray:
+    return np.add.accumulate(np.concatenate([np.asarray(start)[None], values]))[-1]
 
 
 def _stack_on_host(metrics: list[Metrics]) -> Metrics:

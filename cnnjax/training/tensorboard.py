@@ -39,12 +39,15 @@ class TensorBoard(Callback):
         from tensorboardX.record_writer import RecordWriter
 
         # The process and the step are in the name, so that a run resumed within the second writes a file of its own.
-        name = f"events.out.tfevents.{int(time.time())}.{platform.node()}.{os.getpid()}.{loop.step}"
         with self._writing():
             self.log_dir.mkdir(parents=True, exist_ok=True)
+            others = [int(path.name.split(".")[3]) for path in self.log_dir.glob("events.out.tfevents.[0-9]*.*")]
+            # TensorBoard reads files in the order of their names, which a clock that was set back must not change.
+            begun = max([int(time.time()), *(other + 1 for other in others)])
+            name = f"events.out.tfevents.{begun:010d}.{platform.node()}.{os.getpid()}.{loop.step}"
             self.writer = RecordWriter(str(self.log_dir / name))
             self._write(0, file_version="brain.Event:2")
-            if loop.step:  # what a killed run wrote beyond its last checkpoint is to be dropped: it comes again
+            if others:  # what a killed run wrote beyond its last checkpoint is to be dropped: it comes again
                 self._write(loop.step + 1, session_log=SessionLog(status=SessionLog.START))
 
     def on_epoch(self, loop: Loop) -> None:

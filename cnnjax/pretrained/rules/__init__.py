@@ -15,6 +15,7 @@ OWN = Naming(
         Rule("params/{rest*}", "params/{rest*}"),
         Rule("batch_stats/{rest*}", "batch_stats/{rest*}"),
         Rule("opt_state/{rest*}", None, reason=_OPTIMIZER),
+        Rule("ema/{rest*}", None, reason=_OPTIMIZER),
         Rule("callbacks/{rest*}", None, reason=_OPTIMIZER),
         Rule("step", None, reason=_OPTIMIZER),
         Rule("key", None, reason=_OPTIMIZER),
