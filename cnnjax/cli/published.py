@@ -84,6 +84,8 @@ def start(model: "nn.Module", name: str, weights: str, out: Output) -> dict[str,
     variables, report = pretrained.load(model, path)
     counts = Counter(entry.action for entry in report.entries)
     out.say(f"weights: {path}: " + ", ".join(f"{count} {action}" for action, count in sorted(counts.items())))
+    for reason in dict.fromkeys(entry.reason for entry in report.entries if entry.reason):
+        out.say(f"weights: {reason}")
     for note in report.notes:
         out.say(f"{path}: {note}")
     return variables

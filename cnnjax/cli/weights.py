@@ -39,9 +39,12 @@ def run_inspect(args: argparse.Namespace, out: Output) -> int:
         {"model": fit.model, "names": fit.naming, "num_classes": fit.num_classes, "options": fit.options}
         for fit in pretrained.identify(file)
     ]
-    cells = [(printable(row["name"]), "x".join(map(str, row["shape"])) or "scalar", row["dtype"]) for row in rows]
-    widths = [max((len(cell[n]) for cell in cells), default=0) for n in range(3)]
-    lines = ["  ".join(text.ljust(width) for text, width in zip(cell, widths, strict=True)).rstrip() for cell in cells]
+    cells = [
+        (printable(row["name"]), "x".join(map(str, row["shape"])) or "scalar", row["dtype"], f"{row['bytes']:,} B")
+        for row in rows
+    ]
+    widths = [max((len(cell[n]) for cell in cells), default=0) for n in range(4)]
+    lines = ["  ".join([*map(str.ljust, cell[:3], widths), cell[3].rjust(widths[3])]) for cell in cells]
     total = sum(row["bytes"] for row in rows)
     lines.append(f"{file.format}: {len(rows):,} tensors, {total / 1e6:,.1f} MB")
     lines += [printable(note) for note in file.notes]

@@ -1,6 +1,6 @@
 """Which known net a file of weights is for."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,7 +9,7 @@ from flax import linen as nn
 from cnnjax import models
 from cnnjax.pretrained.head import allow_other_head
 from cnnjax.pretrained.load import abstract_shapes, plan_for
-from cnnjax.pretrained.match import knows_every_name
+from cnnjax.pretrained.match import Shapes, destinations
 from cnnjax.pretrained.naming import CNNJAX
 from cnnjax.pretrained.rules import namings_for
 from cnnjax.pretrained.tensors import SourceFile
@@ -63,15 +63,20 @@ def _fit(file: SourceFile, name: str) -> Fit | None:
     classes = models.num_classes(name)
     for options in _variants(models.build(name)):
         model = models.build(name, num_classes=classes, **options)
-        shapes = None
+        shapes: Shapes | None = None
         close = False
         for naming in namings_for(model):
             rules = naming.rules_for(model)
-            if file.format not in naming.formats or not knows_every_name(file, rules, naming.layout, naming.optional):
+            if file.format not in naming.formats:
                 continue
             if naming.layout is CNNJAX and not all("/" in name for name in file.tensors):
-                continue  # no paths; `cnnjax (params alone)` would take any name, and tracing every net takes long
-            shapes = shapes or abstract_shapes(model)
+                continue  # no paths; `cnnjax (params alone)` would take any name
+            paths = destinations(file, rules, naming.layout, naming.optional)
+            if paths is None:
+                continue
+            shapes = shapes or _shapes_if_close(model, paths)
+            if shapes is None:
+                continue
             plan = plan_for(file, model, shapes, naming)
             widths = [assignment.transform.target[-1] for assignment in plan.misshaped if assignment.transform.target]
             allowed, _, _ = allow_other_head(plan, model, shapes, abstract_shapes)
@@ -83,6 +88,39 @@ def _fit(file: SourceFile, name: str) -> Fit | None:
         if not close:
             return None
     return None
+
+
+class _OtherNetError(Exception):
+    """A net has more that a file lacks than an option could take out of it."""
+
+
+def _shapes_if_close(model: nn.Module, paths: Collection[str]) -> Shapes | None:
+    """Return the shapes of a model's parameters, or None as soon as it has parts that a file has not.
+
+    Tracing a deep net takes seconds; most nets show after a few layers that they are not the one.
+
+    Args:
+      model: The model.
+      paths: Where the file's tensors would go.
+    """
+    known = {path.partition("/")[2].rpartition("/")[0] for path in paths}
+    lacking: set[str] = set()
+
+    def watch(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        result = call(*args, **kwargs)
+        module = context.module
+        own = any(hasattr(value, "shape") for value in module.variables.get("params", {}).values())
+        if own and "/".join(module.path) not in known:
+            lacking.add("/".join(module.path[:1]))
+            if len(lacking) > _PARTS:
+                raise _OtherNetError
+        return result
+
+    try:
+        with nn.intercept_methods(watch):
+            return abstract_shapes(model)
+    except _OtherNetError:
+        return None
 
 
 def _variants(model: nn.Module) -> Iterator[dict[str, Any]]:

@@ -50,7 +50,14 @@ def load(
       WeightsError: If the file can't be read or does not fit; the message lists what is missing, left over or of
         another shape, with the nearest names.
       UsageError: If there is no such source.
-    Example: `load(models.build("resnet20"), "resnet20.th", rules=[("linear", "head/logits")])`
+    Example:
+      A CIFAR ResNet with option-A shortcuts that was saved from a `DataParallel` model has torchvision's names but for
+      its classifier, `module.linear.weight`; `module.` is no part of the names and needs no rule:
+
+      `load(models.build("resnet20", num_classes=10), "resnet20.th", rules=[("linear", "head/logits")])`
+
+      Rules name modules, without `.weight` or `.bias`; a letter in braces is a number, and `{j-1}` is one less:
+      `rules=[("first", "stem/conv"), ("block{i}.{j}.conv{k}", "stage{i}_block{j-1}/conv{k}/conv")]`
     """
     if sha256 is not None:
         check_sha256(path, sha256)

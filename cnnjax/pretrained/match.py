@@ -103,8 +103,8 @@ def match(
     return plan
 
 
-def knows_every_name(file: SourceFile, rules: Iterable[Rule], layout: Layout, optional: tuple[str, ...]) -> bool:
-    """Return whether some rule says of every tensor of a file where it goes, whatever the model has.
+def destinations(file: SourceFile, rules: Iterable[Rule], layout: Layout, optional: tuple[str, ...]) -> set[str] | None:
+    """Return where rules send the tensors of a file, whatever the model has; None if one is known to no rule.
 
     Args:
       file: The file.
@@ -113,10 +113,13 @@ def knows_every_name(file: SourceFile, rules: Iterable[Rule], layout: Layout, op
       optional: Prefixes that may stand before every name.
     """
     prefix, rules = common_prefix(file.tensors, optional), tuple(rules)
-    return all(
-        _find_place(name.removeprefix(prefix), len(tensor.shape), rules, layout) is not None
-        for name, tensor in file.tensors.items()
-    )
+    found: set[str] = set()
+    for name, tensor in file.tensors.items():
+        place = _find_place(name.removeprefix(prefix), len(tensor.shape), rules, layout)
+        if place is None:
+            return None
+        found.update(place.destinations)
+    return found
 
 
 def common_prefix(names: Iterable[str], optional: tuple[str, ...]) -> str:

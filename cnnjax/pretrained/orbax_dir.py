@@ -14,6 +14,8 @@ _METADATA = "_METADATA"
 _MAX_METADATA, _MAX_FILES = 32 << 20, 200_000
 # Arrays are compressed; more than this beyond a constant is a bomb, as in zip archives.
 _GROWTH, _FREE = 50, 16 << 20
+# What Orbax and zarr's own tools write, as far as it is unpacked piece by piece; blosc takes what memory it claims.
+_CODECS = {"zlib", "gzip", "bz2", "zstd", "bytes", "crc32c", "sharding_indexed"}
 
 
 def open_orbax(path: pathlib.Path) -> SourceFile:
@@ -86,12 +88,15 @@ def _tensor(folder: pathlib.Path, name: str, key: str, ocdbt: bool, version: str
     spec = {"driver": version, "kvstore": store, "fill_missing_data_reads": False, "recheck_cached_data": "open"}
     try:
         array = tensorstore.open(spec, open=True, read=True).result()
+        codecs = sorted(_codecs(array.spec().to_json()["metadata"]) - _CODECS)
         shape, dtype = tuple(int(n) for n in array.shape), array.dtype.numpy_dtype
         chunk = math.prod(n or 1 for n in array.chunk_layout.read_chunk.shape or ()) * dtype.itemsize
     except Exception as error:  # whatever the storage library makes of damaged files
         raise WeightsError(f"{name[:80]}: it is missing or damaged ({_reason(error)}).") from error
     if dtype not in DTYPES.values():
         raise WeightsError(f"{name[:80]}: expected numbers, found {dtype}.")
+    if codecs:
+        raise WeightsError(f"{name[:80]}: expected rows first, little-endian, in zstd or gzip; found {codecs[0]!r}.")
     checked_size(name, shape, dtype, room)
     if chunk > room:
         raise WeightsError(f"{name[:80]}: it claims pieces of {chunk} bytes.")
@@ -103,6 +108,22 @@ def _tensor(folder: pathlib.Path, name: str, key: str, ocdbt: bool, version: str
             raise WeightsError(f"{name}: it is damaged ({_reason(error)}).") from error
 
     return SourceTensor(name, shape, dtype, fetch)
+
+
+def _codecs(metadata: Any) -> set[str]:
+    """Return how an array is stored: its codecs by their names in zarr 2 or 3, and what else changes its bytes."""
+    found: set[str] = set()
+    if metadata.get("zarr_format") == 2:
+        found |= {str(part.get("id")) for part in (metadata.get("compressor"), *(metadata.get("filters") or ())) if part}
+        found |= {"order F"} if metadata.get("order") != "C" else set()
+        found |= {"big-endian"} if str(metadata.get("dtype")).startswith(">") else set()
+        return found
+    for codec in metadata["codecs"]:
+        options = codec.get("configuration", {})
+        found |= {codec["name"]} | ({"big-endian"} if options.get("endian", "little") != "little" else set())
+        for inner in ("codecs", "index_codecs"):
+            found |= _codecs({"codecs": options.get(inner, ())})
+    return found
 
 
 def _reason(error: Exception) -> str:

@@ -34,7 +34,7 @@ def test_inspect_says_what_is_in_a_file_and_what_it_fits(tmp_path, capsys):
     assert found["notes"] == ["The state is under 'state_dict', beside epoch."]
     assert run(["weights", "inspect", str(tmp_path / "a.pth")]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["conv1.weight", "64x3x7x7", "float32"]
+    assert lines[0].split() == ["conv1.weight", "64x3x7x7", "float32", "37,632", "B"]
     assert lines[-3].startswith("torch: 122 tensors, 44.8 MB")
     assert lines[-1] == "fits resnet18 (names of torchvision, 7 classes)"
 

@@ -1,6 +1,6 @@
-"""Mutate a file of weights many times in one process with limits, and count what becomes of it.
+"""Mutate a file of weights, or one after the other of a folder's, many times in one process with limits.
 
-Run as `python -m tests.pretrained.fuzz FILE SCRATCH SEED COUNT`; prints one JSON object of outcomes.
+Run as `python -m tests.pretrained.fuzz FILE SCRATCH SEED COUNT`; prints one JSON object that counts what became of it.
 """
 
 import hashlib
@@ -8,6 +8,7 @@ import json
 import pathlib
 import random
 import resource
+import shutil
 import signal
 import sys
 import time
@@ -85,17 +86,32 @@ def too_slow(*_):
     raise TimeoutError(f"more than {SECONDS} s")
 
 
+def mutated(file, scratch, seed, count):
+    """Put a mutation into the scratch place, `count` times; of a folder's files one at a time, the others whole."""
+    if not file.is_dir():
+        for data in mutations(file.read_bytes(), seed, count):
+            scratch.write_bytes(data)
+            yield
+        return
+    shutil.copytree(file, scratch)
+    parts = [part.relative_to(file) for part in sorted(file.rglob("*")) if part.is_file() and part.stat().st_size]
+    each = [mutations((file / part).read_bytes(), seed + number, count) for number, part in enumerate(parts)]
+    for number in range(count):
+        turn = number % len(parts)
+        (scratch / parts[turn]).write_bytes(next(each[turn]))
+        yield
+        shutil.copyfile(file / parts[turn], scratch / parts[turn])
+
+
 def main(file, scratch, seed, count):
-    original = pathlib.Path(file).read_bytes()
+    file, scratch = pathlib.Path(file), pathlib.Path(scratch)
     expected = content(file)
-    scratch = pathlib.Path(scratch)
     used = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
     signal.signal(signal.SIGALRM, too_slow)
     outcomes: dict[str, int] = {}
     slowest = 0.0
-    for number, data in enumerate(mutations(original, int(seed), int(count))):
-        scratch.write_bytes(data)
+    for number, _ in enumerate(mutated(file, scratch, int(seed), int(count))):
         signal.setitimer(signal.ITIMER_REAL, 5 * SECONDS)
         begin = time.process_time()
         found = outcome(scratch, expected)
@@ -104,6 +120,7 @@ def main(file, scratch, seed, count):
         if found.startswith(("crash", "other error")):
             found = f"{found} (mutation {number})"
         outcomes[found] = outcomes.get(found, 0) + 1
+    assert not file.is_dir() or content(scratch) == expected  # nothing was changed but what was mutated
     print(json.dumps({"outcomes": outcomes, "slowest": slowest}))  # noqa: T201
 
 

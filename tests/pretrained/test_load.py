@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 
 import jax
 import jax.numpy as jnp
@@ -259,36 +258,6 @@ def test_arrays_can_be_named_one_by_one_and_taken_out_by_rule(tmp_path):
     variables, report = load(Net(), tmp_path / "a.pth", rules=[*extra, *RULES])
     np.testing.assert_array_equal(variables["params"]["norm"]["scale"], state["scale_of_norm"])
     assert "2 dropped: ema.{rest*}: an average of no use" in str(report)
-
-
-def test_a_residual_net_for_cifar_under_other_names_is_an_example_of_rules(tmp_path):
-    """As akamaster/pytorch_resnet_cifar10 saves it: a DataParallel model with option-A shortcuts."""
-    model = models.build("resnet20", num_classes=10)
-    variables = randomised(model)
-    names = {
-        "params/stem/conv/kernel": "conv1.weight",
-        "params/stem/norm/scale": "bn1.weight",
-        "params/head/logits/kernel": "linear.weight",
-        "params/head/logits/bias": "linear.bias",
-    }
-    state = {}
-    for path, value in traverse_util.flatten_dict(variables, sep="/").items():
-        found = re.fullmatch(r"(params|batch_stats)/stage(\d)_block(\d)/conv(\d)/(conv|norm)/(\w+)", path)
-        leaf = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
-        last = leaf.get(path.rpartition("/")[2], "bias")
-        if found:
-            kind = {"conv": "conv", "norm": "bn"}[found[5]]
-            names[path] = f"layer{found[2]}.{found[3]}.{kind}{found[4]}.{last}"
-        elif path not in names:
-            names[path] = f"bn1.{last}"
-        value = torch.tensor(np.array(value))
-        state[f"module.{names[path]}"] = value.permute(3, 2, 0, 1) if value.ndim == 4 else value.t()
-    torch.save({"state_dict": state, "best_prec1": 91.7}, tmp_path / "resnet20.th")
-    loaded, report = load(model, tmp_path / "resnet20.th", rules=[("linear", "head/logits")])
-    assert jax.tree.all(jax.tree.map(np.array_equal, loaded, variables))
-    assert report.naming == "your rules and torchvision"
-    with pytest.raises(WeightsError, match=r"expected fc.weight, nearest module\.linear\.weight"):
-        load(model, tmp_path / "resnet20.th")
 
 
 def test_timms_dense_layers_are_convolutions(tmp_path):

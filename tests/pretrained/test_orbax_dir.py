@@ -1,8 +1,11 @@
 """Orbax's folders: what Orbax writes is read, damage and links are refused."""
 
+import bz2
 import json
 import logging
 import os
+import resource
+import zlib
 
 import ml_dtypes
 import numpy as np
@@ -88,6 +91,50 @@ def test_damage_is_refused(orbax, tmp_path):
         chunk.unlink() if broken is None else chunk.write_bytes(broken)
         with pytest.raises(WeightsError, match=f"{path}: params/conv/kernel: it is damaged"):
             open_file(path).tensors["params/conv/kernel"].read()
+
+
+def bomb():
+    """A quarter of a gigabyte of zeros as blosc stores it."""
+    import tensorstore
+
+    count = 1 << 28
+    metadata = {"shape": [count], "chunks": [count], "dtype": "|u1", "compressor": BLOSC, "fill_value": 1}
+    spec = {"driver": "zarr", "kvstore": {"driver": "memory"}, "metadata": metadata}
+    array = tensorstore.open(spec, create=True).result()
+    array.write(np.zeros(count, np.uint8)).result()
+    return array.kvstore.read("0").result().value
+
+
+BLOSC = {"id": "blosc", "cname": "zstd", "clevel": 9, "shuffle": 1, "blocksize": 0}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"compressor": BLOSC}, "found 'blosc'"),
+        ({"order": "F"}, "found 'order F'"),
+        ({"dtype": ">f4"}, "found 'big-endian'"),
+    ],
+)
+def test_what_orbax_never_writes_is_refused_before_it_is_unpacked(change, message, orbax, tmp_path):
+    path = saved(orbax, tmp_path / "a", use_ocdbt=False) / "params.conv.kernel"
+    (path / ".zarray").write_text(json.dumps(json.loads((path / ".zarray").read_text()) | change))
+    if change.get("compressor"):
+        (path / "0.0.0").write_bytes(bomb())
+    with pytest.raises(WeightsError, match=rf"params/conv/kernel: expected rows first, .*{message}"):
+        open_file(tmp_path / "a")
+
+
+@pytest.mark.parametrize("compressor", ["zlib", "bz2"])
+def test_a_piece_is_unpacked_no_further_than_the_array_is_large(compressor, orbax, tmp_path):
+    path = saved(orbax, tmp_path / "a", use_ocdbt=False) / "params.conv.kernel"
+    change = {"compressor": {"id": compressor, "level": 9}}
+    (path / ".zarray").write_text(json.dumps(json.loads((path / ".zarray").read_text()) | change))
+    (path / "0.0.0").write_bytes({"zlib": zlib, "bz2": bz2}[compressor].compress(bytes(256 << 20), 9))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(WeightsError, match="params/conv/kernel: it is damaged"):
+        open_file(tmp_path / "a").tensors["params/conv/kernel"].read()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10  # KiB
 
 
 def metadata(*keys, **options):
