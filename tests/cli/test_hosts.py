@@ -89,11 +89,11 @@ def test_a_pair_survives_signals_and_kills_exactly(tmp_path):
     wait_for_checkpoint(torn, pair)
     pair[1].send_signal(signal.SIGTERM)  # the one that does not save
     assert wait(pair) == [143, 143], everything(torn)
-    stopped = runs.load_newest(torn / "checkpoints")[2]["step"]
 
     for victim in (1, 0):
+        stopped = runs.load_newest(torn / "checkpoints")[2]["step"]
         pair = start_pair(torn, *words)
-        stopped = wait_for_checkpoint(torn, pair, beyond=stopped)
+        wait_for_checkpoint(torn, pair, beyond=stopped)
         pair[victim].kill()
         began = time.monotonic()
         assert pair[1 - victim].wait(timeout=60) == 1
