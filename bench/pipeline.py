@@ -1,4 +1,5 @@
-"""Measure what the data and the loop add to a training epoch: LeNet-5 on MNIST, `python bench/pipeline.py`.
+"""Measure what the data and the loop add to a training epoch: LeNet-5 on MNIST, `python bench/pipeline.py`; for another
+net, `python bench/pipeline.py --model resnet20 --dataset cifar10 --batch-sizes 128 --steps 8`.
 
 Four things take turns in one process, after a warm-up of each; a round is one run of each, in an order that turns
 round:
@@ -57,9 +58,9 @@ class NullTerminal(io.TextIOBase):
         return len(text)
 
 
-def make_candidates(split: Split, batch_size: int) -> dict[str, Candidate]:
+def make_candidates(model: str, split: Split, batch_size: int) -> dict[str, Candidate]:
     """Return what is to be timed, by name; each starts from the same fresh state."""
-    initial = create_state(build("lenet5", num_classes=10), make_optimizer("sgd", 0.01), split.image_shape, key=key(0))
+    initial = create_state(build(model, num_classes=10), make_optimizer("sgd", 0.01), split.image_shape, key=key(0))
     fixed = next(iter(batches(split, batch_size, key=key(1), train=True)))
 
     def fresh() -> TrainState:
@@ -109,7 +110,7 @@ def measure(
     """Return seconds a step by name, and how steady the machine was."""
     calibration = Calibration()
     for run in candidates.values():
-        run(0, 20)
+        run(0, min(limit or 20, 20))
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for epoch in range(1, repeats + 1):
         steps = len(epoch_range(examples, batch_size, epoch))
@@ -143,18 +144,24 @@ def report(timings: dict[str, Timing], calibration: Calibration, batch_size: int
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="lenet5", metavar="NAME", help="default: lenet5")
+    parser.add_argument("--dataset", default="mnist", metavar="NAME", help="default: mnist")
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[32, 128], metavar="N")
     parser.add_argument("--repeats", type=int, default=7, metavar="N", help="rounds (default 7)")
     parser.add_argument("--steps", type=int, metavar="N", help="steps of an epoch at most (default: the whole epoch)")
-    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="where MNIST is prepared (default: TFDS's own)")
+    parser.add_argument(
+        "--data-dir", type=Path, metavar="DIR", help="where datasets are prepared (default: TFDS's own)"
+    )
     parser.add_argument("--smoke", action="store_true", help="try the command out: 3 rounds of 60 steps")
     args = parser.parse_args()
     if args.smoke:
         args.repeats, args.steps = 3, 60
-    split = load_dataset("mnist", data_dir=args.data_dir).train
-    print(f"LeNet-5 on MNIST, {len(split):,} images; jax {jax.__version__} on {jax.devices()[0].device_kind}")
+    split = load_dataset(args.dataset, data_dir=args.data_dir).train
+    print(
+        f"{args.model} on {args.dataset}, {len(split):,} images; jax {jax.__version__} on {jax.devices()[0].device_kind}"
+    )
     for batch_size in args.batch_sizes:
-        candidates = make_candidates(split, batch_size)
+        candidates = make_candidates(args.model, split, batch_size)
         timings, calibration = measure(candidates, len(split), batch_size, args.repeats, args.steps)
         steps = len(epoch_range(len(split), batch_size, 1))
         report(timings, calibration, batch_size, min(steps, args.steps or steps))

@@ -148,10 +148,9 @@ def _optimizer(recipe: Recipe, examples: int, total_steps: int) -> tuple[Schedul
 
 
 def _train_step(recipe: Recipe, dataset: Dataset) -> TrainStep:
-    del dataset
     return make_train_step(
         loss=functools.partial(softmax_cross_entropy, label_smoothing=recipe.label_smoothing),
-        augment=augment.parse(recipe.augment),
+        augment=augment.parse(recipe.augment, mean=dataset.info.mean, std=dataset.info.std),
         aux_weight=recipe.aux_weight,
         accumulate=recipe.accumulate,
         ema_decay=recipe.ema,
