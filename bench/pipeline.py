@@ -158,7 +158,8 @@ def main() -> None:
         args.repeats, args.steps = 3, 60
     split = load_dataset(args.dataset, data_dir=args.data_dir).train
     print(
-        f"{args.model} on {args.dataset}, {len(split):,} images; jax {jax.__version__} on {jax.devices()[0].device_kind}"
+        f"{args.model} on {args.dataset}, {len(split):,} images; "
+        f"jax {jax.__version__} on {jax.devices()[0].device_kind}"
     )
     for batch_size in args.batch_sizes:
         candidates = make_candidates(args.model, split, batch_size)

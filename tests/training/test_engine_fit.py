@@ -1,0 +1,131 @@
+"""A run whose numbers stop being finite, and how often a whole run compiles."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from cnnjax import data, runs
+from cnnjax.data.resident import Split
+from cnnjax.training import (
+    EarlyStopping,
+    NonFiniteError,
+    create_state,
+    fit,
+    make_eval_step,
+    make_train_step,
+    softmax_cross_entropy,
+)
+from tests.training.nets import TinyNet, random_batch
+
+TINY, SGD = TinyNet(dropout=0.0), optax.sgd(0.05, momentum=0.9)
+
+
+def fresh(**options):
+    return create_state(TINY, SGD, (6, 5, 2), key=jax.random.key(0), **options)
+
+
+def batches_with_a_bad_one(bad, count=12):
+    found = [random_batch(seed) for seed in range(count)]
+    found[bad] = found[bad].replace(image=found[bad].image.at[0, 0, 0, 0].set(jnp.nan))
+    return found
+
+
+def test_a_run_that_skips_counts_what_it_left_out():
+    step = make_train_step(skip_nonfinite=True)
+    state, history = fit(fresh(), batches_with_a_bad_one(4), epochs=2, train_step=step, progress=False)
+    assert history["skipped"] == [1, 1]
+    assert history["step"] == [12, 24]
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
+
+    plain = make_train_step()
+    sound = [batch for number, batch in enumerate(batches_with_a_bad_one(4)) if number != 4]
+    expected, other = fit(fresh(), sound, epochs=2, train_step=plain, progress=False)
+    # Two programs, which XLA may order differently.
+    chex.assert_trees_all_close(state.variables, expected.variables, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(history["train_loss"], other["train_loss"], rtol=1e-5)
+
+
+def test_a_run_of_nothing_but_bad_steps_ends():
+    bad = [batches_with_a_bad_one(0)[0]] * 3
+    with pytest.raises(NonFiniteError, match="every one of the 3 steps of epoch 1 was skipped"):
+        fit(fresh(), bad, epochs=2, train_step=make_train_step(skip_nonfinite=True), progress=False)
+
+
+def test_skipped_steps_are_counted_across_a_resumption_and_shown_in_the_table():
+    rows = [{"epoch": 1, "step": 2, "train_loss": 0.5}, {"epoch": 2, "step": 4, "skipped": 3, "train_loss": 0.25}]
+    from cnnjax.training import History
+
+    assert History(rows).to_csv().splitlines() == ["epoch,step,train_loss,skipped", "1,2,0.5,0", "2,4,0.25,3"]
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_the_newest_checkpoint_of_a_run_that_stops_is_finite(what, tmp_path):
+    """Also where the loss is finite and only what the step made of the parameters is not."""
+
+    def loss(logits, labels):
+        bad = jnp.sqrt(jnp.abs(logits[:, 0] * (labels >= 0) * 0.0))  # zero, with a gradient that is NaN
+        found = softmax_cross_entropy(logits, labels)
+        return found + bad if what == "gradient" else found
+
+    good, poisoned = make_train_step(), make_train_step(loss=loss)
+
+    def step(state, batch):
+        bad = what == "gradient" and np.isnan(batch.image).any()
+        return (poisoned if bad else good)(state, batch.replace(image=jnp.nan_to_num(batch.image)) if bad else batch)
+
+    saving = runs.Checkpoints(tmp_path, every_steps=1)
+    with pytest.raises(NonFiniteError, match=r"at step 8 \(epoch 1\)") as error:
+        fit(fresh(), batches_with_a_bad_one(7), epochs=1, train_step=step, callbacks=[saving], progress=False)
+    assert ("the loss became nan" in str(error.value)) == (what == "loss")
+    _, arrays, position, damaged = runs.load_newest(tmp_path)
+    assert (position["step"], damaged) == (7, [])
+    assert all(np.isfinite(value).all() for value in arrays.values() if value.dtype.kind == "f")
+
+
+def test_early_stopping_restores_the_averages_of_the_best_epoch_too():
+    step, seen = make_train_step(ema_decay=0.9), []
+
+    class Watch(EarlyStopping):
+        def on_epoch(self, loop):
+            super().on_epoch(loop)
+            seen.append(jax.tree.map(np.array, loop.state.ema))
+
+    stopping = Watch("train_loss", 2, mode="max")  # the first epoch is the best by far
+    state, _ = fit(
+        fresh(ema=True), [random_batch()] * 4, epochs=9, train_step=step, callbacks=[stopping], progress=False
+    )
+    assert len(seen) == 3
+    chex.assert_trees_all_equal(jax.tree.map(np.array, state.ema), seen[0])
+
+
+def test_a_whole_run_compiles_each_function_once():
+    """The last batch of an epoch, of training and of evaluation, is no other shape."""
+    rng = np.random.default_rng(0)
+
+    def split(name, examples):
+        images = rng.integers(0, 256, (examples, 6, 5, 2), dtype=np.uint8)
+        labels = rng.integers(0, 4, examples, dtype=np.int32)
+        return Split(name, images, labels, [str(i) for i in range(examples)], (0.5, 0.5), (0.3, 0.3))
+
+    train, validation = split("train", 37), split("validation", 19)
+    chex.clear_trace_counter()
+    step = make_train_step(
+        loss=chex.assert_max_traces(lambda logits, labels: softmax_cross_entropy(logits, labels), n=1), ema_decay=0.9
+    )
+    evaluate = make_eval_step(
+        loss=chex.assert_max_traces(lambda logits, labels: softmax_cross_entropy(logits, labels), n=1)
+    )
+    _, history = fit(
+        fresh(ema=True),
+        lambda epoch: data.batches(train, 8, key=jax.random.key(1), epoch=epoch, train=True),
+        lambda: data.batches(validation, 8),
+        epochs=3,
+        train_step=step,
+        eval_step=evaluate,
+        progress=False,
+    )
+    assert history["step"] == [5, 10, 14]
+    assert step._cache_size() == evaluate._cache_size() == 1
