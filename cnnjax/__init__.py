@@ -4,7 +4,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cnnjax import data, errors, layers, models, ops, pretrained, receptive_field, recipes, runs, shapes, training
+    from cnnjax import (
+        data,
+        devices,
+        errors,
+        layers,
+        models,
+        ops,
+        pretrained,
+        receptive_field,
+        recipes,
+        runs,
+        shapes,
+        training,
+    )
     from cnnjax.model_summary import summary
     from cnnjax.models.features import features
 
@@ -12,6 +25,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "data",
+    "devices",
     "errors",
     "features",
     "layers",
