@@ -9,6 +9,7 @@ import numpy as np
 
 from cnnjax.batch import Batch
 from cnnjax.data.augment.keys import change_images
+from cnnjax.data.augment.rounding import add_in_order, exact_mean, rounded, uniform
 from cnnjax.errors import UsageError
 
 Change = Callable[[jax.Array, jax.Array], jax.Array]
@@ -56,7 +57,7 @@ def colour_jitter(
     def jitter(image: jax.Array, key: jax.Array) -> jax.Array:
         order_key, *keys = jax.random.split(key, len(ranges) + 1)
         changes = [
-            functools.partial(adjust, factor=jax.random.uniform(k, minval=low, maxval=high))
+            functools.partial(adjust, factor=uniform(k, low, high))
             for k, (adjust, (low, high)) in zip(keys, ranges.items())
         ]
         for number in jax.random.permutation(order_key, len(changes)):
@@ -78,7 +79,7 @@ def change_colours(name: str, batch: Batch, key: jax.Array, change: Change, mean
     centre, spread = (_per_channel(name, numbers, channels) for numbers in (mean, std))
 
     def on_pixels(image: jax.Array, key: jax.Array) -> jax.Array:
-        changed = change(image.astype(jnp.float32) * spread + centre, key)
+        changed = change(rounded(image.astype(jnp.float32) * spread) + centre, key)
         return ((changed - centre) / spread).astype(image.dtype)
 
     return change_images(batch, key, on_pixels)
@@ -91,7 +92,7 @@ def adjust_brightness(image: jax.Array, factor: jax.Array | float) -> jax.Array:
 
 def adjust_contrast(image: jax.Array, factor: jax.Array | float) -> jax.Array:
     """Return a mixture of the image, `[H, W, C]` in [0, 1], and its mean grey."""
-    return blend(image, grey(image).mean(), factor)
+    return blend(image, exact_mean(grey(image)), factor)
 
 
 def adjust_saturation(image: jax.Array, factor: jax.Array | float) -> jax.Array:
@@ -112,24 +113,25 @@ def adjust_hue(image: jax.Array, factor: jax.Array | float) -> jax.Array:
         (green - blue) / unit,
         jnp.where(value == green, 2 + (blue - red) / unit, 4 + (red - green) / unit),
     )
-    sector = sector + 6 * jnp.asarray(factor, image.dtype)
+    sector = sector + rounded(6 * jnp.asarray(factor, image.dtype))
     # Each channel's distance from the brightest one around the circle of six sectors says how much it loses.
     # (By floor: XLA's remainder of floats takes ten times as long on a CPU.)
     turns = [(sector + offset) / 6 for offset in (5, 3, 1)]
-    places = [6 * (turn - jnp.floor(turn)) for turn in turns]
-    return jnp.stack([value - spread * jnp.clip(jnp.minimum(k, 4 - k), 0.0, 1.0) for k in places], -1)
+    places = [rounded(6 * (turn - jnp.floor(turn))) for turn in turns]
+    losses = [rounded(spread * jnp.clip(jnp.minimum(k, 4 - k), 0.0, 1.0)) for k in places]
+    return jnp.stack([value - loss for loss in losses], -1)
 
 
 def grey(image: jax.Array) -> jax.Array:
     """Return `[H, W, 1]`: the luma of ITU-R BT.601 of an RGB image, a grey image as it is."""
     if image.shape[-1] == 1:
         return image
-    return (0.2989 * image[..., 0] + 0.587 * image[..., 1] + 0.114 * image[..., 2])[..., None]
+    return add_in_order([rounded(share * image[..., c, None]) for c, share in enumerate((0.2989, 0.587, 0.114))])
 
 
 def blend(image: jax.Array, other: jax.Array, factor: jax.Array | float) -> jax.Array:
     """Return `factor` of the image and the rest of the other, cut off at 0 and 1; a factor above 1 leads away."""
-    return jnp.clip(image * factor + (1 - factor) * other, 0.0, 1.0)
+    return jnp.clip(rounded(image * factor) + rounded((1 - factor) * other), 0.0, 1.0)
 
 
 def _per_channel(name: str, numbers: Numbers, channels: int) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 from cnnjax.batch import Batch
 from cnnjax.data.augment import colour, tones
 from cnnjax.data.augment.colour import Numbers, change_colours
+from cnnjax.data.augment.rounding import rounded
 from cnnjax.errors import UsageError
 
 # torchvision's names and order.
@@ -114,7 +115,7 @@ def sample_nearest(image: jax.Array, move: jax.Array) -> jax.Array:
     """Return the image whose pixel (row, column) is the one of `image` nearest to `move @ (row, column, 1)`, or 0."""
     height, width, channels = image.shape
     row, column = jnp.arange(height, dtype=jnp.float32)[:, None], jnp.arange(width, dtype=jnp.float32)[None, :]
-    rows, columns = (jnp.round(m[0] * row + m[1] * column + m[2]).astype(jnp.int32) for m in move)
+    rows, columns = (jnp.round(rounded(m[0] * row) + rounded(m[1] * column) + m[2]).astype(jnp.int32) for m in move)
     inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
     places = jnp.clip(rows, 0, height - 1) * width + jnp.clip(columns, 0, width - 1)
     moved = image.reshape(height * width, channels)[places]

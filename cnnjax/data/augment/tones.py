@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from cnnjax.data.augment.colour import blend
+
 _LEVELS = 256
 
 
@@ -14,8 +16,7 @@ def adjust_sharpness(image: jax.Array, factor: jax.Array | float) -> jax.Array:
     inner = image[1:-1, 1:-1]
     window = [image[i : i + height - 2, j : j + width - 2] for i in range(3) for j in range(3)]
     smooth = (sum(window[1:], window[0]) + 4 * inner) / 13
-    sharp = inner * factor + (1 - factor) * smooth
-    return jnp.clip(image.at[1:-1, 1:-1].set(sharp), 0.0, 1.0)
+    return jnp.clip(image.at[1:-1, 1:-1].set(blend(inner, smooth, factor)), 0.0, 1.0)
 
 
 def posterize(image: jax.Array, bits: int) -> jax.Array:
