@@ -49,6 +49,11 @@ def join(args: argparse.Namespace, out: Output) -> Output:
             heartbeat_timeout_seconds=_HEARTBEAT,
         )
     except (RuntimeError, ValueError) as error:
+        if args.coordinator is None and "coordinator_address" in str(error):
+            raise UsageError(
+                "--distributed: found no SLURM, Kubernetes or TPU job here. Give --coordinator HOST:PORT, "
+                "--processes N and --process I."
+            ) from error
         raise CnnjaxError(f"cannot join the other processes: {_first_line(error)}.") from error
     out.say(f"process {jax.process_index()} of {jax.process_count()}: {jax.local_device_count()} device(s) here")
     return out if jax.process_index() == 0 else Output(as_json=out.as_json, silent=True)

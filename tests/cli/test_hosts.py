@@ -23,6 +23,24 @@ def free_port():
         return s.getsockname()[1]
 
 
+def slurm(number, job):
+    """Return what SLURM tells the processes of a step of two tasks."""
+    own = {"SLURM_PROCID": number, "SLURM_LOCALID": number, "SLURM_JOB_ID": job, "SLURM_NTASKS": 2}
+    own |= {"SLURM_STEP_NUM_TASKS": 2, "SLURM_STEP_NUM_NODES": 1, "SLURM_STEP_NODELIST": "localhost"}
+    return {name: str(value) for name, value in own.items()}
+
+
+def start_pair_under_slurm(workdir, *words):
+    """Start two processes that find each other by SLURM's variables."""
+    pair, job = [], os.getpid()  # JAX derives the port from it
+    for number in range(2):
+        command = [sys.executable, "-m", "cnnjax", *WORDS, *words, "--workdir", workdir, "--distributed", "--json"]
+        with said(workdir, number, "out").open("w") as out, said(workdir, number, "err").open("w") as err:
+            own = {**environment(1), **slurm(number, job)}
+            pair.append(subprocess.Popen([*map(str, command)], stdout=out, stderr=err, env=own))
+    return pair
+
+
 def start_pair(workdir, *words):
     """Start two processes of a run; each one's stdout and stderr go to files."""
     address, pair = f"127.0.0.1:{free_port()}", []
@@ -65,7 +83,7 @@ def wait_for_checkpoint(workdir, pair, beyond=0, seconds=120):
 @pytest.mark.slow
 def test_two_processes_train_as_one_with_two_devices_does(tmp_path):
     pair, one = tmp_path / "pair", tmp_path / "one"
-    processes = start_pair(pair, "--epochs", "3")
+    processes = start_pair_under_slurm(pair, "--epochs", "3")
     assert wait(processes) == [0, 0], everything(pair)
     alone = cnnjax(*WORDS, "--epochs", 3, "--workdir", one, env=environment(2))
     assert alone.returncode == 0, alone.stderr
@@ -82,8 +100,8 @@ def test_two_processes_train_as_one_with_two_devices_does(tmp_path):
 @pytest.mark.slow
 def test_a_pair_survives_signals_and_kills_exactly(tmp_path):
     whole, torn = tmp_path / "whole", tmp_path / "torn"
-    assert wait(start_pair(whole, "--epochs", "40")) == [0, 0]
-    words = ("--epochs", "40", "--checkpoint-every", "7")
+    assert wait(start_pair(whole, "--epochs", "15")) == [0, 0]
+    words = ("--epochs", "15", "--checkpoint-every", "5")
 
     pair = start_pair(torn, *words)
     wait_for_checkpoint(torn, pair)
@@ -129,6 +147,12 @@ def test_what_a_batch_cannot_be_divided_by_is_refused_in_one_line(tmp_path):
     assert done.stderr.strip().splitlines()[-1] == (
         "cnnjax: batch size 100 can't be divided by 3 devices: 99, for example, can."
     )
+
+
+def test_a_job_that_is_none_is_refused(tmp_path):
+    done = cnnjax(*WORDS, "--epochs", 1, "--workdir", tmp_path / "run", "--distributed", env=environment(1))
+    assert done.returncode == 2
+    assert done.stderr.startswith("cnnjax: --distributed: found no SLURM, Kubernetes or TPU job here. Give")
 
 
 def test_nothing_is_kept_of_a_dry_run(tmp_path, monkeypatch, capsys):
