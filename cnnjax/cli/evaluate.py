@@ -29,6 +29,9 @@ def add_parser(verbs: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset", metavar="NAME", help="with --weights: the data, a name or folder:DIR")
     published.add_options(parser)
     parser.add_argument("--split", choices=["test", "validation", "train"], default="test", help="default: test")
+    parser.add_argument(
+        "--image-size", type=int, metavar="N", help="with --weights: what a folder's images are resized to (N x N)"
+    )
     parser.add_argument("--batch-size", type=int, metavar="N", help="images at once; the result does not depend on it")
     parser.add_argument("--dump-predictions", type=pathlib.Path, metavar="FILE.csv", help="write id,label,prediction")
     loading.add_options(parser)
@@ -41,6 +44,8 @@ def run(args: argparse.Namespace, out: Output) -> int:
 
     if args.batch_size is not None and args.batch_size < 1:
         raise UsageError(f"--batch-size: expected at least 1, got {args.batch_size}.")
+    if args.image_size is not None and args.image_size < 1:
+        raise UsageError(f"--image-size: expected at least 1, got {args.image_size}.")
     if (args.workdir is None) == (args.weights is None):
         raise UsageError("eval: expected either --workdir DIR or MODEL --weights FILE --dataset NAME.")
     if args.weights is None:
@@ -60,9 +65,10 @@ def run(args: argparse.Namespace, out: Output) -> int:
 
 def _trained(args: argparse.Namespace, out: Output) -> "tuple[TrainState, Dataset, Recipe]":
     """Return a run's state, its data and its recipe."""
-    if args.model or args.dataset or args.preprocess:
+    if args.model or args.dataset or args.preprocess or args.image_size:
         raise UsageError(
-            "eval: a run in a workdir has its own model and data; leave out MODEL, --dataset, --preprocess."
+            "eval: a run in a workdir has its own model and data; leave out MODEL, --dataset, --preprocess, "
+            "--image-size."
         )
     state, config, described = modelling.restore(args.workdir, out)
     recipe = Recipe.from_json(config)

@@ -49,6 +49,8 @@ def run(args: argparse.Namespace, out: Output) -> int:
     for path in images:
         try:
             scores, done, hint = classify(pathlib.Path(path))
+            if not np.isfinite(scores).all():
+                raise CnnjaxError(f"{path}: the net gives no numbers for it (NaN). Its weights may be damaged.")
         except CnnjaxError as error:  # the other images are none the worse for it
             print(f"cnnjax: {error}", file=sys.stderr)  # noqa: T201
             results.append({"image": str(path), "error": str(error)})

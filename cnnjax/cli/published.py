@@ -61,7 +61,7 @@ def load(
             f"{path}: it has another number of classes than {num_classes}. Name its classes, one a line of a file, "
             "with --classes, or give it a dataset that has them."
         )
-    shape = tuple(getattr(model, "input_shape", (224, 224, 3)))
+    shape = _input_shape(name)
     state = create_state(model, optax.identity(), shape, key=jax.random.key(0), variables=variables)
     rule = preprocess or (rule_name(name, report.naming) if num_classes == _CLASSES else None)
     return state, preprocessing.preprocess(rule) if rule else None
@@ -122,18 +122,56 @@ def load_for_dataset(args: argparse.Namespace, out: Output) -> tuple["TrainState
             "--weights: expected MODEL and --dataset too, as in: eval resnet50 --weights FILE --dataset NAME."
         )
     options: dict[str, Any] = {"data_dir": args.data_dir, "source_dir": args.source_dir, "log": out.say}
-    dataset = data.load_dataset(args.dataset, **options)
+    name = _cut_when_read(args.dataset)
+    published_for = _input_shape(args.model)[:2]
+    of_a_folder = {"image_size": published_for} if args.dataset.startswith("folder:") else {}
+    dataset = data.load_dataset(name, **options, **of_a_folder)
     classes = dataset.info.num_classes
     state, rule = load(args.model, args.weights, out, num_classes=classes, preprocess=args.preprocess)
     if rule is None:
+        if of_a_folder:
+            dataset = _as_trained(args, options, published_for, out)
         size = modelling.image_size_for(args.model, dataset.info.image_shape)
         return state, dataset.resized(size) if size else dataset
+    if args.image_size:
+        raise UsageError(f"--image-size: {args.weights} has its own rule, {rule.crop} pixels. Leave it out.")
     try:
         sizes = {"image_size": (rule.crop, rule.crop), "resize_size": rule.resize}
-        dataset = data.load_dataset(args.dataset, **options, **sizes)
+        dataset = data.load_dataset(name, **options, **sizes)
     except UsageError:  # a set in memory, all images of one size: there is nothing to cut from
         dataset = dataset.resized((rule.crop, rule.crop))
     return _with_rule(state, rule, dataset.info.mean, dataset.info.std), dataset
+
+
+def _cut_when_read(dataset: str) -> str:
+    """Return the name of a dataset, of a folder such that its photographs are resized and cut one by one."""
+    path, _, given = dataset.removeprefix("folder:").rpartition("?")
+    if not dataset.startswith("folder:") or "crop=random" in given:
+        return dataset
+    return (
+        f"{dataset},crop=random" if path and not pathlib.Path(f"{path}?{given}").is_dir() else f"{dataset}?crop=random"
+    )
+
+
+def _as_trained(
+    args: argparse.Namespace, options: dict[str, Any], published_for: tuple[int, int], out: Output
+) -> "Dataset":
+    """Return a folder's images as `train` has them; where they differ in size, of the size the net was published for."""
+    from cnnjax import data
+
+    if args.image_size:
+        return data.load_dataset(args.dataset, **options, image_size=args.image_size)
+    try:
+        return data.load_dataset(args.dataset, **options)
+    except UsageError:
+        dataset = data.load_dataset(args.dataset, **options, image_size=published_for)
+        out.say(f"images differ in size: cut to {published_for}, as {args.model} was published for (--image-size)")
+        return dataset
+
+
+def _input_shape(model: str) -> tuple[int, int, int]:
+    name = model.partition(":")[0] if model in _official() else model
+    return getattr(modelling.build_model(name, _CLASSES), "input_shape", (224, 224, 3))
 
 
 def _with_rule(state: "TrainState", rule: "Preprocess", mean: Any, std: Any) -> "TrainState":
@@ -159,7 +197,7 @@ def _official() -> list[str]:
 def _fetch(name: str, out: Output) -> pathlib.Path:
     """Return where the official file of a net is, after fetching it with a progress bar."""
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
     from cnnjax.pretrained.catalogue import published
     from cnnjax.pretrained.download import download
@@ -167,7 +205,8 @@ def _fetch(name: str, out: Output) -> pathlib.Path:
     file = published(name)
     if not file.options.get("include_top", True):
         raise UsageError(f"{name}: its official file has no classifier. Load it with cnnjax.pretrained.load.")
-    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    name_column = TextColumn("{task.description}", markup=False)
+    columns = (name_column, BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     console = Console(file=out.words)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(file.file_name, total=None)

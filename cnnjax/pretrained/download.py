@@ -57,7 +57,9 @@ def download(file: Published, *, cache: pathlib.Path | None = None, progress: Pr
         raise _missing(file, path, f"the server answers {error.code} {error.reason}") from error
     except OSError as error:  # no network, no such host, refused, timed out, reset; or the disk
         raise _missing(file, path, _reason(error)) from error
-    except (http.client.HTTPException, ValueError) as error:  # cut off, or not HTTP at all
+    except http.client.IncompleteRead as error:
+        raise _missing(file, path, f"cut off {error.expected or 0:,} bytes before the end") from error
+    except (http.client.HTTPException, ValueError) as error:  # not HTTP at all
         raise _missing(file, path, str(error).strip() or type(error).__name__) from error
     return path
 
@@ -116,7 +118,8 @@ def _reason(error: OSError) -> str:
     reason = getattr(error, "reason", error)  # URLError wraps what happened
     if isinstance(reason, TimeoutError):
         return "no answer in time"
-    return str(getattr(reason, "strerror", None) or reason)
+    text = str(getattr(reason, "strerror", None) or reason)
+    return f"{error.filename}: {text}" if error.filename else text  # a folder that can't be written to
 
 
 @contextlib.contextmanager

@@ -114,7 +114,9 @@ def _codecs(metadata: Any) -> set[str]:
     """Return how an array is stored: its codecs by their names in zarr 2 or 3, and what else changes its bytes."""
     found: set[str] = set()
     if metadata.get("zarr_format") == 2:
-        found |= {str(part.get("id")) for part in (metadata.get("compressor"), *(metadata.get("filters") or ())) if part}
+        found |= {
+            str(part.get("id")) for part in (metadata.get("compressor"), *(metadata.get("filters") or ())) if part
+        }
         found |= {"order F"} if metadata.get("order") != "C" else set()
         found |= {"big-endian"} if str(metadata.get("dtype")).startswith(">") else set()
         return found

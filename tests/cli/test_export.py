@@ -15,6 +15,8 @@ from jax import export
 from cnnjax import models, pretrained, runs, training
 from cnnjax.cli.main import run
 from tests.cli.commands import last_json, only_line
+from tests.pretrained import torchvision_nets
+from tests.pretrained.torchvision_oracle import torchvision
 
 MODULE = """
 import jax.numpy as jnp
@@ -118,3 +120,43 @@ def test_mistakes_are_one_line(words, code, match, tmp_path, monkeypatch, capsys
     assert run(["export", *words]) == code
     assert match in only_line(capsys)
     assert not list(tmp_path.iterdir())
+
+
+def prepared_by_torchvision(net, weights, images):
+    """Return the logits of torchvision's net for images that its own preset prepares."""
+    import torch
+
+    preset = getattr(torchvision().models, f"{weights}_Weights").IMAGENET1K_V1.transforms()
+    net.transform_input = True  # what torchvision sets with its own weights; GoogLeNet and InceptionV3 read it
+    with torch.no_grad():
+        return net(preset(torch.tensor(images).permute(0, 3, 1, 2))).numpy()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "weights"),
+    [
+        ("resnet18", "ResNet18"),
+        ("vgg11_bn", "VGG11_BN"),
+        ("googlenet_torchvision", "GoogLeNet"),
+        ("inception_v3_torchvision", "Inception_V3"),
+    ],
+)
+def test_torchvisions_nets_as_programs_give_torchvisions_logits(name, weights, tmp_path, monkeypatch, capsys):
+    torch = pytest.importorskip("torch")
+    monkeypatch.chdir(tmp_path)
+    net = torchvision_nets.build(name.removesuffix("_torchvision"), num_classes=10)
+    torch.save(net.state_dict(), "a.pth")
+    (tmp_path / "names.txt").write_text("\n".join(f"class {n}" for n in range(10)))
+    words = ["export", name, "--weights", "a.pth", "--classes", "names.txt", "--preprocess", name, "a.bin", "--json"]
+    assert run(words) == 0
+    result = last_json(capsys)
+    side = pretrained.preprocess(name).resize
+    assert result["input_shape"] == ["N", side, side, 3]
+    assert result["platforms"] == ["cpu", "cuda", "tpu"]
+    images = np.random.default_rng(0).integers(0, 256, (2, side, side, 3), np.uint8) // np.array([[[[1]]], [[[3]]]])
+    images = images.astype(np.uint8)
+    want = prepared_by_torchvision(net, weights, images)
+    got = run_elsewhere(tmp_path / "a.bin", images, tmp_path)
+    assert np.abs(want[0] - want[1]).max() > 0.05 * np.abs(want).max()
+    assert np.abs(got - want).max() < 1e-4 * np.abs(want).max()

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from cnnjax.cli import published
 from cnnjax.cli.main import run
 from cnnjax.pretrained import catalogue
 from tests.cli.commands import last_json, only_line, read_csv
+from tests.pretrained.test_download import serving
 
 MODULE = """
 import jax.numpy as jnp
@@ -98,24 +100,86 @@ def test_a_bad_image_leaves_the_others(mean_net, capsys):
     assert "one colour" in second["hint"]
 
 
-def test_the_official_file_is_used_when_it_is_there(weights, tmp_path, monkeypatch, capsys):
-    content = weights.read_bytes()
-    digest = hashlib.sha256(content).hexdigest()
-    file = catalogue.Published(
-        "lenet5", "http://127.0.0.1:9/official.safetensors", "sha256", digest[:8], "public domain"
-    )
-    monkeypatch.setitem(catalogue._FILES, "lenet5", file)
-    monkeypatch.setenv("CNNJAX_CACHE", str(tmp_path / "cache"))
-    words = ["eval", "lenet5", "--weights", "imagenet", "--dataset", "digits", "--json"]
-    assert run(words) == 1
-    line = only_line(capsys)
-    assert "Get http://127.0.0.1:9/official.safetensors and put it at" in line
-    assert str(tmp_path / "cache" / "official.safetensors") in line
-    (tmp_path / "cache" / "official.safetensors").write_bytes(content)
+@pytest.fixture
+def photographs(mean_net):
+    """Photographs of three colours and of different sizes, in one folder a class; the net is not sure of them."""
+    variables = {"params": {"logits": {"kernel": 0.01 * jnp.eye(3), "bias": jnp.array([0.1, 0.2, 0.3])}}}
+    pretrained.save(variables, "colours.safetensors")
+    random = np.random.default_rng(0)
+    for label, name in enumerate(("blue", "green", "red")):
+        for split, count in (("train", 1), ("test", 2)):
+            folder = pathlib.Path("photos", split, name)
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = random.integers(0, 120, (230 + 17 * number, 240 + 9 * label, 3), np.uint8)
+                pixels[..., label] += 100
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+    return ["folder:photos", sorted(str(path) for path in pathlib.Path("photos", "test").glob("*/*.png"))]
+
+
+def test_eval_cuts_photographs_of_all_sizes_as_predict_does(photographs, capsys):
+    dataset, paths = photographs
+    common = ["colours:Mean", "--weights", "colours.safetensors", "--preprocess", "vgg16:keras"]
+    assert run(["eval", *common, "--dataset", dataset, "--dump-predictions", "p.csv", "--json"]) == 0
+    result = last_json(capsys)
+    assert run(["predict", *common, "--classes", "names.txt", "--top", "3", "--json", *paths]) == 0
+    names = pathlib.Path("names.txt").read_text().split()
+    losses, correct = [], 0
+    for image in last_json(capsys)["predictions"]:
+        share = {entry["class"]: entry["probability"] for entry in image["predictions"]}
+        label = ("blue", "green", "red").index(image["image"].split("/")[2])
+        losses.append(-np.log(share[names[label]]))
+        correct += max(share, key=share.__getitem__) == names[label]
+    assert result["examples"] == len(paths) == 6
+    assert result["loss"] == pytest.approx(np.mean(losses), rel=1e-3)  # both in eight bits, resized by Pillow there
+    assert result["accuracy"] == pytest.approx(correct / 6)
+    assert sorted(row["id"] for row in read_csv(pathlib.Path("p.csv"))) == [path[len("photos/") :] for path in paths]
+
+
+def test_eval_without_a_rule_takes_the_size_that_the_net_is_for(photographs, capsys):
+    words = ["eval", "colours:Mean", "--weights", "colours.safetensors", "--dataset", photographs[0], "--json"]
     assert run(words) == 0
     text = capsys.readouterr()
-    assert json.loads(text.out)["examples"] == 355
-    assert "public domain" in text.err
+    assert "images differ in size: cut to (224, 224), as colours:Mean was published for (--image-size)" in text.err
+    assert json.loads(text.out)["examples"] == 6
+    assert run([*words, "--image-size", "32"]) == 0
+    assert last_json(capsys)["examples"] == 6
+    assert run([*words, "--image-size", "32", "--preprocess", "vgg16:keras"]) == 2
+    assert "--image-size: colours.safetensors has its own rule, 224 pixels. Leave it out." in only_line(capsys)
+    assert run([*words, "--image-size", "0"]) == 2
+    assert "--image-size: expected at least 1, got 0" in only_line(capsys)
+
+
+def test_weights_that_are_not_numbers_are_said(photographs, capsys):
+    variables = {"params": {"logits": {"kernel": jnp.full((3, 3), jnp.nan), "bias": jnp.zeros(3)}}}
+    pretrained.save(variables, "colours.safetensors")
+    common = ["colours:Mean", "--weights", "colours.safetensors", "--preprocess", "vgg16:keras", "--json"]
+    assert run(["predict", *common, "--classes", "names.txt", photographs[1][0]]) == 1
+    text = capsys.readouterr()
+    assert "the net gives no numbers for it (NaN)" in json.loads(text.out)["predictions"][0]["error"]
+    assert run(["eval", *common, "--dataset", photographs[0]]) == 1
+    assert "the loss over 6 examples is nan" in only_line(capsys)
+
+
+def test_the_official_file_is_fetched_resumed_and_kept(weights, tmp_path, monkeypatch, capsys):
+    content = weights.read_bytes()
+    monkeypatch.setenv("CNNJAX_CACHE", str(tmp_path / "cache"))
+    with serving(content) as server:
+        address = f"http://127.0.0.1:{server.server_port}/official.safetensors"
+        digest = hashlib.sha256(content).hexdigest()[:8]
+        file = catalogue.Published("lenet5", address, "sha256", digest, "public domain")
+        monkeypatch.setitem(catalogue._FILES, "lenet5", file)
+        words = ["eval", "lenet5", "--weights", "imagenet", "--dataset", "digits", "--json"]
+        server.limit = 100_000
+        assert run(words) == 1
+        line = only_line(capsys)
+        assert f"cut off {len(content) - 100_000:,} bytes before the end" in line
+        assert f"Get {address} and put it at {tmp_path / 'cache' / 'official.safetensors'}" in line
+        server.limit = None
+        assert run(words) == 0
+        assert last_json(capsys)["examples"] == 355
+        assert run(words) == 0
+        assert server.requests == [None, "bytes=100000-"]
 
 
 def test_which_preprocessing_goes_with_a_file():

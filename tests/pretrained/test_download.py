@@ -1,5 +1,6 @@
 """Fetching: whole, cut off, resumed, replaced, refused; against a server on this machine."""
 
+import contextlib
 import hashlib
 import http.server
 import threading
@@ -50,14 +51,22 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
-def server():
+@contextlib.contextmanager
+def serving(content=CONTENT):
+    """Serve a file on this machine."""
     with Server() as server:
+        server.content = content
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield server
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture
+def server():
+    with serving() as server:
+        yield server
 
 
 def entry(server, path="net-1234.pth", content=CONTENT, algorithm="sha256"):
@@ -80,7 +89,9 @@ def test_a_file_is_fetched_once(server, tmp_path, algorithm):
 
 def test_a_transfer_that_was_cut_off_goes_on(server, tmp_path):
     server.limit = 300_000
-    with pytest.raises(CnnjaxError, match=r"^net: the weights can't be fetched .* run this again to go on\.$"):
+    with pytest.raises(
+        CnnjaxError, match=r"^net: the weights can't be fetched \(cut off 700,000 bytes .* run this again to go on\.$"
+    ):
         download(entry(server), cache=tmp_path)
     assert not (tmp_path / "net-1234.pth").exists()
     assert (tmp_path / "net-1234.pth.part").stat().st_size == 300_000

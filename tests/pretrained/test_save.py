@@ -1,6 +1,10 @@
 """`save`: bit for bit what went in, readable by torch in torchvision's names, there whole or not at all."""
 
 import os
+import resource
+import signal
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -8,7 +12,7 @@ import pytest
 
 from cnnjax import models
 from cnnjax.errors import CnnjaxError, UsageError
-from cnnjax.pretrained import load, save
+from cnnjax.pretrained import load, open_file, save
 from tests.pretrained.test_load import Net, randomised
 from tests.pretrained.torchvision_oracle import torchvision
 
@@ -66,6 +70,44 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
     with pytest.raises(CnnjaxError, match=r"cannot write .*: No such file or directory"):
         save({"params": {"a": np.zeros(5)}}, tmp_path / "none" / "a")
+
+
+def test_a_disk_that_is_full_leaves_the_old_file(tmp_path):
+    path = tmp_path / "a.safetensors"
+    save({"params": {"a": np.ones(2)}}, path)
+    before = path.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))  # writes beyond it fail, Python ignores the signal
+    try:
+        with pytest.raises(CnnjaxError) as caught:
+            save({"params": {"a": np.zeros(1 << 20)}}, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert str(caught.value) == f"cannot write {path}: File too large."
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+def test_a_process_that_is_killed_while_it_writes_leaves_the_old_file(tmp_path):
+    path = tmp_path / "a.safetensors"
+    save({"params": {"a": np.ones(2)}}, path)
+    before = path.read_bytes()
+    code = """
+import os, pathlib, signal, sys
+import numpy as np
+from cnnjax import pretrained
+pathlib.Path.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # all is written but the name
+pretrained.save({"params": {"a": np.zeros(100)}}, sys.argv[1])
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True)
+    assert done.returncode == -signal.SIGKILL
+    assert path.read_bytes() == before
+    save({"params": {"a": np.zeros(3)}}, path)
+    assert load_values(path) == [0, 0, 0]
+
+
+def load_values(path):
+    return open_file(path).tensors["params/a"].read().tolist()
 
 
 def test_wrong_usage_is_said(tmp_path):
