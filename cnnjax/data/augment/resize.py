@@ -157,5 +157,5 @@ def _resampled(image: jax.Array, rows: tuple, columns: tuple) -> jax.Array:
     # half precision at that.
     dtype, image = image.dtype, image.astype(jnp.float32)
     image = add_in_order([rounded(weight[:, None, None] * image[place]) for place, weight in zip(*rows)])
-    image = add_in_order([rounded(weight[:, None] * image[:, place]) for place, weight in zip(*columns)])
+    image = add_in_order([rounded(weight[None, :, None] * image[:, place]) for place, weight in zip(*columns)])
     return image.astype(dtype)
