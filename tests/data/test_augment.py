@@ -50,7 +50,10 @@ IMAGE = noise(5, 7, 2)
 CASES = {
     "translate:1": windows(IMAGE, 1, "edge"),
     "pad-crop:2": windows(IMAGE, 2, "constant"),
+    "pad-crop:2:reflect": windows(IMAGE, 2, "reflect"),
+    "translate:1:zeros": windows(IMAGE, 1, "constant"),
     "flip": {"as it is": IMAGE, "mirrored": np.fliplr(IMAGE)},
+    "flip:vertical": {"as it is": IMAGE, "mirrored": np.flipud(IMAGE)},
     "cutout:2": squares(IMAGE, 2),
     "cutout:3": squares(IMAGE, 3),
 }
@@ -123,21 +126,25 @@ def test_augmentations_follow_each_other():
     assert augment.parse([]) is None
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("translat:2", "did you mean 'translate'"),
-        ("translate", "expected translate:PIXELS"),
-        ("pad-crop:", "expected pad-crop:PIXELS or pad-crop:PIXELS:BORDER, BORDER one of .*, such as pad-crop:4"),
-        ("cutout:-1", "expected cutout:PIXELS"),
-        ("cutout:²", "expected cutout:PIXELS"),
-        ("flip:2", "augmentation 'flip:2': expected flip, flip:alternating or flip:vertical, such as"),
-        ("flip:", "expected flip, flip:alternating"),
-    ],
-)
-def test_wrong_texts(text, message):
-    with pytest.raises(UsageError, match=message):
-        augment.parse([text])
+def test_alternating_flips_start_at_random_and_show_each_pair_of_epochs_both_ways():
+    images, index = noise(300, 3, 4, 2), jnp.asarray(RNG.permutation(300), jnp.int32)
+    change = jax.jit(augment.parse(["flip:alternating"]))
+    epochs = [np.array(change(batch_of(images).replace(index=index, epoch=jnp.int32(e)), KEY).image) for e in range(4)]
+    mirrored = (epochs[0] != images).any((1, 2, 3))
+    assert 100 < mirrored.sum() < 200
+    np.testing.assert_array_equal(epochs[0], np.where(mirrored[:, None, None, None], images[:, :, ::-1], images))
+    np.testing.assert_array_equal(epochs[1], epochs[0][:, :, ::-1])
+    np.testing.assert_array_equal(epochs[2], epochs[0])
+    np.testing.assert_array_equal(epochs[3], epochs[1])
+    each = np.where(np.arange(300) < 100, 1, 2)  # a batch across the end of an epoch
+    crossing = change(batch_of(images).replace(index=index, epoch=jnp.asarray(each, jnp.int32)), KEY).image
+    np.testing.assert_array_equal(crossing, np.where(each[:, None, None, None] == 1, epochs[1], epochs[2]))
+
+
+@pytest.mark.parametrize("fields", [{}, {"index": jnp.arange(2)}, {"epoch": jnp.int32(1)}])
+def test_alternating_flips_need_to_know_the_examples(fields):
+    with pytest.raises(UsageError, match="flip:alternating: expected a batch with index and epoch"):
+        augment.parse(["flip:alternating"])(batch_of(noise(2, 3, 4, 1)).replace(**fields), KEY)
 
 
 @pytest.mark.parametrize(
@@ -145,9 +152,15 @@ def test_wrong_texts(text, message):
     [
         ("translate:4", "translate: expected fewer than 4 pixels"),
         ("pad-crop:4", "pad-crop: expected fewer than 4 pixels"),
+        ("pad-crop:4:reflect", "pad-crop: expected fewer than 4 pixels"),
         ("cutout:5", "cutout: expected at most 4 pixels, the image's side, got 5"),
     ],
 )
 def test_numbers_that_do_not_fit_the_image(text, message):
     with pytest.raises(UsageError, match=message):
         augment.parse([text])(batch_of(noise(2, 4, 6, 1)), KEY)
+
+
+def test_an_unknown_border():
+    with pytest.raises(UsageError, match="expected a border of zeros, edge, reflect, got 'wrap'"):
+        augment.translate(batch_of(noise(2, 4, 6, 1)), KEY, pixels=1, border="wrap")

@@ -140,12 +140,13 @@ def _taps(
       greatest: The greatest step that there may be.
     """
     reach = jnp.maximum(step, 1.0)
-    centres = part[0] + rounded((start + jnp.arange(new) + 0.5) * step)
+    first = jnp.asarray(part[0], jnp.float32)
+    centres = first + rounded(((start + jnp.arange(new)).astype(jnp.float32) + 0.5) * step)
     lowest = jnp.floor(centres - reach + 0.5).astype(jnp.int32)
     places, weights = [], []
     for tap in range(math.ceil(2 * max(greatest, 1.0))):
         place = lowest + tap
-        weight = jnp.maximum(0.0, 1.0 - jnp.abs(place + 0.5 - centres) / reach)
+        weight = jnp.maximum(0.0, 1.0 - jnp.abs(place.astype(jnp.float32) + 0.5 - centres) / reach)
         weights.append(jnp.where((place >= part[0]) & (place < part[1]), weight, 0.0))
         places.append(jnp.clip(place, part[0], part[1] - 1))
     total = add_in_order(weights)
