@@ -142,7 +142,7 @@ def _published(args: argparse.Namespace, out: Output) -> _Classifier:
         raise UsageError(f"{args.classes}: expected a name a line, it is empty.")
     state, rule = published.load(model, args.weights, out, num_classes=len(names), preprocess=args.preprocess)
     if rule is None:
-        raise UsageError(f"{model}: how images are prepared for {args.weights} is not known. Give --preprocess NAME.")
+        raise published.unknown_rule(model, args.weights)
 
     def classify(images: "jax.Array") -> "jax.Array":
         return state.apply_fn(state.variables, rule(images), train=False)

@@ -108,7 +108,7 @@ def _published(args: argparse.Namespace, out: Output) -> tuple[Classify, list[st
     names = _lines(args.classes) if args.classes else list(imagenet_classes())
     state, rule = published.load(model, args.weights, out, num_classes=len(names), preprocess=args.preprocess)
     if rule is None:
-        raise UsageError(f"{model}: how images are prepared for {args.weights} is not known. Give --preprocess NAME.")
+        raise published.unknown_rule(model, args.weights)
 
     @jax.jit
     def prepare(images: jax.Array) -> jax.Array:

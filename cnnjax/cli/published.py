@@ -106,6 +106,22 @@ def rule_name(name: str, naming: str) -> str | None:
     return next((known for known in (f"{name}{publishers[naming]}", name) if known in preprocess_names()), None)
 
 
+def unknown_rule(name: str, weights: str) -> UsageError:
+    """Return the error for a file that does not say whose preprocessing goes with it.
+
+    Args:
+      name: MODEL.
+      weights: The file.
+    """
+    from cnnjax.pretrained.preprocessing import preprocess_names
+
+    likely = [known for known in preprocess_names() if known.partition(":")[0] == name]
+    such = " or ".join(likely or ["resnet50 (torchvision's)", "resnet50_v1 (Keras's)"])
+    return UsageError(
+        f"{name}: how images are prepared for {weights} is not known. Give --preprocess NAME, such as {such}."
+    )
+
+
 def load_for_dataset(args: argparse.Namespace, out: Output) -> tuple["TrainState", "Dataset"]:
     """Return a net and the dataset that it is to be evaluated on, prepared as the net wants it.
 
@@ -156,7 +172,7 @@ def _cut_when_read(dataset: str) -> str:
 def _as_trained(
     args: argparse.Namespace, options: dict[str, Any], published_for: tuple[int, int], out: Output
 ) -> "Dataset":
-    """Return a folder's images as `train` has them; where they differ in size, of the size the net was published for."""
+    """Return a folder's images as `train` has them; if they differ in size, of the size that the net is for."""
     from cnnjax import data
 
     if args.image_size:

@@ -1,13 +1,12 @@
 """Keras's `.keras` archives: `.weights.h5` in a zip file, beside a configuration that is read as data."""
 
-import json
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cnnjax.pretrained.keras_hdf5 import LayerConfig, read_counted
 from cnnjax.pretrained.keras_names import counted, snake_case
-from cnnjax.pretrained.tensors import MAX_NAME, SourceFile, WeightsError
+from cnnjax.pretrained.tensors import MAX_NAME, SourceFile, WeightsError, parse_json
 from cnnjax.pretrained.zip_files import Member
 
 _WEIGHTS, _CONFIG = "model.weights.h5", "config.json"
@@ -31,20 +30,13 @@ def open_keras_archive(path: pathlib.Path, members: Mapping[str, Member]) -> Sou
     weights, config = members[_WEIGHTS], members[_CONFIG]
     if config.size > _LARGEST_CONFIG:
         raise WeightsError(f"its configuration of {config.size:,} bytes is larger than any net's.")
-    configs = dict(_layers(_parsed(config.read()), (), 0))
+    configs = dict(_layers(parse_json(config.read(), "its configuration"), (), 0))
     if weights.deflated:
         tensors, notes = read_counted(weights.read(), None, configs)
     else:
         weights.check()
         tensors, notes = read_counted(path, (weights.offset, weights.size), configs)
     return SourceFile(path, "keras", tensors, notes)
-
-
-def _parsed(text: bytes) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise WeightsError("its configuration is no valid JSON.") from error
 
 
 def _layers(config: Any, place: tuple[str, ...], depth: int) -> Iterator[tuple[tuple[str, ...], LayerConfig]]:

@@ -16,7 +16,7 @@ from cnnjax.errors import UsageError, unknown
 from cnnjax.pretrained.head import allow_other_head, initialise
 from cnnjax.pretrained.match import Assignment, Plan, Shapes, common_prefix, match
 from cnnjax.pretrained.naming import CNNJAX, KERAS, TORCH, Naming, Rule, as_rules, source_name
-from cnnjax.pretrained.report import Entry, Report, dropped_entry, explain_misfit, loaded_entries
+from cnnjax.pretrained.report import Entry, Report, dropped_entry, explain_misfit, list_misfit, loaded_entries
 from cnnjax.pretrained.rules import namings_for
 from cnnjax.pretrained.tensors import SourceFile, WeightsError, check_sha256, open_file
 
@@ -48,7 +48,7 @@ def load(
       The variables, `{"params": ..., "batch_stats": ...}`, float32, and the report.
     Raises:
       WeightsError: If the file can't be read or does not fit; the message lists what is missing, left over or of
-        another shape, with the nearest names.
+        another shape, with the nearest names: the first few, and in its note, which a traceback shows, all.
       UsageError: If there is no such source.
     Example:
       A CIFAR ResNet with option-A shortcuts that was saved from a `DataParallel` model has torchvision's names but for
@@ -69,7 +69,9 @@ def load(
     plan, head, skipped = allow_other_head(plan, model, shapes, abstract_shapes)
     if plan.problems:
         expected = {path: source_name(path, naming.rules_for(model), naming.layout) or path for path in shapes}
-        raise WeightsError(explain_misfit(file, plan, shapes, type(model).__name__, expected))
+        error = WeightsError(explain_misfit(file, plan, shapes, type(model).__name__, expected))
+        error.add_note(list_misfit(file, plan, shapes, expected))  # a traceback shows it, the command line does not
+        raise error
     values = {path: value for assignment in plan.assigned for path, value in _read(file, assignment, shapes).items()}
     values |= initialise(model, head)
     entries: list[Entry] = []

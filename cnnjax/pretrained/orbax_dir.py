@@ -1,6 +1,5 @@
 """Orbax's checkpoint folders: a JSON list of the arrays, and each array as zarr inside an OCDBT store or a folder."""
 
-import json
 import math
 import pathlib
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from cnnjax.pretrained.safetensors_file import DTYPES
-from cnnjax.pretrained.tensors import MAX_TENSORS, SourceFile, SourceTensor, WeightsError, checked_size
+from cnnjax.pretrained.tensors import MAX_TENSORS, SourceFile, SourceTensor, WeightsError, checked_size, parse_json
 
 _METADATA = "_METADATA"
 _MAX_METADATA, _MAX_FILES = 32 << 20, 200_000
@@ -57,15 +56,15 @@ def _size_without_links(folder: pathlib.Path) -> int:
 
 def _read_metadata(path: pathlib.Path) -> tuple[list[list[str]], bool, str]:
     """Return the arrays' keys, whether they are in one OCDBT store, and zarr's version."""
+    if path.stat().st_size > _MAX_METADATA:
+        raise WeightsError(f"its {_METADATA} is larger than that of any file of weights.")
+    content = parse_json(path.read_bytes(), f"its {_METADATA}")
     try:
-        if path.stat().st_size > _MAX_METADATA:
-            raise ValueError("too long")
-        content = json.loads(path.read_text())
         entries = list(content["tree_metadata"].values())
         names = [[str(part["key"]) for part in entry["key_metadata"]] for entry in entries]
         empty = [entry["value_metadata"]["skip_deserialize"] for entry in entries]
         ocdbt, version = bool(content.get("use_ocdbt", True)), "zarr3" if content.get("use_zarr3") else "zarr"
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise WeightsError(f"its {_METADATA} is damaged.") from error
     names = [keys for keys, skipped in zip(names, empty, strict=True) if not skipped]
     if len(names) > MAX_TENSORS or any(not keys or ".." in "/".join(keys).split("/") for keys in names):

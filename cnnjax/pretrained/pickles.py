@@ -16,6 +16,8 @@ from cnnjax.pretrained.torch_objects import GLOBALS, Global, checked_key
 # The pickle of torchvision's largest net has 0.2 MB, and that of a training checkpoint with its optimizer 0.5 MB.
 MAX_PICKLE = 32 << 20
 _MAX_COPIED = 1_000_000
+# A tensor takes about 25; each makes an object of some 64 bytes at most, from a single byte of the file.
+_MAX_INSTRUCTIONS = 1_000_000
 
 
 class _Mark:
@@ -36,7 +38,9 @@ def read_pickle(file: IO[bytes], persistent: Callable[[Any], Any] | None = None)
     """
     machine = _Machine(persistent)
     try:
-        for opcode, argument, _ in pickletools.genops(file):
+        for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
+            if count > _MAX_INSTRUCTIONS:
+                raise WeightsError("its pickle has more instructions than any file of weights.")
             if opcode.name == "STOP":
                 break
             operation = _OPERATIONS.get(opcode.name)

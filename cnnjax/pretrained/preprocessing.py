@@ -15,6 +15,9 @@ _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class Preprocess:
     """Resize, cut out the centre, order the channels, then `(pixel * scale - mean) / std`.
 
+    Equal to what torchvision's presets make of tensors; where they are given Pillow's images, Pillow resizes in whole
+    numbers, and some pixels differ by one level of 255.
+
     Args:
       resize: What the shorter side becomes; the longer one in proportion, rounded down.
       crop: Side of the square cut out of the middle.

@@ -6,9 +6,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from cnnjax.pretrained.match import Assignment, Plan, Shapes, nearest
-from cnnjax.pretrained.tensors import SourceFile
+from cnnjax.pretrained.tensors import SourceFile, printable
 
-_SHOWN = 4
+# In the message; in the list behind it; and of that, with the nearest names, which take time to find.
+_SHOWN, _LISTED, _NEAREST = 4, 1000, 25
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,29 @@ def explain_misfit(file: SourceFile, plan: Plan, shapes: Shapes, model: str, exp
     return (
         f"{file.path}: it does not fit {model} by the names of {plan.naming}: " + "; ".join(filter(None, parts)) + "."
     )
+
+
+def list_misfit(file: SourceFile, plan: Plan, shapes: Shapes, expected: dict[str, str]) -> str:
+    """Return all of what `explain_misfit` begins to list, one a line; nearest names for the first of each kind.
+
+    Args:
+      file: The file.
+      plan: What matching found.
+      shapes: The model's parameters.
+      expected: For a path, the name that the file would have for it.
+    """
+    spare = {name: sorted(file.tensors[name].shape) for name in plan.left_over}
+    kinds = (
+        ("missing", plan.missing, lambda p: _missing(p, shapes[p], spare, expected), str),
+        ("left over", list(plan.left_over), lambda n: _left_over(file, n, plan, expected), str),
+        ("misshaped", plan.misshaped, lambda a: _misshaped(a, shapes), lambda a: _misshaped(a, shapes)),
+        ("filled twice", plan.doubled, str, str),
+    )
+    lines: list[str] = []
+    for title, items, text, short in kinds:
+        lines += [f"{title}: {text(item) if n < _NEAREST else short(item)}" for n, item in enumerate(items[:_LISTED])]
+        lines += [f"{title}: and {len(items) - _LISTED} more"] if len(items) > _LISTED else []
+    return "\n".join(map(printable, lines))
 
 
 def _part(title: str, items: list[Any], text: Any) -> str:

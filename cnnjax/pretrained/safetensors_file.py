@@ -1,6 +1,5 @@
 """safetensors: eight bytes of length, a JSON header, and the arrays one after the other."""
 
-import json
 import pathlib
 from typing import Any
 
@@ -13,6 +12,7 @@ from cnnjax.pretrained.tensors import (
     SourceTensor,
     WeightsError,
     checked_size,
+    parse_json,
     read_array,
 )
 
@@ -77,10 +77,7 @@ def _parse(header: bytes) -> dict[str, Any]:
             raise WeightsError("a name is in its header more than once.")
         return result
 
-    try:
-        entries = json.loads(header.decode(), object_pairs_hook=unique)
-    except (ValueError, RecursionError) as error:
-        raise WeightsError("its header is damaged.") from error
+    entries = parse_json(header, "its header", unique)
     if not isinstance(entries, dict) or len(entries) > MAX_TENSORS:
         raise WeightsError(f"expected a header with at most {MAX_TENSORS} tensors.")
     return entries

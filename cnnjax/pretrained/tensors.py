@@ -3,11 +3,13 @@
 import functools
 import hashlib
 import importlib
+import json
 import math
 import pathlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -17,6 +19,8 @@ from cnnjax.errors import CnnjaxError
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 # No published net has longer names, deeper shapes or more tensors; a file that claims them is damaged or hostile.
 MAX_NAME, MAX_RANK, MAX_TENSORS = 1024, 8, 100_000
+# Braces, brackets, commas and colons of a JSON text: a tensor of a safetensors header takes at most twenty.
+_MAX_PIECES = 20 * MAX_TENSORS
 
 # What a file starts with decides who reads it; the extension decides nothing. Readers are imported when needed.
 _READERS = {
@@ -169,6 +173,24 @@ def checked_size(name: str, shape: tuple[int, ...], dtype: np.dtype, available: 
     if size > available:
         raise WeightsError(f"{name}: claims {size} bytes, the file has {available} for it.")
     return size
+
+
+def parse_json(text: bytes, what: str, pairs: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
+    """Return the value of a JSON text, after counting what it would make: small pieces take many times their bytes.
+
+    Args:
+      text: In UTF-8.
+      what: For the message, such as `its header`.
+      pairs: Makes the objects, as `object_pairs_hook`.
+    Raises:
+      WeightsError: If it is no JSON, or has more pieces than a file with `MAX_TENSORS` needs.
+    """
+    if sum(map(text.count, (b"{", b"[", b",", b":"))) > _MAX_PIECES:
+        raise WeightsError(f"{what} is larger than that of any file of weights.")
+    try:
+        return json.loads(text.decode(), object_pairs_hook=pairs)
+    except (ValueError, RecursionError) as error:
+        raise WeightsError(f"{what} is damaged.") from error
 
 
 def read_array(path: pathlib.Path, offset: int, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Zip archives whose every member is known to be what it says, before anything is read out of them."""
 
+import io
 import pathlib
 import stat
 import struct
@@ -13,6 +14,8 @@ _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
 _BLOCK = 1 << 20
 # Weights are noise, which hardly shrinks; what grows more than this (beyond a small constant) is a bomb.
 _GROWTH, _FREE = 50, 16 << 20
+# Bytes of the archive's list for twice as many members as there may be tensors; each takes ten times that in memory.
+_LONGEST_LIST = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,15 @@ class Member:
             )
 
 
+class _Archive(io.FileIO):
+    """An archive whose list of members is read whole, by `zipfile`, only if it is no longer than any net's."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > _LONGEST_LIST:
+            raise WeightsError(f"its list of members takes {size:,} bytes, more than that of any net.")
+        return super().read(size) or b""
+
+
 def read_zip(path: pathlib.Path) -> dict[str, Member]:
     """Return the members of an archive by their names, in its order.
 
@@ -97,7 +109,7 @@ def read_zip(path: pathlib.Path) -> dict[str, Member]:
     """
     size = path.stat().st_size
     try:
-        with zipfile.ZipFile(path) as archive:
+        with _Archive(path, "rb") as file, zipfile.ZipFile(file) as archive:
             infos = archive.infolist()
     except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error, OverflowError, EOFError) as error:
         raise WeightsError(f"it is a damaged zip archive ({_short(error)}).") from error

@@ -57,11 +57,12 @@ def load_all(model, folder, net, formats):
 
 
 def compare(model, variables, want, tolerance):
-    @jax.jit
     def run(variables, images):
         return model.apply(variables, images, train=False, mutable=["intermediates"])
 
-    output, state = run(variables, want["images"])
+    # Compiling is most of the time here, and the arithmetic is the same.
+    options = {"xla_backend_optimization_level": 0}
+    output, state = jax.jit(run, compiler_options=options)(variables, want["images"])
     stages = [key for key in want if key.startswith("stage")]
     assert len(stages) >= 4
     for stage in stages:

@@ -8,6 +8,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from cnnjax.errors import UsageError
 from cnnjax.pretrained.preprocessing import Preprocess, preprocess, preprocess_names
@@ -77,6 +78,21 @@ def test_odd_sizes_give_what_torchvision_gives(size):
     got = np.array(preprocess("resnet18")(images))
     assert got.shape == (2, 224, 224, 3)
     close("resnet18", got, theirs("resnet18", images))
+
+
+@pytest.mark.parametrize("name", ["resnet50", "inception_v3_torchvision"])
+def test_pillows_resizing_differs_by_at_most_a_level(name):
+    torch = pytest.importorskip("torch")
+    image = photographs(375, 500)[0]
+    net, member, _ = PRESETS[name]
+    preset = getattr(torchvision().models, f"{net}_Weights")[member].transforms()
+    want = preset(Image.fromarray(image)).permute(1, 2, 0).numpy()
+    mean, std = (torch.tensor(values).numpy() for values in (preset.mean, preset.std))
+    rule = preprocess(name)
+    got = np.array(rule.resize_and_crop(image[None]))[0]
+    levels = np.abs(got - (want * std + mean) * 255)
+    assert levels.max() < 1.01
+    assert levels.mean() < 0.05
 
 
 def test_every_torchvision_rule_is_data_of_a_preset():

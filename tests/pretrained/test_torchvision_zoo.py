@@ -114,6 +114,7 @@ def test_results_are_torchvisions(name, tmp_path):
     check_results(name, tmp_path)
 
 
+@pytest.mark.slow
 def test_results_are_torchvisions_on_a_small_image(tmp_path):
     check_results("vgg11_bn", tmp_path, size=(34, 45))
 
