@@ -26,6 +26,7 @@ from jax.extend import core, source_info_util
 _CALLS = {
     "checkpoint": "jaxpr",
     "closed_call": "call_jaxpr",
+    "composite": "jaxpr",
     "core_call": "call_jaxpr",
     "custom_jvp_call": "call_jaxpr",
     "custom_vjp_call": "call_jaxpr",
@@ -181,6 +182,12 @@ def _scope(text: str) -> tuple[str, ...]:
         if part and not (method and names and names[-1] == module):
             names.append(part if names or not method.isidentifier() else module)
     return tuple(names)
+
+
+def is_mutable(atom: Any) -> bool:
+    """Say whether an operand or result is no value but a place that equations write to, such as `jax.new_ref` makes."""
+    aval = atom.aval
+    return not isinstance(aval, jax.core.ShapedArray) and "Token" not in type(aval).__name__
 
 
 def source_line(*eqns: core.JaxprEqn) -> str:

@@ -1,6 +1,7 @@
 """Whether a linen module distinguishes training from evaluation."""
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 from flax import linen as nn
@@ -12,8 +13,7 @@ def knows_modes(model: nn.Module) -> bool:
     Args:
       model: Any linen module.
     """
-    parameters = inspect.signature(type(model).__call__).parameters.values()
-    return any(p.name == "train" or p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
+    return _takes_train(model)
 
 
 def mode(model: nn.Module, *, train: bool) -> dict[str, Any]:
@@ -24,3 +24,14 @@ def mode(model: nn.Module, *, train: bool) -> dict[str, Any]:
       train: Which mode.
     """
     return {"train": train} if knows_modes(model) else {}
+
+
+def _takes_train(layer: nn.Module | Callable) -> bool:
+    if isinstance(layer, nn.Sequential) and type(layer).__call__ is nn.Sequential.__call__:
+        # It takes any keyword itself, but only to hand it to its first layer.
+        return bool(layer.layers) and _takes_train(layer.layers[0])
+    try:
+        parameters = inspect.signature(type(layer).__call__ if isinstance(layer, nn.Module) else layer).parameters
+    except (TypeError, ValueError):  # a function written in C
+        return False
+    return any(p.name == "train" or p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())

@@ -67,7 +67,7 @@ def draw(found: dict[int, tuple[np.ndarray, rf.GaussianFit]], path: pathlib.Path
     growth.plot(
         depths, [4 * fit.sigma[0] for _, fit in found.values()], "o", color="#0072B2", label="measured, 4 sigma"
     )
-    growth.plot(fine, 4 * np.sqrt(4 * fine / 3), "--", color="#009E73", label="theory, 4 sqrt(4 n / 3)")
+    growth.plot(fine, 4 * np.sqrt(4 * fine / 3), "--", color="#009E73", label="predicted, 4 sqrt(4 n / 3)")
     growth.plot(fine, 2 * fine + 1, ":", color="#D55E00", lw=2, label="theoretical field, 2 n + 1")
     growth.set(xlabel="layers n", ylabel="width (pixels)", xlim=0, ylim=0)
     growth.set_title("width of the field", fontsize=10)

@@ -4,7 +4,7 @@ import argparse
 import pathlib
 from typing import Any
 
-from cnnjax.cli import modelling
+from cnnjax.cli import modelling, published
 from cnnjax.cli.output import Output
 from cnnjax.errors import CnnjaxError, UsageError
 
@@ -32,8 +32,19 @@ def add_parser(verbs: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument("--samples", type=int, default=16, metavar="N", help="gradients to average (default 16)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of noise and fresh parameters (default 0)")
     parser.add_argument("--weights", type=pathlib.Path, metavar="FILE", help="trained weights to measure with")
-    parser.add_argument("--image", type=pathlib.Path, metavar="FILE", help="photo to measure on and to draw over")
+    parser.add_argument(
+        "--image",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="photo to measure on and to draw over; with --weights prepared as their publisher did, else standardised",
+    )
     parser.add_argument("--plot", type=pathlib.Path, metavar="FILE", help="draw it as .png or .svg")
+    parser.add_argument(
+        "--growth",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="draw the field after every layer, with --measured the effective one too, as .png or .svg",
+    )
 
 
 def run(args: argparse.Namespace, out: Output) -> int:
@@ -41,12 +52,12 @@ def run(args: argparse.Namespace, out: Output) -> int:
     from cnnjax import receptive_field as rf
 
     _check(args)
-    if args.plot is not None:
+    for path in filter(None, (args.plot, args.growth)):
         from cnnjax.receptive_field.plot import check_path
 
-        check_path(args.plot)
+        check_path(path)
     model, shape = _model(args)
-    photo = None if args.image is None else _photo(args.image, shape)
+    photo = None if args.image is None else _photo(args.image, shape, out)
     field = rf.receptive_field(model, shape, args.output)
     unit = tuple(args.unit) if args.unit else tuple(count // 2 for count in field.units)
     try:
@@ -82,15 +93,22 @@ def run(args: argparse.Namespace, out: Output) -> int:
             for r in rows
         ]
         lines += _table(rows)
-    heat = None
+    heat, sources = None, {}
     if args.measured:
-        heat = _measured(args, model, shape, unit, photo, out)
-        result["measured"], more = _described(heat, field)
+        sources = _sources(args, model, photo, out)
+        heat = _checked(rf.measure, model, shape, unit=unit, output=args.output, **sources)
+        result["measured"], more = _described(heat)
         lines += more
     if args.plot is not None:
-        _draw(args, heat, field, unit, photo)
+        title = f"{args.model}: {field.name}, unit {unit}"
+        _drawn(rf.plot, heat, field, index=unit, image=photo, path=args.plot, title=title)
         result["plot"] = str(args.plot)
         lines.append(f"  drawn to {args.plot}")
+    if args.growth is not None:
+        rows = _checked(rf.growth, model, shape, **sources) if args.measured else rf.trace(model, shape)
+        _drawn(rf.plot_growth, rows, path=args.growth, title=f"{args.model}: receptive field after each layer")
+        result["growth"] = str(args.growth)
+        lines.append(f"  drawn to {args.growth}")
     out.result(result, lines)
     return 0
 
@@ -122,56 +140,61 @@ def _model(args: argparse.Namespace) -> tuple[Any, tuple[int, int, int]]:
     return model, shape
 
 
-def _photo(path: pathlib.Path, shape: tuple[int, int, int]) -> Any:
-    """Return the photo as floats from 0 to 1, resized to what the model takes."""
-    import numpy as np
-    from PIL import Image
+def _photo(path: pathlib.Path, shape: tuple[int, int, int], out: Output) -> Any:
+    """Return the photo as uint8 `[H, W, C]`, its middle resized to what the model takes."""
+    from cnnjax import data
 
-    height, width, channels = shape
-    if channels not in (1, 3):
-        raise UsageError(f"--image: expected a model of 1 or 3 channels, got {channels}.")
-    try:
-        with Image.open(path) as opened:
-            picture = opened.convert("L" if channels == 1 else "RGB").resize((width, height))
-    except OSError as error:
-        raise CnnjaxError(f"{path}: {error.strerror or 'is no image that can be read'}.") from error
-    return np.asarray(picture, np.float32).reshape(shape) / 255
+    if shape[2] not in (1, 3):
+        raise UsageError(f"--image: expected a model of 1 or 3 channels, got {shape[2]}.")
+    image, done = data.load_image(path, shape)
+    out.say(f"{path}: {done}")
+    return image
 
 
-def _measured(args: argparse.Namespace, model: Any, shape: Any, unit: Any, photo: Any, out: Output) -> Any:
+def _sources(args: argparse.Namespace, model: Any, photo: Any, out: Output) -> dict[str, Any]:
+    """Return what a measurement takes: weights, images, how many samples, of which seed."""
     import jax
 
-    from cnnjax import receptive_field as rf
-
-    variables, images = None, None
+    variables = rule = None
     if args.weights is not None:
         from cnnjax import pretrained
 
         variables, report = pretrained.load(model, args.weights)
-        out.say(str(report))
-    if photo is not None:
-        images = ((photo - photo.mean()) / max(float(photo.std()), 1e-3))[None]
+        for note in report.notes:
+            out.say(f"{args.weights}: {note}")
+        name = published.rule_name(args.model, report.naming)
+        rule = None if name is None else pretrained.preprocess(name)
+    images = None if photo is None else _normalised(photo, rule, out)[None]
+    return {"samples": args.samples, "key": jax.random.key(args.seed), "variables": variables, "images": images}
+
+
+def _normalised(photo: Any, rule: Any, out: Output) -> Any:
+    import numpy as np
+
+    if rule is not None and photo.shape[-1] == 3:
+        out.say(f"colours: {rule.channels}, (pixel * {rule.scale:.4g} - {rule.mean}) / {rule.std}")
+        return np.asarray(rule.normalize(photo))
+    pixels = photo.astype(np.float32)
+    return (pixels - pixels.mean()) / max(float(pixels.std()), 1e-3)
+
+
+def _checked(measure: Any, *args: Any, **options: Any) -> Any:
+    """Measure, and turn what can't be measured into one line."""
     try:
-        return rf.measure(
-            model,
-            shape,
-            unit=unit,
-            samples=args.samples,
-            key=jax.random.key(args.seed),
-            output=args.output,
-            variables=variables,
-            images=images,
-        )
+        return measure(*args, **options)
     except ValueError as error:
         raise error if isinstance(error, CnnjaxError) else CnnjaxError(str(error)) from error
 
 
-def _described(heat: Any, field: Any) -> tuple[dict[str, Any], list[str]]:
+def _described(heat: Any) -> tuple[dict[str, Any], list[str]]:
     from cnnjax import receptive_field as rf
 
-    height, width = rf.effective_size(heat)
-    result: dict[str, Any] = {"effective_size": [height, width]}
-    lines = [f"  effective: 95.45 % of |gradient| within {height:.1f} x {width:.1f} pixels"]
+    (height, width), (inner_height, inner_width) = rf.effective_size(heat), rf.effective_size(heat, 0.6827)
+    result: dict[str, Any] = {"effective_size": [height, width], "effective_size_68": [inner_height, inner_width]}
+    lines = [
+        f"  effective: 95.45 % of |gradient| within {height:.1f} x {width:.1f} pixels, "
+        f"68.27 % within {inner_height:.1f} x {inner_width:.1f}"
+    ]
     try:
         fit = rf.fit_gaussian(heat)
     except ValueError:
@@ -181,13 +204,11 @@ def _described(heat: Any, field: Any) -> tuple[dict[str, Any], list[str]]:
     return result, lines
 
 
-def _draw(args: argparse.Namespace, heat: Any, field: Any, unit: Any, photo: Any) -> None:
-    from cnnjax import receptive_field as rf
-
+def _drawn(draw: Any, *args: Any, **options: Any) -> None:
     try:
-        rf.plot(heat, field, index=unit, image=photo, path=args.plot, title=f"{args.model}: {field.name}, unit {unit}")
+        draw(*args, **options)
     except ModuleNotFoundError as error:
-        raise CnnjaxError(f"--plot needs {error.name}: pip install 'cnnjax[plot]'.") from error
+        raise CnnjaxError(f"a picture needs {error.name}: pip install 'cnnjax[plot]'.") from error
 
 
 def _words(pair: tuple[int, int] | None) -> str:

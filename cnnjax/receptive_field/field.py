@@ -157,7 +157,9 @@ class ReceptiveField:
 
     @property
     def _sorted_notes(self) -> list[Note]:
-        return sorted(self._value.notes, key=lambda note: note.text)
+        # Of two that say the same, the one that also says that it is not exact.
+        by_text = {note.text: note for note in sorted(self._value.notes, key=lambda note: not note.exact)}
+        return sorted(by_text.values(), key=lambda note: note.text)
 
     def _units(self, place: int) -> np.ndarray:
         """Return `[4, units...]`, what units read along an axis of the image, all channels joined."""

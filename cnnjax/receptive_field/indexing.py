@@ -90,9 +90,10 @@ def _gather(eqn, operands, shapes, note):
         follows = {numbers.collapsed_slice_dims[0]: batch_axes[0]}
     follows |= dict(zip(shown, numbers.offset_dims))
     known, reaches = indices.constant is not None, []
+    outside = known and _leave(indices.constant.value(), operand.shape, eqn.params)
     for reach in operand.reaches:
         law = Law(follows.get(reach.axis)) if reach.axis is not None else Law()
-        if known and any(reach.varies(axis) for axis in indexed):
+        if known and (outside or any(reach.varies(axis) for axis in indexed)):
             reads = _gathered(reach, operand.shape, eqn.params, indices.constant.value())
         else:
             still = maximum(reach, indexed, keep=True)
@@ -109,9 +110,22 @@ def _gather(eqn, operands, shapes, note):
             rearrange(maximum(r, [len(indices.shape) - 1], keep=True), _batch(batch_axes, rank))
             for r in indices.reaches
         ]
-        result = joined([result, Value(shapes[0], tuple(Reach(r.reads) for r in by_place))])
-    unsure = not known and (indices.reads or any(reach.varies(axis) for reach in operand.reaches for axis in indexed))
+        result = joined([result, Value(shapes[0], tuple(by_place))])
+    unsure = (
+        not known
+        and operand.reads
+        and (indices.reads or any(reach.varies(axis) for reach in operand.reaches for axis in indexed))
+    )
     return [result.noting(note(_UNKNOWN, exact=False)) if unsure else result]
+
+
+def _leave(indices, shape, params) -> bool:
+    """Say whether some of the places are outside, so that nothing is read there but what fills."""
+    if params["mode"] != lax.GatherScatterMode.FILL_OR_DROP:
+        return False
+    numbers, sizes = params["dimension_numbers"], params["slice_sizes"]
+    most = np.array([shape[axis] - sizes[axis] for axis in numbers.start_index_map])
+    return bool(np.any((indices < 0) | (indices > most)))
 
 
 def _batch(batch_axes: Sequence[int], rank: int) -> list[int | None]:

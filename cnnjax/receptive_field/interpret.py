@@ -78,6 +78,8 @@ class Interpreter:
 
         live = _live(closed.jaxpr, [out for out, want in zip(outputs, wanted) if want])
         for place, (eqn, needed) in enumerate(zip(closed.jaxpr.eqns, live)):
+            if any(map(jaxpr.is_mutable, (*eqn.invars, *eqn.outvars))):
+                raise self._untraceable(eqn)
             if not any(needed):
                 continue
             self._position.append(place)
@@ -118,6 +120,13 @@ class Interpreter:
         line = jaxpr.source_line(eqn, *reversed(self._around))
         return Note(f"{eqn.primitive.name} at {line} {text}", exact)
 
+    def _untraceable(self, eqn: core.JaxprEqn) -> ValueError:
+        return ValueError(
+            "receptive_field: expected a function whose values are all results, got one that writes to a place: "
+            f"{eqn.primitive.name} at {jaxpr.source_line(eqn, *reversed(self._around))}. "
+            "Return what it writes, without jax.new_ref."
+        )
+
     def _cond(self, eqn: core.JaxprEqn, operands: Sequence[Value]) -> list[Value]:
         choice, inputs = operands[0], operands[1:]
         if jaxpr.is_platform_choice(eqn):
@@ -146,6 +155,7 @@ class Interpreter:
         if length > _MOST_STEPS:
             unknown = self._note(eqn, f"has {length} steps, taken to read everything", exact=False)
             return [everything(operands, jaxpr.shape(var), unknown) for var in eqn.outvars]
+        uneven = any(_is_list(value) or any(reach.varies(0) for reach in value.reaches) for value in rows)
         stacked: list[list[Value]] = []
         for step in range(length):
             row = length - 1 - step if params["reverse"] else step
@@ -153,8 +163,8 @@ class Interpreter:
             results = self.run(params["jaxpr"], [*fixed, *carry, *picked])
             stacked.append(results[carried:])
             steady = all(new.same(old) and not new.constant for new, old in zip(results, carry))
-            carry = results[:carried]
-            if steady and not any(reach.varies(0) for value in rows for reach in value.reaches):
+            carry = [_counted(value) for value in results[:carried]]
+            if steady and not uneven:
                 stacked += [results[carried:]] * (length - 1 - step)
                 break
         if params["reverse"]:
@@ -165,9 +175,13 @@ class Interpreter:
         params = eqn.params
         tests, bodies = params["cond_nconsts"], params["body_nconsts"]
         test_consts, body_consts = operands[:tests], operands[tests : tests + bodies]
+        known = self._counted_while(params, test_consts, body_consts, operands[tests + bodies :])
+        if known is not None:
+            return known
         # How often the body runs is not known: its results join those of any number of runs.
         carry = [replace(_lawless(value), constant=None) for value in operands[tests + bodies :]]
-        note = self._note(eqn, "runs an unknown number of times: what any number of runs reads is joined")
+        text = "runs an unknown number of times: what any number of runs reads is joined"
+        note = self._note(eqn, text, exact=False)
         for _ in range(_MOST_STEPS):
             (test,) = self.run(params["cond_jaxpr"], [*test_consts, *carry])
             after = self.run(params["body_jaxpr"], [*body_consts, *carry])
@@ -182,6 +196,18 @@ class Interpreter:
         unknown = self._note(eqn, "did not settle, so it is taken to read everything", exact=False)
         return [everything(operands, jaxpr.shape(var), unknown) for var in eqn.outvars]
 
+    def _counted_while(self, params, test_consts, body_consts, carry) -> list[Value] | None:
+        """Run a loop whose test the function itself decides, as of a counter; None if something else does."""
+        carry = [_counted(value) for value in carry]
+        for _ in range(_MOST_STEPS):
+            (test,) = self.run(params["cond_jaxpr"], [*test_consts, *carry])
+            if test.reads or test.constant is None:
+                return None
+            if not test.constant.value():
+                return carry
+            carry = [_counted(value) for value in self.run(params["body_jaxpr"], [*body_consts, *carry])]
+        return None
+
 
 def _live(open_jaxpr: core.Jaxpr, outputs: Sequence[Any]) -> list[list[bool]]:
     """Return, for each equation, which of its results the outputs depend on."""
@@ -195,8 +221,22 @@ def _live(open_jaxpr: core.Jaxpr, outputs: Sequence[Any]) -> list[list[bool]]:
     return marks[::-1]
 
 
+def _counted(value: Value) -> Value:
+    """Return the value with a single number computed, so that what loops count does not become ever longer."""
+    if value.constant is None or value.shape or value.constant.depth == 1:
+        return value
+    return replace(value, constant=Constant.given(value.constant.value()))
+
+
+def _is_list(value: Value) -> bool:
+    """Say whether it is a list of numbers that the function itself makes, such as places to go to one after another."""
+    return value.constant is not None and len(value.shape) == 1
+
+
 def _row(value: Value, row: int) -> Value:
     """Return what one element along the first axis reads, without that axis."""
+    if _is_list(value):
+        return Value((), constant=Constant.given(value.constant.value()[row]))
     reaches = []
     for reach in value.reaches:
         picked = replace(reach, reads=reach.reads[:, [row if reach.varies(0) else 0]])

@@ -144,7 +144,10 @@ def _read_at(reach: Reach, axis: int, size: int, index: np.ndarray) -> tuple[np.
     period = reach.law.period if reach.axis == axis and reach.law.period <= size else 0
     inside = (index >= 0) & (index < size)
     if not period:
-        moves = reach.varies(axis) or (reach.axis == axis and reach.law.shift)
+        # Of an endless image more of the same lies beyond, even where padding is told apart from pixels inside.
+        beyond = reach.reads[2:]
+        even = bool(np.all(beyond == np.take(beyond, [0], axis + 1)))
+        moves = not even or (reach.axis == axis and reach.law.shift)
         known = inside if moves else np.ones_like(inside)
         place = np.clip(index, 0, reach.reads.shape[axis + 1] - 1)
         return np.take(reach.reads, place, axis + 1), known

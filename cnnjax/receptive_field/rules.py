@@ -4,12 +4,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from jax.extend import core
 
 from cnnjax.receptive_field import convolution, indexing
 from cnnjax.receptive_field.reach import (
+    NOTHING,
+    Law,
     Reach,
     accumulate,
+    compress,
     concatenate,
     maximum,
     rearrange,
@@ -24,12 +28,12 @@ Notes = Callable[..., Note]
 Rule = Callable[[core.JaxprEqn, Sequence[Value], Sequence[Shape], Notes], list[Value]]
 
 _ELEMENTWISE = """
-abs acos acosh add and asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt ceil clamp clz complex conj
-convert_element_type copy copy_p cos cosh digamma div eq erf erf_inv erfc exp exp2 expm1 floor ge gt igamma
-igamma_grad_a igammac imag integer_pow is_finite le lgamma log log1p logistic lt max min mul mulhi name ne neg
-nextafter not or polygamma population_count pow pvary random_gamma_grad real reduce_precision
-regularized_incomplete_beta rem round rsqrt select_n sharding_constraint shift_left shift_right_arithmetic
-shift_right_logical sign sin sinh sqrt square stop_gradient sub tan tanh xor zeta
+abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt ceil clamp clz complex conj
+convert_element_type copy copy_p cos cosh digamma div eq eq_to erf erf_inv erfc exp exp2 expm1 floor ge gt igamma
+igamma_grad_a igammac imag integer_pow is_finite layout_constraint le le_to lgamma log log1p logistic lt lt_to max
+min mul mulhi name ne neg nextafter not or polygamma population_count pow pvary random_gamma_grad real
+reduce_precision regularized_incomplete_beta rem reshard round rsqrt sharding_constraint shift_left
+shift_right_arithmetic shift_right_logical sign sin sinh sqrt square stop_gradient sub tan tanh xor zeta
 """
 _REDUCTIONS = "argmax argmin reduce_and reduce_max reduce_min reduce_or reduce_prod reduce_sum reduce_xor"
 _CUMULATIVE = "cumlogsumexp cummax cummin cumprod cumsum"
@@ -66,6 +70,35 @@ def _mapping(function: Callable[[Reach, dict[str, Any], Shape, Shape], Reach]) -
 def _elementwise(eqn, operands, shapes, note):
     del eqn, note
     return [replace(joined([_spread(operand, shapes[0]) for operand in operands]), shape=shapes[0])]
+
+
+def _select(eqn, operands, shapes, note):
+    """Follow each element to the case that is chosen for it, where the function itself makes the choice of places."""
+    choice, *cases = operands
+    if choice.constant is None or not choice.constant.made:
+        return _elementwise(eqn, operands, shapes, note)
+    which = np.broadcast_to(choice.constant.value().astype(int), shapes[0])
+    chosen = []
+    for number, case in enumerate(cases):
+        taken = (which == number)[None]
+        reaches = [
+            compress(Reach(np.where(taken, reach.reads, NOTHING), reach.law if taken.all() else Law(reach.axis)))
+            for reach in case.reaches
+        ]
+        if taken.any():
+            chosen.append(Value(shapes[0], tuple(reaches)))
+    return [joined(chosen)]
+
+
+def _bits(eqn, operands, shapes, note):
+    if operands[0].shape == shapes[0]:
+        return _elementwise(eqn, operands, shapes, note)
+    kept = len(operands[0].shape) if len(shapes[0]) > len(operands[0].shape) else len(shapes[0])
+    reaches = []
+    for reach in operands[0].reaches:  # an element becomes several, along a new last axis, or several become one
+        whole = maximum(reach, range(kept, len(operands[0].shape)))
+        reaches.append(rearrange(whole, [axis if axis < kept else None for axis in range(len(shapes[0]))]))
+    return [Value(shapes[0], tuple(reaches))]
 
 
 def _spread(operand: Value, shape: Shape) -> Value:
@@ -184,6 +217,31 @@ def _concatenate(eqn, operands, shapes, note):
     return [Value(shapes[0], tuple(concatenate(column, axis, sizes) for column in columns))]
 
 
+def _stack(eqn, operands, shapes, note):
+    del note
+    axis = eqn.params["axis"]
+    axes = [None if place == axis else place - (place > axis) for place in range(len(shapes[0]))]
+    count = max(len(operand.reaches) for operand in operands)
+    columns = [
+        [rearrange(operand.reaches[i], axes) if operand.reads else None for operand in operands] for i in range(count)
+    ]
+    return [Value(shapes[0], tuple(concatenate(column, axis, [1] * len(operands)) for column in columns))]
+
+
+def _unstack(eqn, operands, shapes, note):
+    del note
+    (operand,), axis = operands, eqn.params["axis"]
+    others = [place for place in range(len(operand.shape)) if place != axis]
+    results = []
+    for row, shape in enumerate(shapes):
+        reaches = []
+        for reach in operand.reaches:
+            picked = np.take(reach.reads, [row if reach.varies(axis) else 0], axis + 1)
+            reaches.append(rearrange(Reach(picked, reach.law), others))
+        results.append(Value(shape, tuple(reaches)))
+    return results
+
+
 def _tile(reach, params, old, new):
     del new
     for axis, count in enumerate(params["reps"]):
@@ -215,7 +273,9 @@ def _fourier(eqn, operands, shapes, note):
     (operand,), lengths = operands, eqn.params["fft_lengths"]
     axes = range(len(operand.shape) - len(lengths), len(operand.shape))
     reaches = tuple(maximum(reach, axes, keep=True) for reach in operand.reaches)
-    return [Value(shapes[0], reaches).noting(note("makes every element read all along its axes"))]
+    # One transform reads all; of a second after it, which may undo the first, that is only the most that it could be.
+    again = any(known.text.startswith("fft at") for known in operand.notes)
+    return [Value(shapes[0], reaches).noting(note("makes every element read all along its axes", exact=not again))]
 
 
 def _permute(reach, params, old, new):
@@ -231,6 +291,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("device_put", "optimization_barrier"), _each_for_itself),
     **convolution.RULES,
     **indexing.RULES,
+    "bitcast_convert_type": _bits,
     "broadcast_in_dim": _mapping(_broadcast),
     "concatenate": _concatenate,
     "fft": _fourier,
@@ -240,11 +301,14 @@ RULES: dict[str, Rule] = {
     "reduce_window": _general_reduce_window,
     "reshape": _mapping(lambda reach, params, old, new: reshape(reach, old, new)),
     "rev": _mapping(lambda reach, params, old, new: reverse(reach, params["dimensions"])),
+    "select_n": _select,
     "slice": _mapping(_slice),
     "sort": _sort,
     "split": _split,
     "squeeze": _mapping(_squeeze),
+    "stack": _stack,
     "tile": _mapping(_tile),
     "top_k": _mapping(_top),
     "transpose": _mapping(_permute),
+    "unstack": _unstack,
 }

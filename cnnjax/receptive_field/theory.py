@@ -38,8 +38,8 @@ def receptive_field(
     """Return which input pixels the units of a value read, exactly, without running anything.
 
     Args:
-      fn_or_model: A function of one array, or a linen module, which is applied with `train=False`. Methods of NNX and
-        Equinox modules are functions.
+      fn_or_model: A function of one array, or a module: a linen one is applied with `train=False` where it knows that
+        word, an NNX or Equinox one is copied into evaluation mode. Their methods are functions, taken as they are.
       input_shape: Shape of the input; of a module's, the batch axis may be left out.
       output: Which value: None for the last on the way to the output that still has the image's axes (of a
         classifier, its last feature map); an integer for that one of the function's outputs; a name for the last value

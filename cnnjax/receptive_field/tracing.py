@@ -1,6 +1,6 @@
 """From a function or a module to its jaxpr, from shapes alone."""
 
-import inspect
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +12,7 @@ from jax.extend import core
 
 from cnnjax import jaxpr
 from cnnjax.errors import UsageError
+from cnnjax.modes import mode
 
 # Linen's modules draw from these; `init` makes parameters of the first.
 STREAMS = ("params", "dropout")
@@ -72,17 +73,32 @@ def traced(fn_or_model: Any, input_shape: Sequence[int], spatial_axes: Sequence[
 
 def _trace(fn_or_model: Any, image: jax.ShapeDtypeStruct, axes: tuple[int, ...], variables: Any) -> Traced:
     if not isinstance(fn_or_model, nn.Module):
-        return Traced(jax.make_jaxpr(fn_or_model)(image), axes)
-    # Named outright: linen's Sequential takes any keyword and hands it to layers that may not.
-    named = "train" in inspect.signature(type(fn_or_model).__call__).parameters
-    in_mode: dict[str, Any] = {"train": False} if named else {}
+        return Traced(jax.make_jaxpr(_evaluating(fn_or_model))(image), axes)
+    in_mode = mode(fn_or_model, train=False)
     if variables is not None:
         return Traced(jax.make_jaxpr(lambda v, x: fn_or_model.apply(v, x, **in_mode))(variables, image), axes)
     # One trace gives parameters and output; tracing `init` and `apply` by themselves takes twice as long.
     function: Callable = lambda keys, x: fn_or_model.init_with_output(keys, x, **in_mode)  # noqa: E731
-    keys = {name: jax.random.key(0) for name in STREAMS}
+    keys = jax.eval_shape(lambda: {name: jax.random.key(0) for name in STREAMS})
     closed, (out, _) = jax.make_jaxpr(function, return_shape=True)(keys, image)
     return Traced(closed, axes, len(jax.tree.leaves(out)))
+
+
+def _evaluating(function: Callable) -> Callable:
+    """Return a function as it is; of an NNX or Equinox module, which holds its mode, a copy in evaluation mode."""
+    nnx, equinox = sys.modules.get("flax.nnx"), sys.modules.get("equinox")
+    if nnx is not None and isinstance(function, nnx.Module):
+        graph, state = nnx.split(function)
+
+        def evaluated(image: Any) -> Any:
+            module = nnx.merge(graph, state)
+            module.eval()
+            return module(image)
+
+        return evaluated
+    if equinox is not None and isinstance(function, equinox.Module):
+        return equinox.nn.inference_mode(function)
+    return function
 
 
 def _checked(shape: tuple[int, ...], spatial_axes: Sequence[int]) -> tuple[int, ...]:

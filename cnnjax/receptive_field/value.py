@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from jax.extend import core
 
+from cnnjax import jaxpr
 from cnnjax.receptive_field.reach import Law, Reach, maximum, union
 
 # Longer chains of equations than this are not followed to find a constant, nor are larger ones computed.
@@ -48,9 +49,13 @@ class Constant:
         return self._of_numbers and self._of_places
 
     def value(self) -> np.ndarray:
-        """Return the constant, computed once, in one compilation."""
-        if self._value is None:
-            self._value = np.asarray(jax.jit(lambda: self._build({}))() if self._eqn is not None else self._place)
+        """Return the constant, computed once: a number step by step, as loops count, others in one compilation."""
+        if self._value is None and self._eqn is None:
+            self._value = np.asarray(self._place)
+        elif self._value is None:
+            single = jaxpr.shape(self._eqn.outvars[self._place]) == ()
+            with jax.ensure_compile_time_eval():
+                self._value = np.asarray(self._build({}) if single else jax.jit(lambda: self._build({}))())
         return self._value
 
     def _build(self, done: dict[Any, Any]) -> Any:

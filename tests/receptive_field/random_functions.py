@@ -140,3 +140,39 @@ def _joined(a, b, how):
     if how == "add":
         return a + b
     return jnp.concatenate([a, b], axis=-1)[..., 1 : 1 + CHANNELS]
+
+
+@st.composite
+def movable(draw, depth=4):
+    """Draw a chain of windows with strides, dilations and padding in numbers: another image size moves nothing.
+
+    Of 17 pixels at least two are left along each axis, so that nowhere one unit stands for the whole image.
+    """
+    links = []
+    for _ in range(draw(st.integers(1, depth))):
+        window, strides, dilation, padding = draw(sizes(4)), draw(sizes(2)), draw(sizes(2)), draw(pads)
+        links.append((draw(st.booleans()), window, strides, dilation, padding, draw(st.booleans())))
+
+    def function(x):
+        for pooled, window, strides, dilation, padding, shortcut in links:
+            # Padded by what the window reaches at the least, so that it fits, and that keeps the same units.
+            reach = [(low + (k - 1) * d, high) for (low, high), k, d in zip(padding, window, dilation)]
+            if pooled:
+                edges = [(0, 0), *reach, (0, 0)]
+                y = lax.reduce_window(
+                    x, -jnp.inf, lax.max, (1, *window, 1), (1, *strides, 1), edges, None, (1, *dilation, 1)
+                )
+            else:
+                weights = kernel(*window, CHANNELS, CHANNELS)
+                y = lax.conv_general_dilated(x, weights, strides, reach, rhs_dilation=dilation, dimension_numbers=NHWC)
+            if shortcut:
+                y = y + lax.slice(
+                    jnp.pad(x, [(0, 0), *[(0, 9)] * 2, (0, 0)]),
+                    (0, 0, 0, 0),
+                    (1, *((n - 1) * s + 1 for n, s in zip(y.shape[1:3], strides)), CHANNELS),
+                    (1, *strides, 1),
+                )
+            x = y
+        return x
+
+    return function
