@@ -26,7 +26,7 @@ class _Form(NamedTuple):
 
     usage: str
     example: str
-    make: Callable[[list[str]], Augment]
+    make: Callable[[list[str]], Callable[..., Batch]]
 
 
 def parse(texts: Sequence[str], *, mean: Numbers = 0.0, std: Numbers = 1.0) -> Augment | None:
@@ -68,7 +68,7 @@ def parse(texts: Sequence[str], *, mean: Numbers = 0.0, std: Numbers = 1.0) -> A
     return functools.partial(_in_turn, tuple(steps)) if steps else None
 
 
-def _parse_one(text: str) -> tuple[str, Augment]:
+def _parse_one(text: str) -> tuple[str, Callable[..., Batch]]:
     name, *words = text.split(":")
     name = {"color-jitter": "colour-jitter"}.get(name, name)
     if name not in _FORMS:
