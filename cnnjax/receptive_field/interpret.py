@@ -7,7 +7,8 @@ from typing import Any
 from jax.extend import core
 
 from cnnjax import jaxpr
-from cnnjax.receptive_field import rules
+from cnnjax.receptive_field import combining, rules
+from cnnjax.receptive_field.reach import rearrange
 from cnnjax.receptive_field.value import Constant, Note, Value, computed, everything, joined, spatial_hull
 
 # Scans are unrolled to this many steps and loops joined over as many; beyond, everything counts as read.
@@ -169,7 +170,7 @@ class Interpreter:
                 break
         if params["reverse"]:
             stacked.reverse()
-        return [*carry, *(_stack(values) for values in zip(*stacked))]
+        return [*carry, *(combining.stacked(values, 0) for values in zip(*stacked))]
 
     def _while(self, eqn: core.JaxprEqn, operands: Sequence[Value]) -> list[Value]:
         params = eqn.params
@@ -240,21 +241,8 @@ def _row(value: Value, row: int) -> Value:
     reaches = []
     for reach in value.reaches:
         picked = replace(reach, reads=reach.reads[:, [row if reach.varies(0) else 0]])
-        reaches.append(rules.rearrange(picked, range(1, len(value.shape))))
+        reaches.append(rearrange(picked, range(1, len(value.shape))))
     return Value(value.shape[1:], tuple(reaches), value.notes)
-
-
-def _stack(values: Sequence[Value]) -> Value:
-    """Put values one after another along a new first axis."""
-    shape = (len(values), *values[0].shape)
-    count = max(len(value.reaches) for value in values)
-    axes = [None, *range(len(shape) - 1)]
-    columns = [
-        [rules.rearrange(value.reaches[place], axes) if value.reads else None for value in values]
-        for place in range(count)
-    ]
-    notes = frozenset().union(*(value.notes for value in values))
-    return Value(shape, tuple(rules.concatenate(column, 0, [1] * len(values)) for column in columns), notes)
 
 
 def _lawless(value: Value) -> Value:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 # Colours of Okabe and Ito, which the colour-blind tell apart; every line has a style of its own too.
 _BOX, _FIT, _MEASURED, _THEORY = "#D55E00", "#009E73", "#0072B2", "#D55E00"
 _SUFFIXES = (".png", ".svg")
+_COLUMNS, _IMAGE = "#CC79A7", "#e6e6e6"
+_WIDEST, _MOST_NAMES = 15.0, 42  # inches of a growth chart, and layers named below it
 _GAUSSIAN_95 = 2.0  # standard deviations either side of the middle that hold 95.45 %
 
 
@@ -63,6 +65,8 @@ def plot_growth(
 ) -> "Figure":
     """Draw how the field grows from layer to layer: the theoretical one, and the effective one where it was measured.
 
+    Layers without rows and columns of units, as after a global pool, have no place in it.
+
     Args:
       rows: From `trace`, or from `growth` with what was measured.
       path: File to write, `.png` or `.svg`; None to write none.
@@ -70,21 +74,26 @@ def plot_growth(
     Returns:
       The figure.
     """
+    rows = [row for row in rows if isinstance(row, Growth) or any(step is not None for step in row.field.stride)]
     if not rows:
-        raise UsageError("plot_growth: expected at least one layer, got none.")
-    figure = _figure(max(6.0, 1.6 + 0.32 * len(rows)), 4.8)
+        raise UsageError("plot_growth: expected at least one layer with units in space, got none.")
+    figure = _figure(min(max(6.0, 1.6 + 0.32 * len(rows)), _WIDEST), 4.8)
     axes = figure.subplots()
-    places = np.arange(len(rows))
-    theory = [row.theoretical[0] if isinstance(row, Growth) else row.field.size[0] for row in rows]
-    axes.plot(places, theory, "s--", color=_THEORY, label="theoretical size", markersize=5)
-    measured = [row for row in rows if isinstance(row, Growth)]
+    places, step = np.arange(len(rows)), -(-len(rows) // _MOST_NAMES)
+    size = 5 if step == 1 else 3
+    theory = np.array([row.theoretical if isinstance(row, Growth) else row.field.size for row in rows])
+    alike = np.array_equal(theory[:, 0], theory[:, -1])
+    name = "theoretical size" if alike else "theoretical size, rows"
+    axes.plot(places, theory[:, 0], "s--", color=_THEORY, label=name, markersize=size)
+    if not alike:
+        axes.plot(places, theory[:, -1], "^:", color=_COLUMNS, label="theoretical size, columns", markersize=size, lw=1)
+    measured = [row.effective[0] for row in rows if isinstance(row, Growth)]
     if measured:
-        effective = [row.effective[0] for row in measured]
-        axes.plot(
-            places, effective, "o-", color=_MEASURED, label="effective size (95.45 % of |gradient|)", markersize=5
-        )
-    axes.set_xticks(places, [_short(row) for row in rows], rotation=60, ha="right", rotation_mode="anchor", fontsize=8)
-    axes.set_ylabel("rows of the image (pixels)")
+        label = "effective size" + ("" if alike else ", rows") + " (95.45 % of |gradient|)"
+        axes.plot(places, measured, "o-", color=_MEASURED, label=label, markersize=size)
+    names = [_short(row) for row in rows[::step]]
+    axes.set_xticks(places[::step], names, rotation=60, ha="right", rotation_mode="anchor", fontsize=8)
+    axes.set_ylabel("pixels of the image")
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.legend()
@@ -103,6 +112,7 @@ def _figure(width: float, height: float) -> "Figure":
 
     # A figure of its own instead of pyplot's: no global state, no display, no window.
     figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.12)  # type: ignore[union-attr]
     FigureCanvasAgg(figure)
     return figure
 
@@ -139,15 +149,20 @@ def _draw_map(axes: Any, heat: Any, field: ReceptiveField, index: tuple[int, ...
 
     height, width = field.input_size
     extent = (-0.5, width - 0.5, height - 0.5, -0.5)
+    frame = Rectangle((-0.5, -0.5), width, height, facecolor=_IMAGE, edgecolor="black", lw=0.8)
+    frame.set(label="image", zorder=-1)
+    axes.add_patch(frame)
     if image is not None:
-        axes.imshow(np.asarray(image).squeeze(), cmap="gray", extent=extent, interpolation="nearest")
+        axes.imshow(_backdrop(image), cmap="gray", vmin=0, vmax=1, extent=extent, interpolation="nearest")
     if heat is not None:
-        scaled = np.abs(heat) / np.abs(heat).max()
-        alpha = 1.0 if image is None else np.clip(scaled**0.5, 0, 1) * 0.9
+        # Single pixels stand out by far; scaled by the very largest, all others would look alike.
+        size = np.abs(heat)
+        scaled = np.clip(size / np.quantile(size[size > 0], 0.99), 0, 1)
+        alpha = 1.0 if image is None else np.clip(1.3 * scaled**0.5, 0, 0.85)
         shown = axes.imshow(scaled, cmap="cividis", extent=extent, alpha=alpha, vmin=0, vmax=1, interpolation="nearest")
-        axes.figure.colorbar(shown, ax=axes, label="mean |gradient| (share of the largest)", shrink=0.85)
-    elif image is None:
-        axes.set_facecolor("#eeeeee")
+        bar = axes.figure.colorbar(shown, ax=axes, label="mean |gradient| (1: its 99th percentile)", shrink=0.85)
+        bar.solids.set_alpha(1)
+    axes.set_aspect("equal")
     rows, columns = field.interval(index, clip=False)
     if rows is not None and columns is not None:
         (top, bottom), (left, right) = rows, columns
@@ -181,6 +196,15 @@ def _draw_map(axes: Any, heat: Any, field: ReceptiveField, index: tuple[int, ...
     axes.set_xlabel("column (pixels)")
     axes.set_ylabel("row (pixels)")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), fontsize=8, frameon=False, ncols=2)
+
+
+def _backdrop(image: Any) -> np.ndarray:
+    """Return an image as pale grey, `[H, W]` from 0 to 1, on which the colours of a map and the lines stand out."""
+    image = np.asarray(image)
+    grey = image.astype(float) / (255 if image.dtype == np.uint8 else 1)
+    if grey.ndim == 3:
+        grey = grey @ (0.299, 0.587, 0.114) if grey.shape[-1] == 3 else grey[..., 0]
+    return 0.25 + 0.7 * np.clip(grey, 0, 1)
 
 
 def _draw_section(axes: Any, heat: np.ndarray, field: ReceptiveField, index: tuple[int, ...], fit: Any) -> None:

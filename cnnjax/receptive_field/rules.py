@@ -1,19 +1,14 @@
 """What each primitive does to what its operands read. A primitive without a rule is taken to read everything."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
-import numpy as np
 from jax.extend import core
 
-from cnnjax.receptive_field import convolution, indexing
+from cnnjax.receptive_field import combining, convolution, indexing
 from cnnjax.receptive_field.reach import (
-    NOTHING,
-    Law,
     Reach,
     accumulate,
-    compress,
     concatenate,
     maximum,
     rearrange,
@@ -65,47 +60,6 @@ def _mapping(function: Callable[[Reach, dict[str, Any], Shape, Shape], Reach]) -
         return [Value(shapes[0], reaches)] * len(shapes)
 
     return rule
-
-
-def _elementwise(eqn, operands, shapes, note):
-    del eqn, note
-    return [replace(joined([_spread(operand, shapes[0]) for operand in operands]), shape=shapes[0])]
-
-
-def _select(eqn, operands, shapes, note):
-    """Follow each element to the case that is chosen for it, where the function itself makes the choice of places."""
-    choice, *cases = operands
-    if choice.constant is None or not choice.constant.made:
-        return _elementwise(eqn, operands, shapes, note)
-    which = np.broadcast_to(choice.constant.value().astype(int), shapes[0])
-    chosen = []
-    for number, case in enumerate(cases):
-        taken = (which == number)[None]
-        reaches = [
-            compress(Reach(np.where(taken, reach.reads, NOTHING), reach.law if taken.all() else Law(reach.axis)))
-            for reach in case.reaches
-        ]
-        if taken.any():
-            chosen.append(Value(shapes[0], tuple(reaches)))
-    return [joined(chosen)]
-
-
-def _bits(eqn, operands, shapes, note):
-    if operands[0].shape == shapes[0]:
-        return _elementwise(eqn, operands, shapes, note)
-    kept = len(operands[0].shape) if len(shapes[0]) > len(operands[0].shape) else len(shapes[0])
-    reaches = []
-    for reach in operands[0].reaches:  # an element becomes several, along a new last axis, or several become one
-        whole = maximum(reach, range(kept, len(operands[0].shape)))
-        reaches.append(rearrange(whole, [axis if axis < kept else None for axis in range(len(shapes[0]))]))
-    return [Value(shapes[0], tuple(reaches))]
-
-
-def _spread(operand: Value, shape: Shape) -> Value:
-    """Return a single number as a value of a shape; others have it already."""
-    if len(operand.shape) == len(shape):
-        return operand
-    return Value(shape, tuple(rearrange(reach, [None] * len(shape)) for reach in operand.reaches), operand.notes)
 
 
 def _each_for_itself(eqn, operands, shapes, note):
@@ -185,63 +139,6 @@ def _slice(reach, params, old, new):
     return reach
 
 
-def _split(eqn, operands, shapes, note):
-    del note
-    axis, results, start = eqn.params["axis"], [], 0
-    for shape in shapes:
-        size = operands[0].shape[axis]
-        parts = [window(reach, axis, size, shape[axis], low=-start) for reach in operands[0].reaches]
-        results.append(Value(shape, tuple(parts)))
-        start += shape[axis]
-    return results
-
-
-def _pad(eqn, operands, shapes, note):
-    del note
-    operand, filling = operands
-    padded = []
-    for reach in operand.reaches:
-        for axis, (low, _, interior) in enumerate(eqn.params["padding_config"]):
-            if operand.shape[axis] != shapes[0][axis] or low:
-                reach = window(reach, axis, operand.shape[axis], shapes[0][axis], low=low, base_dilation=interior + 1)
-        padded.append(reach)
-    return [joined([Value(shapes[0], tuple(padded)), everything([filling], shapes[0])])]
-
-
-def _concatenate(eqn, operands, shapes, note):
-    del note
-    axis = eqn.params["dimension"]
-    sizes = [operand.shape[axis] for operand in operands]
-    count = max(len(operand.reaches) for operand in operands)
-    columns = [[operand.reaches[i] if operand.reads else None for operand in operands] for i in range(count)]
-    return [Value(shapes[0], tuple(concatenate(column, axis, sizes) for column in columns))]
-
-
-def _stack(eqn, operands, shapes, note):
-    del note
-    axis = eqn.params["axis"]
-    axes = [None if place == axis else place - (place > axis) for place in range(len(shapes[0]))]
-    count = max(len(operand.reaches) for operand in operands)
-    columns = [
-        [rearrange(operand.reaches[i], axes) if operand.reads else None for operand in operands] for i in range(count)
-    ]
-    return [Value(shapes[0], tuple(concatenate(column, axis, [1] * len(operands)) for column in columns))]
-
-
-def _unstack(eqn, operands, shapes, note):
-    del note
-    (operand,), axis = operands, eqn.params["axis"]
-    others = [place for place in range(len(operand.shape)) if place != axis]
-    results = []
-    for row, shape in enumerate(shapes):
-        reaches = []
-        for reach in operand.reaches:
-            picked = np.take(reach.reads, [row if reach.varies(axis) else 0], axis + 1)
-            reaches.append(rearrange(Reach(picked, reach.law), others))
-        results.append(Value(shape, tuple(reaches)))
-    return results
-
-
 def _tile(reach, params, old, new):
     del new
     for axis, count in enumerate(params["reps"]):
@@ -284,31 +181,25 @@ def _permute(reach, params, old, new):
 
 
 RULES: dict[str, Rule] = {
-    **dict.fromkeys(_ELEMENTWISE.split(), _elementwise),
+    **dict.fromkeys(_ELEMENTWISE.split(), combining.elementwise),
     **dict.fromkeys(_REDUCTIONS.split(), _mapping(_reduce)),
     **dict.fromkeys(_CUMULATIVE.split(), _mapping(lambda r, p, old, new: accumulate(r, p["axis"], p["reverse"]))),
     **dict.fromkeys(("reduce_window_max", "reduce_window_min"), _mapping(_reduce_window)),
     **dict.fromkeys(("device_put", "optimization_barrier"), _each_for_itself),
+    **combining.RULES,
     **convolution.RULES,
     **indexing.RULES,
-    "bitcast_convert_type": _bits,
     "broadcast_in_dim": _mapping(_broadcast),
-    "concatenate": _concatenate,
     "fft": _fourier,
-    "pad": _pad,
     "reduce": _general_reduce,
     "reduce_window_sum": _mapping(_sum_window),
     "reduce_window": _general_reduce_window,
     "reshape": _mapping(lambda reach, params, old, new: reshape(reach, old, new)),
     "rev": _mapping(lambda reach, params, old, new: reverse(reach, params["dimensions"])),
-    "select_n": _select,
     "slice": _mapping(_slice),
     "sort": _sort,
-    "split": _split,
     "squeeze": _mapping(_squeeze),
-    "stack": _stack,
     "tile": _mapping(_tile),
     "top_k": _mapping(_top),
     "transpose": _mapping(_permute),
-    "unstack": _unstack,
 }

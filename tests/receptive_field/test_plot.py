@@ -26,7 +26,7 @@ def test_a_map_with_box_contour_and_section(tmp_path, heat, suffix, start):
     figure = plot(heat, field, image=np.zeros((16, 20, 3)), path=tmp_path / f"field{suffix}")
     assert (tmp_path / f"field{suffix}").read_bytes().startswith(start)
     left, right = figure.axes[:2]
-    box = next(patch for patch in left.patches if type(patch).__name__ == "Rectangle")
+    box = next(patch for patch in left.patches if patch.get_label().startswith("theoretical"))
     top, first = (interval[0] for interval in field.interval((4, 5)) if interval)
     assert (box.get_x(), box.get_y(), box.get_width(), box.get_height()) == (first - 0.5, top - 0.5, 4, 4)
     ellipse = next(patch for patch in left.patches if type(patch).__name__ == "Ellipse")
@@ -39,6 +39,9 @@ def test_a_map_with_box_contour_and_section(tmp_path, heat, suffix, start):
 def test_a_box_without_measurement(tmp_path):
     figure = plot(None, receptive_field(net, (1, 16, 20, 1)), index=(0, 0), path=tmp_path / "box.png")
     assert len(figure.axes) == 1
+    frame, box = figure.axes[0].patches
+    assert (frame.get_width(), frame.get_height(), box.get_y()) == (20, 16, -1.5)
+    assert figure.axes[0].get_ylim()[1] < -1.5  # what hangs over the image is not cut off
 
 
 def test_growth_with_and_without_measurement(tmp_path):
@@ -46,6 +49,27 @@ def test_growth_with_and_without_measurement(tmp_path):
     assert [list(line.get_ydata()) for line in figure.axes[0].lines] == [[3, 4]]
     rows = [Growth("net/a", "convolution 3x3", (3, 3), (2.0, 2.0), GaussianFit(1.0, (0, 0), (1, 1), 1.0))]
     assert len(plot_growth(rows).axes[0].lines) == 2
+
+
+def test_growth_of_many_layers_that_differ_by_axis_stays_readable():
+    def deep(x):
+        for _ in range(50):
+            x = ops.conv2d(x, KERNEL[:, :1])
+        return x.mean((1, 2)) @ np.ones((1, 3), np.float32)
+
+    figure = plot_growth(trace(deep, (1, 16, 20, 1)))
+    axes = figure.axes[0]
+    assert [line.get_ydata()[-1] for line in axes.lines] == [101, 1]  # rows and columns; no row for the mean and after
+    assert len(axes.get_xticklabels()) <= 42
+    assert figure.get_figwidth() <= 15
+
+
+def test_a_photo_is_a_pale_grey_backdrop():
+    photo = np.zeros((16, 20, 3), np.uint8)
+    photo[:8] = 255
+    figure = plot(None, receptive_field(net, (1, 16, 20, 1)), image=photo)
+    shown = figure.axes[0].images[0].get_array()
+    assert (shown.shape, round(float(shown.max()), 6), float(shown.min())) == ((16, 20), 0.95, 0.25)
 
 
 @pytest.mark.parametrize(("name", "message"), [("x.jpg", ".png or .svg"), ("no/such/x.png", "an existing folder")])

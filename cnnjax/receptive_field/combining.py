@@ -1,0 +1,126 @@
+"""What working element by element, choosing among values, and putting them side by side do to what they read."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from cnnjax.receptive_field.reach import NOTHING, Law, Reach, compress, concatenate, maximum, rearrange, window
+from cnnjax.receptive_field.value import Value, everything, joined
+
+Shape = tuple[int, ...]
+
+
+def elementwise(eqn, operands, shapes, note):
+    del eqn, note
+    return [replace(joined([_spread(operand, shapes[0]) for operand in operands]), shape=shapes[0])]
+
+
+def _spread(operand: Value, shape: Shape) -> Value:
+    """Return a single number as a value of a shape; others have it already."""
+    if len(operand.shape) == len(shape):
+        return operand
+    return Value(shape, tuple(rearrange(reach, [None] * len(shape)) for reach in operand.reaches), operand.notes)
+
+
+def _select(eqn, operands, shapes, note):
+    """Follow each element to the case that is chosen for it, where the function itself makes the choice of places."""
+    choice, *cases = operands
+    if choice.constant is None or not choice.constant.made:
+        return elementwise(eqn, operands, shapes, note)
+    which = np.broadcast_to(choice.constant.value().astype(int), shapes[0])
+    chosen = []
+    for number, case in enumerate(cases):
+        taken = (which == number)[None]
+        reaches = [
+            compress(Reach(np.where(taken, reach.reads, NOTHING), reach.law if taken.all() else Law(reach.axis)))
+            for reach in case.reaches
+        ]
+        if taken.any():
+            chosen.append(Value(shapes[0], tuple(reaches)))
+    return [joined(chosen)]
+
+
+def _bits(eqn, operands, shapes, note):
+    if operands[0].shape == shapes[0]:
+        return elementwise(eqn, operands, shapes, note)
+    kept = len(operands[0].shape) if len(shapes[0]) > len(operands[0].shape) else len(shapes[0])
+    reaches = []
+    for reach in operands[0].reaches:  # an element becomes several, along a new last axis, or several become one
+        whole = maximum(reach, range(kept, len(operands[0].shape)))
+        reaches.append(rearrange(whole, [axis if axis < kept else None for axis in range(len(shapes[0]))]))
+    return [Value(shapes[0], tuple(reaches))]
+
+
+def _split(eqn, operands, shapes, note):
+    del note
+    axis, results, start = eqn.params["axis"], [], 0
+    for shape in shapes:
+        size = operands[0].shape[axis]
+        parts = [window(reach, axis, size, shape[axis], low=-start) for reach in operands[0].reaches]
+        results.append(Value(shape, tuple(parts)))
+        start += shape[axis]
+    return results
+
+
+def _pad(eqn, operands, shapes, note):
+    del note
+    operand, filling = operands
+    padded = []
+    for reach in operand.reaches:
+        for axis, (low, _, interior) in enumerate(eqn.params["padding_config"]):
+            if operand.shape[axis] != shapes[0][axis] or low:
+                reach = window(reach, axis, operand.shape[axis], shapes[0][axis], low=low, base_dilation=interior + 1)
+        padded.append(reach)
+    return [joined([Value(shapes[0], tuple(padded)), everything([filling], shapes[0])])]
+
+
+def _concatenate(eqn, operands, shapes, note):
+    del note
+    axis = eqn.params["dimension"]
+    sizes = [operand.shape[axis] for operand in operands]
+    count = max(len(operand.reaches) for operand in operands)
+    columns = [[operand.reaches[i] if operand.reads else None for operand in operands] for i in range(count)]
+    return [Value(shapes[0], tuple(concatenate(column, axis, sizes) for column in columns))]
+
+
+def _stack(eqn, operands, shapes, note):
+    del shapes, note
+    return [stacked(operands, eqn.params["axis"])]
+
+
+def stacked(values: Sequence[Value], axis: int) -> Value:
+    """Put values of one shape one after another along a new axis."""
+    shape = (*values[0].shape[:axis], len(values), *values[0].shape[axis:])
+    axes = [None if place == axis else place - (place > axis) for place in range(len(shape))]
+    columns = [
+        [rearrange(value.reaches[place], axes) if value.reads else None for value in values]
+        for place in range(max(len(value.reaches) for value in values))
+    ]
+    reaches = tuple(concatenate(column, axis, [1] * len(values)) for column in columns)
+    return Value(shape, reaches, frozenset().union(*(value.notes for value in values)))
+
+
+def _unstack(eqn, operands, shapes, note):
+    del note
+    (operand,), axis = operands, eqn.params["axis"]
+    others = [place for place in range(len(operand.shape)) if place != axis]
+    results = []
+    for row, shape in enumerate(shapes):
+        reaches = []
+        for reach in operand.reaches:
+            picked = np.take(reach.reads, [row if reach.varies(axis) else 0], axis + 1)
+            reaches.append(rearrange(Reach(picked, reach.law), others))
+        results.append(Value(shape, tuple(reaches)))
+    return results
+
+
+RULES = {
+    "bitcast_convert_type": _bits,
+    "concatenate": _concatenate,
+    "pad": _pad,
+    "select_n": _select,
+    "split": _split,
+    "stack": _stack,
+    "unstack": _unstack,
+}
