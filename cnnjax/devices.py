@@ -17,11 +17,11 @@ from cnnjax.errors import UsageError
 AXIS = "data"
 
 
-def data_mesh(devices: Sequence[jax.Device] | int | None = None) -> Mesh:
+def data_mesh(devices: Sequence[Any] | int | None = None) -> Mesh:
     """Return the mesh over whose one axis, `data`, batches are laid.
 
     Args:
-      devices: The devices, or how many of those that there are; None for all, those of other hosts included.
+      devices: JAX's devices, or how many of those that there are; None for all, those of other hosts included.
     Raises:
       UsageError: If there are fewer.
     Example:
@@ -69,8 +69,9 @@ def own_rows(rows: int, mesh: Mesh | None) -> np.ndarray:
         return np.ones(rows, bool)
     own = np.zeros(rows, bool)
     sharding = NamedSharding(mesh, PartitionSpec(AXIS))
-    for (part,) in sharding.addressable_devices_indices_map((rows,)).values():
-        own[part] = True
+    for part in sharding.addressable_devices_indices_map((rows,)).values():
+        if part is not None:
+            own[part[0]] = True
     return own
 
 

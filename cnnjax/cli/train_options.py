@@ -161,7 +161,12 @@ def _add_regularisation(group: argparse._ArgumentGroup) -> None:
     add("--weight-decay", type=float, metavar="X", help="decoupled for adamw, lamb and lars, else L2")
     add("--decay", metavar="all|kernels", help="what decays; kernels: no biases, nothing of normalisation's")
     add("--label-smoothing", type=float, metavar="X", help="in [0, 1)")
-    add("--augment", nargs="*", metavar="NAME:N", help="such as translate:2 (shift by up to 2 pixels), flip, mixup:0.2")
+    add(
+        "--augment",
+        nargs="*",
+        metavar="NAME:N",
+        help="such as flip, pad-crop:4, colour-jitter:0.4, randaugment:2:9, mixup:0.2",
+    )
     add("--aux-weight", type=float, metavar="X", help="weight of an auxiliary head's loss")
     add("--ema", type=float, metavar="DECAY", help="keep moving averages, and evaluate with them, such as 0.999")
     add(

@@ -168,7 +168,7 @@ def scale_by_path(factors: Mapping[str, float]) -> optax.GradientTransformation:
 
         return jax.tree_util.tree_map_with_path(scaled, updates), state
 
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformation(init, update)  # pyright: ignore[reportArgumentType]  optax's names its arguments
 
 
 def _everywhere(params: Any) -> Any:

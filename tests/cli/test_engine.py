@@ -24,6 +24,12 @@ OPTIONS += [
 ]
 
 
+def newest(workdir):
+    found = runs.load_newest(workdir / "checkpoints")
+    assert found is not None
+    return found
+
+
 @pytest.fixture(scope="module")
 def engine_run(tmp_path_factory, data_dir):
     """A run with most of the options, its result and what its dataset folder is."""
@@ -46,7 +52,7 @@ def test_eval_finds_what_training_found_with_its_averages_and_mirror_images(engi
 
 
 def test_averages_are_part_of_the_checkpoint_and_of_the_digest(engine_run, capsys):
-    _, arrays, position, _ = runs.load_newest(engine_run / "checkpoints")
+    _, arrays, position, _ = newest(engine_run)
     assert int(arrays["ema/count"]) == position["step"] == 22
     assert not np.array_equal(arrays["ema/params/Dense_0/kernel"], arrays["params/Dense_0/kernel"])
     assert run(["digest", str(engine_run), "--json"]) == 0
@@ -70,7 +76,7 @@ def test_bfloat16_computes_in_it_and_keeps_parameters_in_float32(tmp_path, capsy
     words = ["train", "lenet5", "--dataset", "digits", "--batch-size", "300", "--epochs", "1", "--no-tensorboard"]
     assert run([*words, "--precision", "bfloat16", "--workdir", str(path), "--json"]) == 0
     result = last_json(capsys)
-    _, arrays, *_ = runs.load_newest(path / "checkpoints")
+    _, arrays, *_ = newest(path)
     assert {value.dtype.name for name, value in arrays.items() if name.startswith("params/")} == {"float32"}
     assert run(["eval", "--workdir", str(path), "--json"]) == 0
     found = last_json(capsys)

@@ -80,6 +80,12 @@ def wait_for_checkpoint(workdir, pair, beyond=0, seconds=120):
     raise AssertionError("no checkpoint came")
 
 
+def newest(workdir):
+    found = runs.load_newest(workdir / "checkpoints")
+    assert found is not None
+    return found
+
+
 @pytest.mark.slow
 def test_two_processes_train_as_one_with_two_devices_does(tmp_path):
     pair, one = tmp_path / "pair", tmp_path / "one"
@@ -88,7 +94,7 @@ def test_two_processes_train_as_one_with_two_devices_does(tmp_path):
     alone = cnnjax(*WORDS, "--epochs", 3, "--workdir", one, env=environment(2))
     assert alone.returncode == 0, alone.stderr
 
-    (_, ours, position, _), (_, theirs, other, _) = (runs.load_newest(path / "checkpoints") for path in (pair, one))
+    (_, ours, position, _), (_, theirs, other, _) = (newest(path) for path in (pair, one))
     assert ours.keys() == theirs.keys()
     for name in ours:
         np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-5, atol=1e-5, err_msg=name)
@@ -109,7 +115,7 @@ def test_a_pair_survives_signals_and_kills_exactly(tmp_path):
     assert wait(pair) == [143, 143], everything(torn)
 
     for victim in (1, 0):
-        stopped = runs.load_newest(torn / "checkpoints")[2]["step"]
+        stopped = newest(torn)[2]["step"]
         pair = start_pair(torn, *words)
         wait_for_checkpoint(torn, pair, beyond=stopped)
         pair[victim].kill()

@@ -80,7 +80,9 @@ def test_the_newest_checkpoint_of_a_run_that_stops_is_finite(what, tmp_path):
     with pytest.raises(NonFiniteError, match=r"at step 8 \(epoch 1\)") as error:
         fit(fresh(), batches_with_a_bad_one(7), epochs=1, train_step=step, callbacks=[saving], progress=False)
     assert ("the loss became nan" in str(error.value)) == (what == "loss")
-    _, arrays, position, damaged = runs.load_newest(tmp_path)
+    newest = runs.load_newest(tmp_path)
+    assert newest is not None
+    _, arrays, position, damaged = newest
     assert (position["step"], damaged) == (7, [])
     assert all(np.isfinite(value).all() for value in arrays.values() if value.dtype.kind == "f")
 
