@@ -140,7 +140,7 @@ def load_for_dataset(args: argparse.Namespace, out: Output) -> tuple["TrainState
     options: dict[str, Any] = {"data_dir": args.data_dir, "source_dir": args.source_dir, "log": out.say}
     name = _cut_when_read(args.dataset)
     published_for = _input_shape(args.model)[:2]
-    of_a_folder = {"image_size": published_for} if args.dataset.startswith("folder:") else {}
+    of_a_folder: dict[str, Any] = {"image_size": published_for} if args.dataset.startswith("folder:") else {}
     dataset = data.load_dataset(name, **options, **of_a_folder)
     classes = dataset.info.num_classes
     state, rule = load(args.model, args.weights, out, num_classes=classes, preprocess=args.preprocess)

@@ -82,6 +82,7 @@ def close(got, want, what, tolerance):
     assert error < tolerance, f"{what}: {error:.1e}"
 
 
+@pytest.mark.slow  # most of it is the time that Keras and torch take to start
 def test_vgg16_without_top_at_a_small_size(tmp_path):
     check(tmp_path, "vgg16", "VGG16", (2, 44, 39, 3), [".weights.h5"], include_top=False)
 
