@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+from jax.core import ShapedArray
 from jax.extend import core, source_info_util
 
 # Equations whose one jaxpr takes their operands as they are and gives their results as they are.
@@ -187,7 +188,7 @@ def _scope(text: str) -> tuple[str, ...]:
 def is_mutable(atom: Any) -> bool:
     """Say whether an operand or result is no value but a place that equations write to, such as `jax.new_ref` makes."""
     aval = atom.aval
-    return not isinstance(aval, jax.core.ShapedArray) and "Token" not in type(aval).__name__
+    return not isinstance(aval, ShapedArray) and "Token" not in type(aval).__name__
 
 
 def source_line(*eqns: core.JaxprEqn) -> str:

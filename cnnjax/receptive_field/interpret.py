@@ -236,7 +236,7 @@ def _is_list(value: Value) -> bool:
 
 def _row(value: Value, row: int) -> Value:
     """Return what one element along the first axis reads, without that axis."""
-    if _is_list(value):
+    if value.constant is not None and _is_list(value):
         return Value((), constant=Constant.given(value.constant.value()[row]))
     reaches = []
     for reach in value.reaches:

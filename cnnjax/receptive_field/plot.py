@@ -74,24 +74,26 @@ def plot_growth(
     Returns:
       The figure.
     """
-    rows = [row for row in rows if isinstance(row, Growth) or any(step is not None for step in row.field.stride)]
-    if not rows:
+    shown: list[Layer | Growth] = [
+        row for row in rows if isinstance(row, Growth) or any(step is not None for step in row.field.stride)
+    ]
+    if not shown:
         raise UsageError("plot_growth: expected at least one layer with units in space, got none.")
-    figure = _figure(min(max(6.0, 1.6 + 0.32 * len(rows)), _WIDEST), 4.8)
+    figure = _figure(min(max(6.0, 1.6 + 0.32 * len(shown)), _WIDEST), 4.8)
     axes = figure.subplots()
-    places, step = np.arange(len(rows)), -(-len(rows) // _MOST_NAMES)
+    places, step = np.arange(len(shown)), -(-len(shown) // _MOST_NAMES)
     size = 5 if step == 1 else 3
-    theory = np.array([row.theoretical if isinstance(row, Growth) else row.field.size for row in rows])
+    theory = np.array([row.theoretical if isinstance(row, Growth) else row.field.size for row in shown])
     alike = np.array_equal(theory[:, 0], theory[:, -1])
     name = "theoretical size" if alike else "theoretical size, rows"
     axes.plot(places, theory[:, 0], "s--", color=_THEORY, label=name, markersize=size)
     if not alike:
         axes.plot(places, theory[:, -1], "^:", color=_COLUMNS, label="theoretical size, columns", markersize=size, lw=1)
-    measured = [row.effective[0] for row in rows if isinstance(row, Growth)]
+    measured = [row.effective[0] for row in shown if isinstance(row, Growth)]
     if measured:
         label = "effective size" + ("" if alike else ", rows") + " (95.45 % of |gradient|)"
         axes.plot(places, measured, "o-", color=_MEASURED, label=label, markersize=size)
-    names = [_short(row) for row in rows[::step]]
+    names = [_short(row) for row in shown[::step]]
     axes.set_xticks(places[::step], names, rotation=60, ha="right", rotation_mode="anchor", fontsize=8)
     axes.set_ylabel("pixels of the image")
     axes.set_ylim(bottom=0)

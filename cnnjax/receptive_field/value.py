@@ -50,9 +50,11 @@ class Constant:
 
     def value(self) -> np.ndarray:
         """Return the constant, computed once: a number step by step, as loops count, others in one compilation."""
-        if self._value is None and self._eqn is None:
+        if self._value is not None:
+            return self._value
+        if self._eqn is None:
             self._value = np.asarray(self._place)
-        elif self._value is None:
+        else:
             single = jaxpr.shape(self._eqn.outvars[self._place]) == ()
             with jax.ensure_compile_time_eval():
                 self._value = np.asarray(self._build({}) if single else jax.jit(lambda: self._build({}))())
