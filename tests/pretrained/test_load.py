@@ -337,6 +337,7 @@ def test_a_training_state_that_orbax_saved_is_read(options, tmp_path):
     state = State.create(
         apply_fn=Net().apply, params=variables["params"], tx=optax.adam(0.1), batch_stats=variables["batch_stats"]
     )
+    state = jax.tree.map(np.asarray, state)
     with orbax.checkpoint.PyTreeCheckpointer(**options) as checkpointer:
         checkpointer.save(tmp_path / "state", state)
     loaded, report = load(Net(), tmp_path / "state")
