@@ -36,7 +36,8 @@ def update_average(average: dict[str, Any], params: Any, batch_stats: Any, decay
     rest = 1 - jnp.minimum(decay, (1 + count) / (10 + count))
 
     def move(old: jax.Array, new: jax.Array) -> jax.Array:
-        return (old + rest * (new - old)).astype(old.dtype)
+        # What stands still, as frozen parameters do, keeps its bits: a minus zero too.
+        return jnp.where(new == old, old, old + rest * (new - old)).astype(old.dtype)
 
     return {
         "params": jax.tree.map(move, average["params"], params),
