@@ -101,7 +101,7 @@ def test_start_resumes_exactly(train, start):
 
 def test_start_computes_no_batch_that_is_left_out(monkeypatch):
     seen = []
-    monkeypatch.setattr(Split, "gather", lambda self, index: seen.append(index.tolist()))
+    monkeypatch.setattr(Split, "gather", lambda self, index, **_: seen.append(index.tolist()))
     list(batches(numbered(12), 4, start=2))
     assert seen == [[8, 9, 10, 11]]
 
