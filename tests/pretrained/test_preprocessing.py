@@ -92,7 +92,7 @@ def test_pillows_resizing_differs_by_at_most_a_level(name):
     got = np.array(rule.resize_and_crop(image[None]))[0]
     levels = np.abs(got - (want * std + mean) * 255)
     assert levels.max() < 1.01
-    assert levels.mean() < 0.05
+    assert levels.mean() < 0.25  # Pillow rounds to 8 bits between its two passes: every sixth value is one off
 
 
 def test_every_torchvision_rule_is_data_of_a_preset():
