@@ -47,8 +47,10 @@ class TensorBoard(Callback):
             name = f"events.out.tfevents.{begun:010d}.{platform.node()}.{os.getpid()}.{loop.step}"
             self.writer = RecordWriter(str(self.log_dir / name))
             self._write(0, file_version="brain.Event:2")
-            if others:  # what a killed run wrote beyond its last checkpoint is to be dropped: it comes again
-                self._write(loop.step + 1, session_log=SessionLog(status=SessionLog.START))
+            if others:  # what a killed run wrote of epochs that its last checkpoint had not finished comes again
+                # Counted from the last finished one: a checkpoint of an epoch's last step may be older than its event.
+                finished = loop.history[-1]["step"] if len(loop.history) else 0
+                self._write(finished + 1, session_log=SessionLog(status=SessionLog.START))
 
     def on_epoch(self, loop: Loop) -> None:
         from tensorboardX import summary

@@ -10,14 +10,17 @@ import pytest
 from cnnjax import data, runs
 from cnnjax.data.resident import Split
 from cnnjax.training import (
+    Callback,
     EarlyStopping,
     NonFiniteError,
+    TensorBoard,
     create_state,
     fit,
     make_eval_step,
     make_train_step,
     softmax_cross_entropy,
 )
+from tests.runs.event_files import read_scalars
 from tests.training.nets import TinyNet, random_batch
 
 TINY, SGD = TinyNet(dropout=0.0), optax.sgd(0.05, momentum=0.9)
@@ -131,3 +134,31 @@ def test_a_whole_run_compiles_each_function_once():
     )
     assert history["step"] == [5, 10, 14]
     assert step._cache_size() == evaluate._cache_size() == 1
+
+
+def test_an_epoch_saved_at_its_last_step_and_told_before_the_kill_is_told_once(tmp_path):
+    """The checkpoint of step 4 is older than the event of the epoch that ends there; the resumed run tells it again."""
+    batches, saved = [random_batch(seed) for seed in range(4)], {}
+
+    class SaveAtLastStep(Callback):
+        def on_step(self, loop):
+            if loop.step == 4:
+                saved["state"] = jax.tree.map(jnp.array, loop.state)
+                saved["resume"] = (loop.position(), loop.arrays())
+
+    class DieAfterEpoch(Callback):
+        def on_epoch(self, loop):
+            raise KeyboardInterrupt
+
+    board = TensorBoard(tmp_path, histograms=False)
+    with pytest.raises(KeyboardInterrupt):
+        fit(fresh(), batches, epochs=2, callbacks=[SaveAtLastStep(), board, DieAfterEpoch()], progress=False)
+    fit(
+        saved["state"],
+        batches,
+        epochs=2,
+        callbacks=[TensorBoard(tmp_path, histograms=False)],
+        progress=False,
+        resume=saved["resume"],
+    )
+    assert [step for step, _ in read_scalars(tmp_path)["loss/train"]] == [4, 8]
