@@ -5,7 +5,6 @@ import struct
 from collections.abc import Iterator
 from typing import IO, Any
 
-from cnnjax.pretrained.safetensors_file import DTYPES
 from cnnjax.pretrained.tensors import (
     MAX_NAME,
     MAX_RANK,
@@ -16,6 +15,7 @@ from cnnjax.pretrained.tensors import (
     checked_size,
     read_array,
 )
+from cnnjax.safetensors import DTYPES
 
 _MAX_DEPTH, _MAX_ITEMS = 32, 1_000_000
 _NDARRAY, _SCALAR = 1, 3

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from cnnjax.pretrained.safetensors_file import DTYPES
 from cnnjax.pretrained.tensors import MAX_TENSORS, SourceFile, SourceTensor, WeightsError, checked_size, parse_json
+from cnnjax.safetensors import DTYPES
 
 _METADATA = "_METADATA"
 _MAX_METADATA, _MAX_FILES = 32 << 20, 200_000

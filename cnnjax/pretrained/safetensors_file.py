@@ -3,10 +3,7 @@
 import pathlib
 from typing import Any
 
-import numpy as np
-
 from cnnjax.pretrained.tensors import (
-    BFLOAT16,
     MAX_TENSORS,
     SourceFile,
     SourceTensor,
@@ -15,22 +12,8 @@ from cnnjax.pretrained.tensors import (
     parse_json,
     read_array,
 )
+from cnnjax.safetensors import DTYPES
 
-DTYPES = {
-    "F64": np.dtype(np.float64),
-    "F32": np.dtype(np.float32),
-    "F16": np.dtype(np.float16),
-    "BF16": BFLOAT16,
-    "I64": np.dtype(np.int64),
-    "I32": np.dtype(np.int32),
-    "I16": np.dtype(np.int16),
-    "I8": np.dtype(np.int8),
-    "U64": np.dtype(np.uint64),
-    "U32": np.dtype(np.uint32),
-    "U16": np.dtype(np.uint16),
-    "U8": np.dtype(np.uint8),
-    "BOOL": np.dtype(np.bool_),
-}
 # The format's own limit is 100 MB; 100,000 tensors take about a tenth of it.
 _MAX_HEADER = 32 << 20
 

@@ -1,23 +1,19 @@
 """Variables to a safetensors file, in cnnjax's names or in a publisher's."""
 
-import json
-import math
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from flax import linen as nn
 from flax import traverse_util
 
-from cnnjax import atomic
+from cnnjax import atomic, safetensors
 from cnnjax.errors import UsageError, unknown
 from cnnjax.pretrained.naming import Naming, source_name, translate
 from cnnjax.pretrained.rules import namings_for
-from cnnjax.pretrained.safetensors_file import DTYPES
 from cnnjax.pretrained.transforms import to_channels_first
 
-_CODES = {dtype: code for code, dtype in DTYPES.items()}
 # The publishers whose own code loads what is written in their names, as the tests show.
 _PUBLISHERS = ("torchvision",)
 _COLLECTIONS = ("params", "batch_stats")
@@ -50,7 +46,11 @@ def save(
         if names not in known:
             raise unknown("names", names, [*known, "cnnjax"])
         flat = _renamed(flat, known[names], model)
-    atomic.write_bytes(path, _pieces({name: np.asarray(value) for name, value in flat.items()}))
+    pieces = safetensors.to_pieces({name: np.asarray(value) for name, value in flat.items()}, metadata={"format": "pt"})
+    try:
+        atomic.write_bytes(path, pieces)
+    except ValueError as error:
+        raise UsageError(f"save: {error}.") from None
 
 
 def _renamed(flat: Mapping[str, Any], naming: Naming, model: nn.Module) -> dict[str, np.ndarray]:
@@ -73,22 +73,3 @@ def _renamed(flat: Mapping[str, Any], naming: Naming, model: nn.Module) -> dict[
 def _leads_to(targets: tuple[str, ...], path: str) -> bool:
     module = path.partition("/")[2].rpartition("/")[0]
     return any(translate(target, target, module) is not None for target in targets)
-
-
-def _pieces(arrays: Mapping[str, np.ndarray]) -> Iterator[bytes | memoryview]:
-    """Give the parts of a safetensors file: the widest types first, so that every array is aligned."""
-    ordered = sorted(arrays, key=lambda name: (-arrays[name].dtype.itemsize, name))
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    position = 0
-    for name in ordered:
-        array = arrays[name]
-        if array.dtype not in _CODES:
-            raise UsageError(f"save: {name} is {array.dtype}, expected one of {', '.join(map(str, _CODES))}.")
-        end = position + math.prod(array.shape) * array.dtype.itemsize
-        header[name] = {"dtype": _CODES[array.dtype], "shape": list(array.shape), "data_offsets": [position, end]}
-        position = end
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    yield len(text).to_bytes(8, "little") + text
-    for name in ordered:
-        yield np.ascontiguousarray(arrays[name]).tobytes()

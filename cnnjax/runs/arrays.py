@@ -10,55 +10,28 @@ from collections.abc import Iterator
 import ml_dtypes
 import numpy as np
 
+from cnnjax import safetensors
+
 Flat = dict[str, np.ndarray]
 
+# What a state may hold beside the types that published weights have.
 _DTYPES = {
-    "F64": np.dtype(np.float64),
-    "F32": np.dtype(np.float32),
-    "F16": np.dtype(np.float16),
-    "BF16": np.dtype(ml_dtypes.bfloat16),
+    **safetensors.DTYPES,
     "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
     "F8_E5M2": np.dtype(ml_dtypes.float8_e5m2),
     "C64": np.dtype(np.complex64),
-    "I64": np.dtype(np.int64),
-    "I32": np.dtype(np.int32),
-    "I16": np.dtype(np.int16),
-    "I8": np.dtype(np.int8),
-    "U64": np.dtype(np.uint64),
-    "U32": np.dtype(np.uint32),
-    "U16": np.dtype(np.uint16),
-    "U8": np.dtype(np.uint8),
-    "BOOL": np.dtype(np.bool_),
 }
-_CODES = {dtype: code for code, dtype in _DTYPES.items()}
 
 
 def to_pieces(arrays: Flat) -> Iterator[bytes | memoryview]:
-    """Give the parts of the file that holds some arrays, the same for equal arrays in whatever order.
+    """Give the parts of the file that holds some arrays, see `safetensors.to_pieces`.
 
     Args:
       arrays: Every array by its name.
     Raises:
       ValueError: If an array's type has no place in the format.
-    References:
-      https://github.com/huggingface/safetensors#format
     """
-    ordered = sorted(arrays, key=lambda name: (-arrays[name].dtype.itemsize, name))  # so that each is aligned
-    header: dict[str, object] = {}
-    position = 0
-    for name in ordered:
-        array = arrays[name]
-        code = _CODES.get(array.dtype.newbyteorder("=") if array.dtype.byteorder == ">" else array.dtype)
-        if code is None:
-            raise ValueError(f"{name} is {array.dtype}, expected one of {', '.join(map(str, _CODES))}")
-        end = position + array.size * array.dtype.itemsize
-        header[name] = {"dtype": code, "shape": list(array.shape), "data_offsets": [position, end]}
-        position = end
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    yield len(text).to_bytes(8, "little") + text
-    for name in ordered:
-        yield little_endian(arrays[name]).reshape(-1).view(np.uint8).data
+    return safetensors.to_pieces({name: little_endian(value) for name, value in arrays.items()}, dtypes=_DTYPES)
 
 
 def from_bytes(content: np.ndarray) -> Flat:
