@@ -204,6 +204,31 @@ def prepare_images(
     return x * scale + shift
 
 
+def normalise_batch(
+    images: jax.Array,
+    labels: jax.Array,
+    index: jax.Array,
+    epoch: jax.Array,
+    *,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    image_size: tuple[int, int] | None = None,
+) -> Batch:
+    """Return the batch of stored images; the device gets them as uint8.
+
+    Args:
+      images: uint8, `[N, H, W, C]`.
+      labels: int32, `[N]`.
+      index: int32, `[N]`; -1 for one that only fills the batch up.
+      epoch: int32, `[N]`; handed on.
+      mean: See `prepare_images`.
+      std: See `prepare_images`.
+      image_size: See `prepare_images`.
+    """
+    image = prepare_images(images, mean=mean, std=std, image_size=image_size)
+    return Batch(image=image, label=labels, mask=index >= 0, index=index, epoch=epoch)
+
+
 def gather_batch(
     images: jax.Array,
     labels: jax.Array,
@@ -226,10 +251,8 @@ def gather_batch(
       image_size: See `prepare_images`.
     """
     place = jnp.maximum(index, 0)
-    chosen = images.at[place].get(mode="clip")
-    image = prepare_images(chosen, mean=mean, std=std, image_size=image_size)
-    label = labels.at[place].get(mode="clip")
-    return Batch(image=image, label=label, mask=index >= 0, index=index, epoch=epoch)
+    images, labels = (array.at[place].get(mode="clip") for array in (images, labels))
+    return normalise_batch(images, labels, index, epoch, mean=mean, std=std, image_size=image_size)
 
 
 _gather_jit = jax.jit(gather_batch, static_argnames=("mean", "std", "image_size"))

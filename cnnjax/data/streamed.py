@@ -18,7 +18,7 @@ from cnnjax.batch import Batch
 from cnnjax.data import crops as cropping
 from cnnjax.data.chance import uniform_draws
 from cnnjax.data.crops import Crops
-from cnnjax.data.resident import Size, as_size, prepare_images
+from cnnjax.data.resident import Size, as_size, normalise_batch
 from cnnjax.data.stream import epoch_range, stream_epochs, stream_indices
 from cnnjax.devices import own_rows, shard_rows
 
@@ -231,29 +231,6 @@ def _pool(workers: int | None) -> Iterator[ThreadPoolExecutor]:
         yield pool
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def normalise_batch(
-    images: jax.Array,
-    labels: jax.Array,
-    index: jax.Array,
-    epoch: jax.Array,
-    *,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-) -> Batch:
-    """Return the batch of stored images; the device gets them as uint8.
-
-    Args:
-      images: uint8, `[N, H, W, C]`.
-      labels: int32, `[N]`.
-      index: int32, `[N]`; -1 for one that only fills the batch up.
-      epoch: int32, `[N]`; handed on.
-      mean: See `prepare_images`.
-      std: See `prepare_images`.
-    """
-    image = prepare_images(images, mean=mean, std=std)
-    return Batch(image=image, label=labels, mask=index >= 0, index=index, epoch=epoch)
 
 
 _normalise: Callable[..., Batch] = jax.jit(normalise_batch, static_argnames=("mean", "std"))

@@ -14,6 +14,7 @@ import numpy as np
 from cnnjax.errors import CnnjaxError
 from cnnjax.training.loop import Callback, Loop
 from cnnjax.training.optim import Schedule
+from cnnjax.training.paths import path_text
 
 _BUCKETS = 64
 
@@ -58,9 +59,8 @@ class TensorBoard(Callback):
         row = loop.history[-1]
         summaries = [summary.scalar(name, value) for name, value in self._scalars(row)]
         if self.histograms:
-            for path, leaf in jax.tree_util.tree_flatten_with_path(loop.state.variables)[0]:
-                name = "/".join(str(getattr(k, "key", k)) for k in path)
-                summaries.append(summary.histogram(name, np.array(leaf, np.float32), _BUCKETS))
+            for keys, leaf in jax.tree_util.tree_flatten_with_path(loop.state.variables)[0]:
+                summaries.append(summary.histogram(path_text(keys), np.array(leaf, np.float32), _BUCKETS))
         with self._writing():
             for one in summaries:
                 self._write(row["step"], summary=one)

@@ -20,8 +20,7 @@ def flip(batch: Batch, key: jax.Array) -> Batch:
     Returns:
       The batch with about half of the images mirrored.
     """
-    chosen = jax.vmap(jax.random.bernoulli)(example_keys(batch, key))
-    return batch.replace(image=_where(chosen, batch.image[:, :, ::-1], batch.image))
+    return _mirrored_by_chance(batch, key, axis=2)
 
 
 def flip_vertical(batch: Batch, key: jax.Array) -> Batch:
@@ -33,8 +32,7 @@ def flip_vertical(batch: Batch, key: jax.Array) -> Batch:
     Returns:
       The batch with about half of the images mirrored.
     """
-    chosen = jax.vmap(jax.random.bernoulli)(example_keys(batch, key))
-    return batch.replace(image=_where(chosen, batch.image[:, ::-1], batch.image))
+    return _mirrored_by_chance(batch, key, axis=1)
 
 
 def flip_alternating(batch: Batch, key: jax.Array) -> Batch:
@@ -130,6 +128,11 @@ def cutout(batch: Batch, key: jax.Array, *, size: int) -> Batch:
 
     kept = jax.vmap(outside)(example_keys(batch, key))
     return batch.replace(image=jnp.where(kept[..., None], batch.image, 0))
+
+
+def _mirrored_by_chance(batch: Batch, key: jax.Array, *, axis: int) -> Batch:
+    chosen = jax.vmap(jax.random.bernoulli)(example_keys(batch, key))
+    return batch.replace(image=_where(chosen, jnp.flip(batch.image, axis), batch.image))
 
 
 def _where(chosen: jax.Array, yes: jax.Array, no: jax.Array) -> jax.Array:
