@@ -8,7 +8,7 @@ from jax.extend import core
 
 from cnnjax import jaxpr
 from cnnjax.receptive_field import combining, rules
-from cnnjax.receptive_field.reach import rearrange
+from cnnjax.receptive_field.loops import counted, is_list, lawless, row_of
 from cnnjax.receptive_field.value import Constant, Note, Value, computed, everything, joined, spatial_hull
 
 # Scans are unrolled to this many steps and loops joined over as many; beyond, everything counts as read.
@@ -67,7 +67,7 @@ class Interpreter:
         closed = jaxpr.closed_jaxpr(closed)
         outputs = closed.jaxpr.outvars
         wanted = [True] * len(outputs) if wanted is None else wanted
-        hidden = {var for var, hide in zip(outputs, opaque or ()) if hide}
+        hidden = {var for var, hide in zip(outputs, opaque or ()) if hide and not isinstance(var, core.Literal)}
         known: dict[Any, Value] = dict(zip(closed.jaxpr.invars, inputs))
         for var, constant in zip(closed.jaxpr.constvars, closed.consts):
             known[var] = Value(jaxpr.shape(var), constant=Constant.given(constant))
@@ -156,15 +156,15 @@ class Interpreter:
         if length > _MOST_STEPS:
             unknown = self._note(eqn, f"has {length} steps, taken to read everything", exact=False)
             return [everything(operands, jaxpr.shape(var), unknown) for var in eqn.outvars]
-        uneven = any(_is_list(value) or any(reach.varies(0) for reach in value.reaches) for value in rows)
+        uneven = any(is_list(value) or any(reach.varies(0) for reach in value.reaches) for value in rows)
         stacked: list[list[Value]] = []
         for step in range(length):
             row = length - 1 - step if params["reverse"] else step
-            picked = [_row(value, row) for value in rows]
+            picked = [row_of(value, row) for value in rows]
             results = self.run(params["jaxpr"], [*fixed, *carry, *picked])
             stacked.append(results[carried:])
             steady = all(new.same(old) and not new.constant for new, old in zip(results, carry))
-            carry = [_counted(value) for value in results[:carried]]
+            carry = [counted(value) for value in results[:carried]]
             if steady and not uneven:
                 stacked += [results[carried:]] * (length - 1 - step)
                 break
@@ -180,7 +180,7 @@ class Interpreter:
         if known is not None:
             return known
         # How often the body runs is not known: its results join those of any number of runs.
-        carry = [replace(_lawless(value), constant=None) for value in operands[tests + bodies :]]
+        carry = [replace(lawless(value), constant=None) for value in operands[tests + bodies :]]
         text = "runs an unknown number of times: what any number of runs reads is joined"
         note = self._note(eqn, text, exact=False)
         for _ in range(_MOST_STEPS):
@@ -189,7 +189,7 @@ class Interpreter:
             grown = []
             for old, new in zip(carry, after):
                 decided = everything([test], old.shape)
-                whole = joined([old, _lawless(new), decided])
+                whole = joined([old, lawless(new), decided])
                 grown.append(whole.noting(note) if whole.reads else whole)
             if all(new.same(old) for new, old in zip(grown, carry)):
                 return grown
@@ -199,14 +199,14 @@ class Interpreter:
 
     def _counted_while(self, params, test_consts, body_consts, carry) -> list[Value] | None:
         """Run a loop whose test the function itself decides, as of a counter; None if something else does."""
-        carry = [_counted(value) for value in carry]
+        carry = [counted(value) for value in carry]
         for _ in range(_MOST_STEPS):
             (test,) = self.run(params["cond_jaxpr"], [*test_consts, *carry])
             if test.reads or test.constant is None:
                 return None
             if not test.constant.value():
                 return carry
-            carry = [_counted(value) for value in self.run(params["body_jaxpr"], [*body_consts, *carry])]
+            carry = [counted(value) for value in self.run(params["body_jaxpr"], [*body_consts, *carry])]
         return None
 
 
@@ -220,36 +220,3 @@ def _live(open_jaxpr: core.Jaxpr, outputs: Sequence[Any]) -> list[list[bool]]:
             needed |= {atom for atom in eqn.invars if not isinstance(atom, core.Literal)}
         marks.append(mark)
     return marks[::-1]
-
-
-def _counted(value: Value) -> Value:
-    """Return the value with a single number computed, so that what loops count does not become ever longer."""
-    if value.constant is None or value.shape or value.constant.depth == 1:
-        return value
-    return replace(value, constant=Constant.given(value.constant.value()))
-
-
-def _is_list(value: Value) -> bool:
-    """Say whether it is a list of numbers that the function itself makes, such as places to go to one after another."""
-    return value.constant is not None and len(value.shape) == 1
-
-
-def _row(value: Value, row: int) -> Value:
-    """Return what one element along the first axis reads, without that axis."""
-    if value.constant is not None and _is_list(value):
-        return Value((), constant=Constant.given(value.constant.value()[row]))
-    reaches = []
-    for reach in value.reaches:
-        picked = replace(reach, reads=reach.reads[:, [row if reach.varies(0) else 0]])
-        reaches.append(rearrange(picked, range(1, len(value.shape))))
-    return Value(value.shape[1:], tuple(reaches), value.notes)
-
-
-def _lawless(value: Value) -> Value:
-    """Return the value with the image ending at its border: what grows with every run would not settle otherwise."""
-    reaches = []
-    for reach in value.reaches:
-        reads = reach.reads.copy()
-        reads[2:] = reads[:2]
-        reaches.append(replace(reach, reads=reads).without_law())
-    return replace(value, reaches=tuple(reaches))
