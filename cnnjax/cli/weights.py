@@ -22,7 +22,12 @@ def add_parser(verbs: Any, common: argparse.ArgumentParser) -> None:
     convert.add_argument("file", type=pathlib.Path, metavar="FILE", help="PyTorch, safetensors, Keras, Flax or Orbax")
     convert.add_argument("out", type=pathlib.Path, metavar="OUT.safetensors", help="file to write")
     convert.add_argument("--names", default="cnnjax", help="names in the new file: cnnjax (default) or torchvision")
-    convert.add_argument("--num-classes", type=int, metavar="N", help="classes of package.module:Class (default: 1000)")
+    convert.add_argument(
+        "--num-classes",
+        type=int,
+        metavar="N",
+        help="classes that the file must have (default: those it has; for package.module:Class 1000)",
+    )
 
 
 def run_inspect(args: argparse.Namespace, out: Output) -> int:
@@ -58,18 +63,23 @@ def run_convert(args: argparse.Namespace, out: Output) -> int:
     from cnnjax import models, pretrained
     from cnnjax.pretrained.tensors import printable
 
+    if args.num_classes is not None and args.num_classes < 1:
+        raise UsageError(f"--num-classes: expected at least 1, got {args.num_classes}.")
     if args.model in models.available():
         fits = pretrained.identify(pretrained.open_file(args.file), [args.model])
         model = fits[0].build() if fits else models.build(args.model)  # `load` says what does not fit
+        if args.num_classes is not None:
+            model = model.clone(num_classes=args.num_classes)
     elif ":" in args.model:
-        model = modelling.build_model(args.model, args.num_classes or 1000)
+        model = modelling.build_model(args.model, 1000 if args.num_classes is None else args.num_classes)
     else:
         raise unknown("model", args.model, models.available())
     if args.out.exists() and args.out.samefile(args.file):
         raise UsageError(f"{args.out}: expected another file than the one that is read.")
     variables, report = pretrained.load(model, args.file)
     if any(entry.action == "initialised" for entry in report.entries):
-        raise CnnjaxError(f"{args.file}: it has another number of classes than {args.model}. Give --num-classes.")
+        reason = next(entry.reason for entry in report.entries if "its head is not taken" in entry.reason)
+        raise CnnjaxError(f"{args.file}: {reason}. Give the file's number to --num-classes.")
     pretrained.save(variables, args.out, names=args.names, model=model)
     sha256 = pretrained.sha256_of(args.out)
     result = {

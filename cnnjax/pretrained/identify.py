@@ -10,8 +10,7 @@ from cnnjax import models
 from cnnjax.pretrained.head import allow_other_head
 from cnnjax.pretrained.load import abstract_shapes, plan_for
 from cnnjax.pretrained.match import Shapes, destinations
-from cnnjax.pretrained.naming import CNNJAX
-from cnnjax.pretrained.rules import namings_for
+from cnnjax.pretrained.rules import OWN_PARAMS, namings_for
 from cnnjax.pretrained.tensors import SourceFile
 
 # Modules that an option takes out, three of them dense layers in LeNet-5; another depth lacks more.
@@ -69,8 +68,8 @@ def _fit(file: SourceFile, name: str) -> Fit | None:
             rules = naming.rules_for(model)
             if file.format not in naming.formats:
                 continue
-            if naming.layout is CNNJAX and not all("/" in name for name in file.tensors):
-                continue  # no paths; `cnnjax (params alone)` would take any name
+            if naming is OWN_PARAMS and not all("/" in name for name in file.tensors):
+                continue  # no paths, and it would take any name
             paths = destinations(file, rules, naming.layout, naming.optional)
             if paths is None:
                 continue

@@ -4,11 +4,13 @@ import hashlib
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import serialization
 
-from cnnjax import models
+from cnnjax import models, runs, training
 from cnnjax.cli.main import run
 from cnnjax.pretrained import load, save
 from tests.cli.commands import last_json, only_line
@@ -96,7 +98,9 @@ def test_convert_writes_the_same_net(names, tmp_path, capsys):
         (["simple_cnn", "{file}", "{out}", "--names", "torchvison"], 2, "unknown names 'torchvison'"),
         (["simple_cnn", "{file}", "/none/out"], 1, "cannot write /none/out: No such file or directory"),
         (["simple_cnn", "/none/in", "{out}"], 1, "/none/in: No such file or directory"),
-        (["cnnjax.models.simple_cnn:SimpleCNN", "{file}", "{out}"], 1, "another number of classes than"),
+        (["cnnjax.models.simple_cnn:SimpleCNN", "{file}", "{out}"], 1, "the file has 10 classes, the model 1000: its"),
+        (["simple_cnn", "{file}", "{out}", "--num-classes", "7"], 1, "the file has 10 classes, the model 7: its head"),
+        (["simple_cnn", "{file}", "{out}", "--num-classes", "0"], 2, "--num-classes: expected at least 1, got 0"),
     ],
 )
 def test_convert_refuses_in_one_line(words, code, message, tmp_path, capsys):
@@ -105,6 +109,25 @@ def test_convert_refuses_in_one_line(words, code, message, tmp_path, capsys):
     assert run(["weights", "convert", *(w.format(file=path, out=tmp_path / "b") for w in words)]) == code
     assert message in only_line(capsys)
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_runs_checkpoint_is_known_and_converted(tmp_path, capsys):
+    model = models.build("simple_cnn", num_classes=7)
+    variables = randomised(model)
+    values = jax.tree.map(jnp.asarray, variables)
+    state = training.create_state(model, optax.adam(0.1), (28, 28, 1), key=jax.random.key(1), variables=values)
+    checkpoint = runs.save(tmp_path / "step-1", runs.flatten_state(state), {"step": 1})
+    fits = [{"model": "simple_cnn", "names": "cnnjax", "num_classes": 7, "options": {}}]
+    assert inspected(checkpoint, capsys)["fits"] == fits
+    assert inspected(checkpoint / "arrays.safetensors", capsys)["fits"] == fits
+    for number, words in enumerate(([], ["--num-classes", "7"])):
+        out = tmp_path / f"{number}.safetensors"
+        assert run(["weights", "convert", "simple_cnn", str(checkpoint), str(out), *words, "--json"]) == 0
+        result = last_json(capsys)
+        assert result["num_classes"] == 7
+        dropped = {entry["source"].split("/")[0] for entry in result["report"]["entries"] if not entry["destination"]}
+        assert dropped == {"opt_state", "step", "key"}
+        assert jax.tree.all(jax.tree.map(np.array_equal, load(model, out)[0], variables))
 
 
 def test_convert_takes_ones_own_module(tmp_path, capsys):
