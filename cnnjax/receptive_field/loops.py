@@ -21,7 +21,7 @@ def is_list(value: Value) -> bool:
 def row_of(value: Value, row: int) -> Value:
     """Return what one element along the first axis reads, without that axis."""
     if value.constant is not None and is_list(value):
-        return Value((), constant=Constant.given(value.constant.value()[row]))
+        return Value((), constant=value.constant.row(row))
     reaches = []
     for reach in value.reaches:
         picked = replace(reach, reads=reach.reads[:, [row if reach.varies(0) else 0]])

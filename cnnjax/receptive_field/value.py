@@ -33,7 +33,7 @@ class Constant:
 
     def __init__(self, eqn: core.JaxprEqn | None, operands: Sequence["Constant"], place: Any):
         self._eqn, self._operands, self._place = eqn, operands, place
-        self._value: np.ndarray | None = None
+        self._value: Any = None
         self.depth: int = 1 + max((operand.depth for operand in operands), default=0)
         self._of_numbers = all(operand._of_numbers for operand in operands) if eqn else np.ndim(place) == 0
         self._of_places = any(operand._of_places for operand in operands) or bool(eqn and eqn.primitive.name == "iota")
@@ -48,27 +48,40 @@ class Constant:
         """Say whether the function itself makes it of places (an iota) and numbers: no zeros of a fresh parameter."""
         return self._of_numbers and self._of_places
 
-    def value(self) -> np.ndarray:
-        """Return the constant, computed once: a number step by step, as loops count, others in one compilation."""
+    def value(self) -> Any:
+        """Return the constant, computed once: a number step by step, as loops count, others in one compilation.
+
+        It is NumPy's, save for random keys, which NumPy can't hold.
+        """
         if self._value is not None:
             return self._value
         if self._eqn is None:
-            self._value = np.asarray(self._place)
+            value = self._place
         else:
             single = jaxpr.shape(self._eqn.outvars[self._place]) == ()
             with jax.ensure_compile_time_eval():
-                self._value = np.asarray(self._build({}) if single else jax.jit(lambda: self._build({}))())
+                value = self._build({}) if single else jax.jit(lambda: self._build({}))()
+        dtype = getattr(value, "dtype", None)
+        is_key = dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.extended)
+        self._value = value if is_key else np.asarray(value)
         return self._value
+
+    def row(self, index: int) -> "Constant":
+        """Return the constant that is one element along the first axis."""
+        with jax.ensure_compile_time_eval():
+            return Constant.given(self.value()[index])
 
     def _build(self, done: dict[Any, Any]) -> Any:
         if self._eqn is None or self._value is not None:
             return self._place if self._value is None else self._value
-        if id(self._eqn) not in done:
+        # A function that is called twice, or a step of a loop, has the same equations with other operands.
+        key = id(self._eqn), *map(id, self._operands)
+        if key not in done:
             operands = [operand._build(done) for operand in self._operands]
             # Calls are gone through, so what is left takes its parameters as they are.
             results = self._eqn.primitive.bind(*operands, **self._eqn.params)
-            done[id(self._eqn)] = results if self._eqn.primitive.multiple_results else [results]
-        return done[id(self._eqn)][self._place]
+            done[key] = results if self._eqn.primitive.multiple_results else [results]
+        return done[key][self._place]
 
 
 @dataclass(frozen=True)
