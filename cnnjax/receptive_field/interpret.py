@@ -163,8 +163,9 @@ class Interpreter:
             picked = [row_of(value, row) for value in rows]
             results = self.run(params["jaxpr"], [*fixed, *carry, *picked])
             stacked.append(results[carried:])
-            steady = all(new.same(old) and not new.constant for new, old in zip(results, carry))
-            carry = [counted(value) for value in results[:carried]]
+            after = [counted(value) for value in results[:carried]]
+            steady = all(new.same(old) for new, old in zip(after, carry))
+            carry = after
             if steady and not uneven:
                 stacked += [results[carried:]] * (length - 1 - step)
                 break

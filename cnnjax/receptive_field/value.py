@@ -117,7 +117,14 @@ class Value:
     def same(self, other: "Value") -> bool:
         """Say whether nothing is known of one that is not known of the other."""
         pairs = zip(self.reaches, other.reaches)
-        return self.reads == other.reads and self.notes == other.notes and all(a.same(b) for a, b in pairs)
+        alike = self.reads == other.reads and self.notes == other.notes and all(a.same(b) for a, b in pairs)
+        return alike and _same_number(self.constant, other.constant)
+
+
+def _same_number(one: Constant | None, other: Constant | None) -> bool:
+    if one is None or other is None or one is other:
+        return one is other
+    return one.depth == 1 == other.depth and bool(np.array_equal(one.value(), other.value()))
 
 
 def computed(eqn: core.JaxprEqn, operands: Sequence[Value], shapes: Sequence[tuple[int, ...]]) -> list[Value]:

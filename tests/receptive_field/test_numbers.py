@@ -67,3 +67,30 @@ def test_places_that_a_carried_key_draws_are_followed():
     drawn = np.asarray(function(numbers))[0, :, 0, 0].astype(int)
     assert field.exact
     assert [field.interval((row, 4))[0] for row in range(12)] == [(place, place) for place in drawn]
+
+
+class Drift(nn.Module):
+    """Go down the image by a learned step."""
+
+    made: str
+
+    @nn.compact
+    def __call__(self, x):
+        makers = {"number": lambda key: jnp.int32(1), "list": lambda key: jnp.ones((1,), jnp.int32)}
+        step = self.param("step", makers[self.made]).reshape(())
+        return rows_in_turn(lambda place: (place + step, place), jnp.int32(0), x)
+
+
+def test_a_place_that_stops_being_known_does_not_stay_where_it_was():
+    """A learned step goes anywhere; of what is known no more after the first row, the first row is not the answer."""
+
+    def turning(place):
+        return lax.cond(place < 5, lambda k: k + 1, lambda k: k * 0, place), place
+
+    field = receptive_field(Drift("list"), SHAPE)
+    assert field.interval((5, 2)) == ((0, 11), (2, 2))
+    assert not field.exact
+    field = receptive_field(lambda x: rows_in_turn(turning, jnp.int32(0), x), SHAPE)
+    for row in range(12):
+        first, last = field.interval((row, 2))[0]
+        assert first <= row % 6 <= last
