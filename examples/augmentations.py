@@ -3,8 +3,8 @@
 The first column is the image as it is. Images are normalised before and brought back after, as in training.
 
 Command:   python examples/augmentations.py --out augmentations.png
-Expected:  16 rows of CIFAR-10 if `cnnjax data prepare cifar10` has run, else of scikit-learn's two photographs.
-           A minute or two on two idle CPU cores, nearly all of it compilation.
+Expected:  16 rows of CIFAR-10, which is prepared first if it isn't yet; with --photographs, of the two that come with
+           scikit-learn. A minute or two on two idle CPU cores, nearly all of it compilation.
 """
 
 import argparse
@@ -16,7 +16,6 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from cnnjax.data import Batch, augment, load_dataset
-from cnnjax.errors import CnnjaxError
 
 NAMES = (
     "flip",
@@ -42,16 +41,13 @@ COLUMNS = 9  # images a row, the first as it is
 LABEL = 170  # pixels of the sheet for a row's name
 
 
-def real_images(count: int) -> np.ndarray:
-    """Return uint8 images: of CIFAR-10 where it is prepared, else parts of scikit-learn's photographs."""
-    try:
-        return load_dataset("cifar10").test.images[:count]
-    except CnnjaxError:
-        from sklearn.datasets import load_sample_images
+def photographs(count: int) -> np.ndarray:
+    """Return uint8 parts of the two photographs that come with scikit-learn."""
+    from sklearn.datasets import load_sample_images
 
-        photos = [Image.fromarray(photo).reduce(8) for photo in load_sample_images().images]
-        parts = [p.crop((x, 0, x + SIDE, SIDE)) for x in range(0, photos[0].width - SIDE, 4) for p in photos]
-        return np.stack([np.asarray(part) for part in parts[:count]])
+    photos = [Image.fromarray(photo).reduce(8) for photo in load_sample_images().images]
+    parts = [p.crop((x, 0, x + SIDE, SIDE)) for x in range(0, photos[0].width - SIDE, 4) for p in photos]
+    return np.stack([np.asarray(part) for part in parts[:count]])
 
 
 def row_of(name: str, images: np.ndarray, key: jax.Array) -> np.ndarray:
@@ -87,9 +83,9 @@ def draw(rows: dict[str, np.ndarray], path: pathlib.Path) -> None:
     sheet.quantize(255, kmeans=1, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
-def main(names: tuple[str, ...], seed: int, path: pathlib.Path | None) -> None:
+def main(names: tuple[str, ...], images: np.ndarray, seed: int, path: pathlib.Path | None) -> None:
     """Apply each augmentation and say how far it leads from the image."""
-    images, rows = real_images(COLUMNS), {}
+    rows = {}
     for name in names:
         rows[name] = row_of(name, images, jax.random.key(seed))
         changed = np.abs(rows[name][1:].astype(int) - rows[name][0]).mean() / 255
@@ -102,6 +98,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=pathlib.Path, help="PNG to write")
-    parser.add_argument("--smoke", action="store_true", help="three rows, to see that it runs")
+    parser.add_argument("--photographs", action="store_true", help="take scikit-learn's photographs")
+    parser.add_argument("--smoke", action="store_true", help="three rows of them, to see that it runs")
     args = parser.parse_args()
-    main(("flip", "cutout:16", "mixup:1.0") if args.smoke else NAMES, args.seed, args.out)
+    alone = args.photographs or args.smoke
+    real = photographs(COLUMNS) if alone else load_dataset("cifar10").test.images[:COLUMNS]
+    main(("flip", "cutout:16", "mixup:1.0") if args.smoke else NAMES, real, args.seed, args.out)

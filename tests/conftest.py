@@ -1,4 +1,7 @@
-"""Every test runs with warnings as errors and without silent rank promotion."""
+"""Every test runs with warnings as errors and without silent rank promotion; equal programs compile once a worker."""
+
+import shutil
+import tempfile
 
 import jax
 import pytest
@@ -10,10 +13,38 @@ settings.load_profile("cnnjax")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--full", action="store_true", help="kill a run 20 times instead of 5")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", "error")
     # Other libraries' own use of what Python or NumPy is about to drop is not ours to mend.
     config.addinivalue_line("filterwarnings", "ignore::DeprecationWarning:(?!cnnjax)")
+    # Most of the tests' time is compiling, and half of it the same programs from closures that JAX can't know equal.
+    # Each worker has a folder of its own: JAX writes these files in place, and another process could read half of one.
+    folder = tempfile.mkdtemp(prefix="cnnjax-compiled-")
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log):
+    """Keep each file's tests in one worker, where its fixtures and compiled programs are."""
+    from xdist.scheduler import LoadFileScheduling
+
+    config.option.loadscopereorder = False
+    return LoadFileScheduling(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files of few tests, which are the long ones, so that no worker is left with one at the end."""
+    count: dict[str, int] = {}
+    for item in items:
+        count[item.nodeid.split("::")[0]] = count.get(item.nodeid.split("::")[0], 0) + 1
+    items.sort(key=lambda item: count[item.nodeid.split("::")[0]])
 
 
 @pytest.fixture
@@ -21,7 +52,3 @@ def strict_dtypes():
     """Refuse silent dtype promotion, for our own ops, models and losses (optax does not survive it)."""
     with jax.numpy_dtype_promotion("strict"):
         yield
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--full", action="store_true", help="kill a run 20 times instead of 5")

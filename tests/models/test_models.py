@@ -11,21 +11,21 @@ IMAGES = jax.ShapeDtypeStruct((2, 32, 32, 1), jnp.float32)
 
 
 @pytest.mark.parametrize("name", models.available())
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-@pytest.mark.parametrize("train", [False, True])
-def test_every_model_gives_float32_logits_from_float32_parameters(name, dtype, train, strict_dtypes):
-    model = models.build(name, num_classes=7, dtype=dtype)
+def test_every_model_gives_float32_logits_from_float32_parameters(name, strict_dtypes):
+    # In float32 every net is held to values of others elsewhere; nothing but this computes them all in bfloat16.
+    model = models.build(name, num_classes=7, dtype=jnp.bfloat16)
     images = jax.ShapeDtypeStruct((2, *models.input_shape(name)), jnp.float32)
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+    for train in (False, True):
 
-    def apply(variables, x):
-        return model.apply(
-            variables, x, train=train, rngs={"dropout": jax.random.key(1)}, mutable=["batch_stats", "intermediates"]
-        )[0]
+        def apply(variables, x, train=train):
+            return model.apply(
+                variables, x, train=train, rngs={"dropout": jax.random.key(1)}, mutable=["batch_stats", "intermediates"]
+            )[0]
 
-    logits = jax.eval_shape(apply, variables, images)
-    assert (logits.shape, logits.dtype) == ((2, 7), jnp.float32)
+        logits = jax.eval_shape(apply, variables, images)
+        assert (logits.shape, logits.dtype) == ((2, 7), jnp.float32)
 
 
 def test_build_names_the_nearest_model():
