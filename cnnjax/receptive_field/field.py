@@ -12,6 +12,8 @@ from cnnjax.receptive_field.value import Note, Value
 Interval = tuple[int, int]
 # Elements after which what is read may repeat where no law says so: enough for the usual factors of resizing.
 _LONGEST_PERIOD = 8
+# How often it must where units go back and forth, and the share of the units away from the border that must do so.
+_LEAST_PERIODS, _NEARLY_ALL = 3, 0.9
 
 
 @dataclass(frozen=True)
@@ -190,7 +192,7 @@ class ReceptiveField:
             stride, start = Fraction(law.shift, law.period), -line[2, 0]
             even &= bool(np.all(sizes == sizes[0]))
             return _described(int(sizes.max()), stride, start, start + (sizes[0] - 1) / 2, even, whole)
-        found = _middle(-line[0], line[1])
+        found = _middle(-line[0], line[1], size)
         if found is None:
             return Axis(longest, None, None, None, False, whole)
         return _described(*found, False, whole)
@@ -206,9 +208,15 @@ def _described(size: int, stride: Fraction, start: float, centre: float, uniform
     return Axis(size, plain, int(-start), float(centre), uniform, whole)
 
 
-def _middle(firsts: np.ndarray, lasts: np.ndarray) -> tuple[int, Fraction, int, float] | None:
-    """Find the units in the middle that repeat themselves evenly, where there is no law: half of all at least."""
-    count = len(firsts)
+def _middle(firsts: np.ndarray, lasts: np.ndarray, pixels: int) -> tuple[int, Fraction, int, float] | None:
+    """Find the units in the middle that repeat themselves evenly, where there is no law.
+
+    Those must be half of all units and nearly all that no border can have cut. Where units go back and forth, as those
+    of a permutation do, they must also repeat themselves more often than by coincidence.
+    """
+    ways = np.sign(np.diff(firsts[np.isfinite(firsts)]))
+    periods, more = (_LEAST_PERIODS, 4) if -1 in ways and 1 in ways else (2, 2)
+    count, inside = len(firsts), (firsts > 0) & (lasts < pixels - 1) & (lasts >= firsts)
     for period in range(1, min(_LONGEST_PERIOD, count // 2) + 1):
         with np.errstate(invalid="ignore"):  # units that read nothing are infinitely far away
             steps, same = firsts[period:] - firsts[:-period], lasts[period:] - lasts[:-period]
@@ -216,7 +224,8 @@ def _middle(firsts: np.ndarray, lasts: np.ndarray) -> tuple[int, Fraction, int, 
             runs = np.flatnonzero(np.diff(np.concatenate([[0], (steps == step) & (same == step), [0]])))
             begin, end = max(zip(runs[::2], runs[1::2]), key=lambda run: run[1] - run[0])
             end += period
-            if end - begin >= max(period + 2, count / 2):
+            often = end - begin >= max(periods * period, period + more, count / 2)
+            if often and inside[begin:end].sum() >= _NEARLY_ALL * inside.sum():
                 sizes = lasts[begin:end] - firsts[begin:end] + 1
                 stride = Fraction(step, period)
                 turns, place = divmod(-begin, period)
