@@ -7,7 +7,7 @@ import pathlib
 from typing import TYPE_CHECKING, Any
 
 from cnnjax import atomic
-from cnnjax.cli import loading, modelling, published
+from cnnjax.cli import image_rule, loading, modelling, published
 from cnnjax.cli.output import Output
 from cnnjax.errors import UsageError
 from cnnjax.recipes import Recipe
@@ -65,10 +65,10 @@ def run(args: argparse.Namespace, out: Output) -> int:
 
 def _trained(args: argparse.Namespace, out: Output) -> "tuple[TrainState, Dataset, Recipe]":
     """Return a run's state, its data and its recipe."""
-    if args.model or args.dataset or args.preprocess or args.image_size:
+    if args.model or args.dataset or image_rule.given(args) or args.image_size:
         raise UsageError(
-            "eval: a run in a workdir has its own model and data; leave out MODEL, --dataset, --preprocess, "
-            "--image-size."
+            "eval: a run in a workdir has its own model and data; leave out MODEL, --dataset, --image-size, "
+            f"{image_rule.NAMES}."
         )
     state, config, described = modelling.restore(args.workdir, out)
     recipe = Recipe.from_json(config)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cnnjax import atomic
-from cnnjax.cli import modelling, published
+from cnnjax.cli import image_rule, modelling, published
 from cnnjax.cli.output import Output
 from cnnjax.errors import CnnjaxError, UsageError, unknown
 
@@ -104,9 +104,9 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError(f"{expected}, since the program holds the weights.")
     if len(args.words) != (1 if args.weights is None else 2):
         raise UsageError(f"{expected}, got {' '.join(args.words)}.")
-    if args.weights is None and (args.preprocess or args.classes or args.image_size):
+    if args.weights is None and (image_rule.given(args) or args.classes or args.image_size):
         raise UsageError(
-            "export: a run in a workdir has its own data; leave out --preprocess, --classes and --image-size."
+            f"export: a run in a workdir has its own data; leave out {image_rule.NAMES}, --classes and --image-size."
         )
     if args.batch_size is not None and args.batch_size < 1:
         raise UsageError(f"--batch-size: expected at least 1, got {args.batch_size}.")
@@ -140,14 +140,14 @@ def _published(args: argparse.Namespace, out: Output) -> _Classifier:
     names = args.classes.read_text(encoding="utf-8").splitlines() if args.classes else list(imagenet_classes())
     if not names:
         raise UsageError(f"{args.classes}: expected a name a line, it is empty.")
-    state, rule = published.load(model, args.weights, out, num_classes=len(names), preprocess=args.preprocess)
+    state, rule = published.load(args, model, out, num_classes=len(names))
     if rule is None:
         raise published.unknown_rule(model, args.weights)
 
     def classify(images: "jax.Array") -> "jax.Array":
         return state.apply_fn(state.variables, rule(images), train=False)
 
-    return _Classifier(classify, (*(args.image_size or (rule.resize, rule.resize)), 3), names)
+    return _Classifier(classify, (*(args.image_size or (rule.resize, rule.resize)), rule.depth), names)
 
 
 def _exported(classifier: _Classifier, platforms: list[str], batch_size: int | None) -> "Exported":

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from cnnjax.cli import modelling, published
+from cnnjax.cli import image_rule, modelling, published
 from cnnjax.cli.output import Output
 from cnnjax.errors import CnnjaxError, UsageError
 
@@ -75,8 +75,8 @@ def _trained(args: argparse.Namespace, out: Output) -> tuple[Classify, list[str]
 
     from cnnjax import data
 
-    if args.preprocess or args.classes:
-        raise UsageError("predict: a run in a workdir has its own data; leave out --preprocess and --classes.")
+    if image_rule.given(args) or args.classes:
+        raise UsageError(f"predict: a run in a workdir has its own data; leave out {image_rule.NAMES}, --classes.")
     state, _, described = modelling.restore(args.workdir, out)
     shape, mean = tuple(described["image_shape"]), tuple(described["mean"])
 
@@ -106,7 +106,7 @@ def _published(args: argparse.Namespace, out: Output) -> tuple[Classify, list[st
     if not images:
         raise UsageError("predict: expected MODEL and at least one IMAGE with --weights.")
     names = _lines(args.classes) if args.classes else list(imagenet_classes())
-    state, rule = published.load(model, args.weights, out, num_classes=len(names), preprocess=args.preprocess)
+    state, rule = published.load(args, model, out, num_classes=len(names))
     if rule is None:
         raise published.unknown_rule(model, args.weights)
 
@@ -120,10 +120,10 @@ def _published(args: argparse.Namespace, out: Output) -> tuple[Classify, list[st
 
     def classify(path: pathlib.Path) -> tuple[Any, str, str | None]:
         (height, width), _ = files.size_and_kind(path)
-        image, done = files.load_image(path, (height, width, 3), invert=args.invert)
+        image, done = files.load_image(path, (height, width, rule.depth), invert=args.invert)
         scores = np.array(probabilities(state, prepare(image[None]))[0])
         resized = "×".join(map(str, rule.resized(height, width)[::-1]))
-        return scores, f"{done} → {resized}, centre {rule.crop}×{rule.crop}", _hint(image, (), args.invert)
+        return scores, f"{done} → {resized}, centre {rule.crop}×{rule.crop}", _hint(image, rule.mean, args.invert)
 
     return classify, names
 

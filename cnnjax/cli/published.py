@@ -5,7 +5,7 @@ import pathlib
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from cnnjax.cli import modelling
+from cnnjax.cli import image_rule, modelling
 from cnnjax.cli.output import Output
 from cnnjax.errors import CnnjaxError, UsageError
 
@@ -24,24 +24,23 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights", metavar="FILE", help="published weights, or `imagenet` for the official file of MODEL"
     )
-    parser.add_argument(
-        "--preprocess", metavar="NAME", help="how images are prepared: as for this published net (default: MODEL's)"
-    )
+    image_rule.add_options(parser)
 
 
 def load(
-    name: str, weights: str, out: Output, *, num_classes: int = _CLASSES, preprocess: str | None = None
+    args: argparse.Namespace, name: str, out: Output, *, num_classes: int = _CLASSES
 ) -> tuple["TrainState", "Preprocess | None"]:
     """Return the state of a net with weights from a file, and how its images are prepared; None if that is not known.
 
     Args:
+      args: `weights`, the file, or `imagenet` for the official one, which is fetched if it is not there yet; and the
+        options of `image_rule`.
       name: MODEL, or the name of an official file such as `resnet50:v2`.
-      weights: The file, or `imagenet` for the official one, which is fetched if it is not there yet.
       out: Where notes go.
       num_classes: Classes that the file must have.
-      preprocess: How images are prepared, if the user said so.
     Raises:
       CnnjaxError: If the file can't be had, does not fit, or has another number of classes.
+      UsageError: If images can't be prepared as the user said.
     """
     import jax
     import optax
@@ -50,8 +49,9 @@ def load(
     from cnnjax.pretrained import preprocessing
     from cnnjax.training import create_state
 
-    official = name in _official()
-    path = _fetch(name, out) if weights == "imagenet" else pathlib.Path(weights)
+    shape, official = _input_shape(name), name in _official()
+    rule = image_rule.chosen(args, name, shape)
+    path = _fetch(name, out) if args.weights == "imagenet" else pathlib.Path(args.weights)
     model = modelling.build_model(name.partition(":")[0] if official else name, num_classes)
     variables, report = pretrained.load(model, path)
     for note in report.notes:
@@ -61,10 +61,9 @@ def load(
             f"{path}: it has another number of classes than {num_classes}. Name its classes, one a line of a file, "
             "with --classes, or give it a dataset that has them."
         )
-    shape = _input_shape(name)
     state = create_state(model, optax.identity(), shape, key=jax.random.key(0), variables=variables)
-    rule = preprocess or (rule_name(name, report.naming) if num_classes == _CLASSES else None)
-    return state, preprocessing.preprocess(rule) if rule else None
+    known = rule_name(name, report.naming) if rule is None and num_classes == _CLASSES else None
+    return state, preprocessing.preprocess(known) if known else rule
 
 
 def start(model: "nn.Module", name: str, weights: str, out: Output) -> dict[str, Any]:
@@ -117,9 +116,10 @@ def unknown_rule(name: str, weights: str) -> UsageError:
 
     likely = [known for known in preprocess_names() if known.partition(":")[0] == name]
     such = " or ".join(likely or ["resnet50 (torchvision's)", "resnet50_v1 (Keras's)"])
-    return UsageError(
-        f"{name}: how images are prepared for {weights} is not known. Give --preprocess NAME, such as {such}."
-    )
+    plain = "--mean and --std of the images that it was trained on"
+    # Every published rule is for colours.
+    ways = f"--preprocess NAME, such as {such}, or {plain}" if _input_shape(name)[2] == 3 else plain
+    return UsageError(f"{name}: how images are prepared for {weights} is not known. Give {ways}.")
 
 
 def load_for_dataset(args: argparse.Namespace, out: Output) -> tuple["TrainState", "Dataset"]:
@@ -128,8 +128,10 @@ def load_for_dataset(args: argparse.Namespace, out: Output) -> tuple["TrainState
     A net whose preprocessing is not known gets the images as the dataset's own recipes do.
 
     Args:
-      args: `model`, `weights`, `preprocess`, `dataset`, `data_dir`, `source_dir`.
+      args: `model`, `weights`, `dataset`, `data_dir`, `source_dir`, and the options of `image_rule`.
       out: Where notes go.
+    Raises:
+      UsageError: If the dataset's images have another number of channels than the net takes.
     """
     from cnnjax import data
 
@@ -139,11 +141,17 @@ def load_for_dataset(args: argparse.Namespace, out: Output) -> tuple["TrainState
         )
     options: dict[str, Any] = {"data_dir": args.data_dir, "source_dir": args.source_dir, "log": out.say}
     name = _cut_when_read(args.dataset)
-    published_for = _input_shape(args.model)[:2]
+    height, width, depth = _input_shape(args.model)
+    published_for = (height, width)
     of_a_folder: dict[str, Any] = {"image_size": published_for} if args.dataset.startswith("folder:") else {}
     dataset = data.load_dataset(name, **options, **of_a_folder)
-    classes = dataset.info.num_classes
-    state, rule = load(args.model, args.weights, out, num_classes=classes, preprocess=args.preprocess)
+    found = dataset.info.image_shape[2]
+    if found != depth:
+        raise UsageError(
+            f"--dataset {args.dataset}: its images have {found} channel{'s' * (found > 1)}, "
+            f"{args.model} takes {depth}. Give a dataset or a net to match."
+        )
+    state, rule = load(args, args.model, out, num_classes=dataset.info.num_classes)
     if rule is None:
         if of_a_folder:
             dataset = _as_trained(args, options, published_for, out)
@@ -195,7 +203,7 @@ def _with_rule(state: "TrainState", rule: "Preprocess", mean: Any, std: Any) -> 
     import jax.numpy as jnp
 
     apply_fn = state.apply_fn
-    shape = (1, 1, 1, 3)
+    shape = (1, 1, 1, rule.depth)
     means, stds = (jnp.asarray(values, jnp.float32).reshape(shape) for values in (mean, std))
 
     def apply(variables: Any, x: Any, **options: Any) -> Any:

@@ -23,7 +23,7 @@ class Preprocess:
       crop: Side of the square cut out of the middle.
       interpolation: `bilinear`; resized pixels are rounded to whole numbers again, as photographs in 8 bits are.
       antialias: Whether a pixel of a smaller image averages all that it stands for.
-      channels: Their order, `RGB` or `BGR`.
+      channels: Their order, `RGB` or `BGR`; or `grey`, the one channel of nets such as LeNet-5.
       scale: What pixels 0 to 255 are multiplied by first.
       mean: Per channel, in the order of `channels`.
       std: Per channel, in the order of `channels`.
@@ -38,35 +38,45 @@ class Preprocess:
     antialias: bool = True
     channels: str = "RGB"
     scale: float = 1 / 255
-    mean: tuple[float, float, float] = _IMAGENET_MEAN
-    std: tuple[float, float, float] = _IMAGENET_STD
+    mean: tuple[float, ...] = _IMAGENET_MEAN
+    std: tuple[float, ...] = _IMAGENET_STD
 
     def __post_init__(self) -> None:
-        if self.interpolation != "bilinear" or self.channels not in ("RGB", "BGR"):
+        if self.interpolation != "bilinear" or self.channels not in ("RGB", "BGR", "grey"):
             raise ValueError(
-                "Preprocess: expected interpolation bilinear and channels RGB or BGR, got "
+                "Preprocess: expected interpolation bilinear and channels RGB, BGR or grey, got "
                 f"{self.interpolation} and {self.channels}."
             )
+        if not len(self.mean) == len(self.std) == self.depth:
+            raise ValueError(
+                f"Preprocess: expected a mean and a std for each channel of {self.channels}, got {self.mean} and "
+                f"{self.std}."
+            )
+
+    @property
+    def depth(self) -> int:
+        """How many channels there are: 1 for grey, else 3."""
+        return 1 if self.channels == "grey" else 3
 
     def __call__(self, images: jax.Array) -> jax.Array:
         """Return what the net takes; may be called under `jax.jit`, which compiles once for each size of images.
 
         Args:
-          images: RGB, uint8, `[N, H, W, 3]`.
+          images: RGB, uint8, `[N, H, W, 3]`; grey, `[N, H, W, 1]`.
         Returns:
-          float32, `[N, crop, crop, 3]`.
+          float32, `[N, crop, crop, 3]`, or `[N, crop, crop, 1]`.
         Raises:
           ValueError: If the shape is another.
           TypeError: If they are not uint8.
         """
-        _check(images)
+        _check(images, self.depth)
         return self.normalize(self.resize_and_crop(images))
 
     def resize_and_crop(self, images: jax.Array) -> jax.Array:
         """Return the middle square of the resized images, in whole numbers 0 to 255 as float32.
 
         Args:
-          images: `[N, H, W, 3]`.
+          images: `[N, H, W, C]`.
         """
         height, width = images.shape[1:3]
         high, wide = self.resized(height, width)
@@ -83,12 +93,12 @@ class Preprocess:
         """Return pixels 0 to 255 in the net's order and range.
 
         Args:
-          images: RGB, `[N, H, W, 3]`, of any type; computed in float32.
+          images: RGB, `[N, H, W, 3]`, or grey, `[N, H, W, 1]`, of any type; computed in float32.
         """
         x = images.astype(jnp.float32)
         if self.channels == "BGR":
             x = x[..., ::-1]
-        shape = (1,) * (x.ndim - 1) + (3,)
+        shape = (1,) * (x.ndim - 1) + (self.depth,)
         mean, std = (jnp.asarray(values, jnp.float32).reshape(shape) for values in (self.mean, self.std))
         return (x * self.scale - mean) / std
 
@@ -152,10 +162,10 @@ def _weights(size: int, resized: int, antialias: bool) -> np.ndarray:
     return weights / weights.sum(axis=0, dtype=np.float32, keepdims=True)
 
 
-def _check(images: jax.Array) -> None:
-    if images.ndim != 4 or images.shape[-1] != 3:
+def _check(images: jax.Array, depth: int) -> None:
+    if images.ndim != 4 or images.shape[-1] != depth:
         hint = " Add a batch axis: images[None]." if images.ndim == 3 else ""
-        raise ValueError(f"preprocess: expected images [N, H, W, 3], got shape {tuple(images.shape)}.{hint}")
+        raise ValueError(f"preprocess: expected images [N, H, W, {depth}], got shape {tuple(images.shape)}.{hint}")
     if images.dtype != jnp.uint8:
         raise TypeError(f"preprocess: expected uint8 pixels, got {images.dtype}. Give it the photographs as they are.")
     if min(images.shape[1:3]) < 1:

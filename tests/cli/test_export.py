@@ -16,6 +16,7 @@ from cnnjax import models, pretrained, runs, training
 from cnnjax.cli.main import run
 from tests.cli.commands import last_json, only_line
 from tests.pretrained import torchvision_nets
+from tests.pretrained.test_load import randomised
 from tests.pretrained.torchvision_oracle import torchvision
 
 MODULE = """
@@ -101,6 +102,24 @@ def test_a_published_nets_program_prepares_photographs(tmp_path, monkeypatch, ca
     np.testing.assert_allclose(run_elsewhere(tmp_path / "a.bin", images, tmp_path), want, rtol=1e-5, atol=1e-4)
 
 
+def test_a_net_of_grey_images_is_a_program_too(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    model = models.build("lenet5", num_classes=4)
+    variables = randomised(model)
+    pretrained.save(variables, "lenet5.safetensors")
+    (tmp_path / "names.txt").write_text("a\nb\nc\nd\n")
+    words = ["export", "lenet5", "--weights", "lenet5.safetensors", "--classes", "names.txt", "a.bin", "--json"]
+    assert run(words) == 2
+    assert only_line(capsys).endswith("Give --mean and --std of the images that it was trained on.")
+    words += ["--mean", "0.25", "--std", "0.5", "--crop", "28", "--batch-size", "2", "--platforms", "cpu"]
+    assert run(words) == 0
+    assert last_json(capsys)["input_shape"] == [2, 28, 28, 1]
+    images = np.random.default_rng(0).integers(0, 256, (2, 28, 28, 1), np.uint8)
+    program = export.deserialize(bytearray((tmp_path / "a.bin").read_bytes()))
+    want = model.apply(variables, (images / np.float32(255) - np.float32(0.25)) / np.float32(0.5))
+    np.testing.assert_allclose(program.call(images), want, rtol=1e-4, atol=1e-3)
+
+
 @pytest.mark.parametrize(
     ("words", "code", "match"),
     [
@@ -109,7 +128,9 @@ def test_a_published_nets_program_prepares_photographs(tmp_path, monkeypatch, ca
         (["lenet5", "--weights", "w.h5"], 2, "got lenet5"),
         (["--workdir", "no", "--preprocess", "vgg16", "a.bin"], 2, "leave out --preprocess"),
         (["--workdir", "no", "a.bin"], 1, "no run in no"),
-        (["lenet5", "--weights", "none.h5", "--preprocess", "vgg16", "a.bin"], 1, "none.h5: No such file"),
+        (["vgg16", "--weights", "none.h5", "--preprocess", "vgg16", "a.bin"], 1, "none.h5: No such file"),
+        (["lenet5", "--weights", "w", "--preprocess", "vgg16", "a.bin"], 2, "images of 3 channels, lenet5 takes 1"),
+        (["--workdir", "no", "--mean", "0", "a.bin"], 2, "leave out --preprocess, --mean, --std, --crop, --classes"),
         (["lenet5", "--weights", "none.h5", "none/a.bin"], 1, "cannot write none/a.bin"),
         (["--workdir", "no", "--platforms", "gpu", "a.bin"], 2, "unknown platform 'gpu'"),
         (["--workdir", "no", "--batch-size", "0", "a.bin"], 2, "--batch-size: expected at least 1, got 0"),

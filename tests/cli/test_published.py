@@ -69,6 +69,38 @@ def test_eval_of_a_file_is_eval_of_its_run(workdir, weights, tmp_path, capsys):
     assert sum(row["label"] == row["prediction"] for row in rows) == result["accuracy"] * len(rows)
 
 
+@pytest.mark.slow
+def test_eval_heeds_a_mean_and_a_std(weights, capsys):
+    info = data.load_dataset("digits").info
+    rule = ["--mean", str(info.mean[0]), "--std", str(info.std[0]), "--json"]
+    words = ["eval", "lenet5", "--weights", str(weights), "--dataset", "digits"]
+    assert run([*words, "--json"]) == 0
+    want = last_json(capsys)
+    assert run([*words, *rule]) == 0
+    got = last_json(capsys)
+    assert got["loss"] == pytest.approx(want["loss"], rel=1e-3)
+    assert got["confusion"] == want["confusion"]
+    assert run([*words, "--mean", "0.9", "--std", "0.1", "--json"]) == 0
+    assert last_json(capsys)["loss"] > 2 * want["loss"]  # a rule that is not heeded would go unnoticed
+
+
+def test_a_net_of_grey_images_is_asked_with_a_mean_and_a_std(weights, tmp_path, capsys):
+    rule = ["--mean", "0.3", "--std", "0.4", "--crop", "28", "--json"]
+    pixels = np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "grey.png")
+    Image.fromarray(np.stack([pixels] * 3, -1)).resize((70, 56)).save(tmp_path / "wide.png")
+    (tmp_path / "names.txt").write_text("\n".join(map(str, range(10))))
+    words = ["predict", "lenet5", "--weights", str(weights), "--classes", str(tmp_path / "names.txt"), "--top", "10"]
+    assert run([*words, *rule, str(tmp_path / "grey.png"), str(tmp_path / "wide.png")]) == 0
+    grey, wide = last_json(capsys)["predictions"]
+    model = models.build("lenet5", num_classes=10)
+    x = (pixels[None, :, :, None] / np.float32(255) - np.float32(0.3)) / np.float32(0.4)
+    want = np.array(jax.nn.softmax(model.apply(pretrained.load(model, weights)[0], x))[0])
+    found = {p["class"]: p["probability"] for p in grey["predictions"]}
+    np.testing.assert_allclose([found[str(n)] for n in range(10)], want, rtol=1e-3, atol=1e-6)
+    assert wide["done"] == "70×56 RGB → grey → 35×28, centre 28×28"
+
+
 def test_predict_prepares_images_as_the_published_net_has_them(mean_net, tmp_path, capsys):
     pixels = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
     Image.fromarray(pixels).save("noise.png")
@@ -214,6 +246,22 @@ def test_a_net_with_its_own_rule_sees_a_datasets_pixels():
         (["eval"], 2, "expected either --workdir DIR or MODEL --weights FILE --dataset NAME"),
         (["eval", "lenet5", "--workdir", "x"], 2, "has its own model and data"),
         (["eval", "lenet5", "--weights", "none.h5", "--dataset", "digits"], 1, "none.h5: No such file"),
+        (
+            ["eval", "resnet18", "--weights", "w", "--dataset", "digits"],
+            2,
+            "digits: its images have 1 channel, resnet18",
+        ),
+        (["predict", "lenet5", "--weights", "w", "--preprocess", "resnet18", "a"], 2, "of 3 channels, lenet5 takes 1."),
+        (["predict", "lenet5", "--weights", "w", "--mean", "0", "a"], 2, "expected --mean and --std together"),
+        (["predict", "lenet5", "--weights", "w", "--mean", "0,1", "--std", "1", "a"], 2, "takes (1), separated by"),
+        (["predict", "lenet5", "--weights", "w", "--mean", "0", "--std", "0", "a"], 2, "--std: expected numbers above"),
+        (["predict", "lenet5", "--weights", "w", "--crop", "9", "a"], 2, "expected --mean and --std together"),
+        (
+            ["predict", "--workdir", "x", "--std", "1", "a"],
+            2,
+            "leave out --preprocess, --mean, --std, --crop, --classes",
+        ),
+        (["eval", "--workdir", "x", "--mean", "1"], 2, "leave out MODEL, --dataset, --image-size, --preprocess"),
         (["predict", "vgg16:features", "--weights", "imagenet", "a.png"], 2, "its official file has no classifier"),
         (["predict", "lenet5", "--weights", "imagenet", "a.png"], 2, "unknown published weights 'lenet5'"),
     ],

@@ -145,8 +145,14 @@ def test_depths_share_their_rules():
 
 
 def test_mistakes_are_said():
-    with pytest.raises(ValueError, match="expected interpolation bilinear and channels RGB or BGR, got cubic and RGB"):
+    with pytest.raises(
+        ValueError, match="expected interpolation bilinear and channels RGB, BGR or grey, got cubic and RGB"
+    ):
         Preprocess(interpolation="cubic")
+    with pytest.raises(
+        ValueError, match=r"expected a mean and a std for each channel of grey, got \(0\.5,\) and \(1, 1"
+    ):
+        Preprocess(channels="grey", mean=(0.5,), std=(1, 1, 1))
     with pytest.raises(UsageError, match=r"unknown preprocessing 'resnet5': did you mean 'resnet50'\?"):
         preprocess("resnet5")
     with pytest.raises(ValueError, match=r"expected images \[N, H, W, 3\], got shape \(8, 8, 3\)\. Add a batch axis"):
