@@ -28,33 +28,32 @@ def switch_on() -> None:
         folder = default_folder()
         os.environ[_VARIABLE] = str(folder)
         with contextlib.suppress(OSError):
-            _drop_unsettled(folder)
+            for path in _settle(folder):  # one that is being written right now is merely not kept
+                path.unlink(missing_ok=True)
             _folders.append(folder)
 
 
 def settle() -> None:
-    """Write down which programs are whole, when the command ends well.
+    """Write down which programs are whole, so that the next command need not read them all; when a command ends."""
+    for folder in _folders:
+        with contextlib.suppress(OSError, CnnjaxError):
+            _settle(folder)
+    _folders.clear()
+
+
+def _settle(folder: pathlib.Path) -> list[pathlib.Path]:
+    """Look at the programs that are new, write down which are whole, and return the others.
 
     JAX writes a program straight to its place and never again: what a killed process or a full disk left cut off would
     be read, refused and compiled anew by every command to come.
     """
-    for folder in _folders:
-        with contextlib.suppress(OSError, CnnjaxError):
-            known = _settled(folder)
-            found = {path.name: path.stat().st_size for path in folder.glob(_PROGRAMS)}
-            new = {name: size for name, size in found.items() if known.get(name) != size}
-            whole = {name: size for name, size in new.items() if _is_whole(folder / name)}
-            if whole:
-                atomic.write_text(folder / _LIST, json.dumps({**_settled(folder), **whole}))
-    _folders.clear()
-
-
-def _drop_unsettled(folder: pathlib.Path) -> None:
-    """Remove what no command has vouched for; one that is being written right now is merely not kept."""
     known = _settled(folder)
-    for path in folder.glob(_PROGRAMS):
-        if known.get(path.name) != path.stat().st_size:
-            path.unlink(missing_ok=True)
+    found = {path: path.stat().st_size for path in folder.glob(_PROGRAMS)}
+    new = [path for path, size in found.items() if known.get(path.name) != size]
+    whole = [path for path in new if _is_whole(path)]
+    if whole:
+        atomic.write_text(folder / _LIST, json.dumps({**_settled(folder), **{p.name: found[p] for p in whole}}))
+    return [path for path in new if path not in whole]
 
 
 def _settled(folder: pathlib.Path) -> dict[str, int]:

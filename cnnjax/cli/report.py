@@ -51,14 +51,15 @@ def header(recipe: Recipe, dataset: Dataset, state: TrainState, workdir: Workdir
     return "\n".join([*lines, "compiling ..."])
 
 
-def stopped(number: int, state: TrainState, history: History, workdir: Workdir | None, out: Output) -> int:
+def stopped(number: int, state: TrainState, history: History, epochs: int, workdir: Workdir | None, out: Output) -> int:
     """Say that a signal ended the run and how to go on; return the exit code."""
     if workdir is None:  # the main process says so
         return 128 + number
     step, name = int(state.step), signal.Signals(number).name
     last = history[-1] if len(history) else {}
     found = f", last validation accuracy {last['val_accuracy']:.2%}" if "val_accuracy" in last else ""
-    line = f"{name}: stopped at step {step:,}, in epoch {len(history) + 1}{found}; saved. "
+    where = "after the last epoch, before the test" if len(history) == epochs else f"in epoch {len(history) + 1}"
+    line = f"{name}: stopped at step {step:,}, {where}{found}; saved. "
     line += f"The same command with --workdir {_quoted(workdir.path)} goes on."
     out.result({"stopped": name, "steps": step, "epochs": len(history), "workdir": str(workdir.path)}, [line])
     return 128 + number

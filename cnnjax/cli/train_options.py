@@ -1,6 +1,7 @@
 """The options of `cnnjax train`, and what can be refused of them before anything is loaded."""
 
 import argparse
+import math
 import pathlib
 
 from cnnjax import recipes
@@ -62,10 +63,15 @@ def rate_factors(recipe: Recipe) -> dict[str, float]:
             equals = ""
         if not (pattern and equals):
             raise UsageError(f"--rates: expected REGEX=FACTOR, such as '^stem=0.1', got {text!r}.")
+    if len(factors) < len(recipe.rates):
+        raise UsageError(f"--rates: expected each REGEX once, got {' '.join(recipe.rates)}.")
     return factors
 
 
 def _check_numbers(recipe: Recipe, args: argparse.Namespace) -> None:
+    for name, value in vars(recipe).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UsageError(f"--{name.replace('_', '-')}: expected a finite number, got {value}.")
     numbers = {"--epochs": recipe.epochs, "--batch-size": recipe.batch_size, "--image-size": recipe.image_size}
     numbers |= {"--patience": recipe.patience, "--checkpoint-every": args.checkpoint_every}
     numbers |= {"--accumulate": recipe.accumulate, "--devices": args.devices, "--keep": args.keep}
@@ -112,7 +118,8 @@ def profile_window(args: argparse.Namespace) -> tuple[int, int] | None:
     if args.profile is None:
         return None
     first, _, last = args.profile.partition(":")
-    if not (first.isdigit() and last.isdigit() and int(first) < int(last)):
+    numbers = args.profile.isascii() and first.isdigit() and last.isdigit()
+    if not numbers or int(first) >= int(last):
         raise UsageError(f"--profile: expected STEP:STEP, the first smaller, such as 10:20, got {args.profile!r}.")
     return int(first), int(last)
 
@@ -187,7 +194,7 @@ def _add_run(group: argparse._ArgumentGroup) -> None:
     add("--keep-best", action="store_true", help="keep the best epoch's checkpoint too, by --monitor")
     add("--no-tensorboard", action="store_true", help="write no TensorBoard files")
     add("--profile", metavar="STEP:STEP", help="record these steps for TensorBoard or Perfetto")
-    add("--dry-run", action="store_true", help="compile and take one step: shapes, memory, times; nothing is kept")
+    add("--dry-run", action="store_true", help="compile and take a few steps: shapes, memory, times; nothing is kept")
 
 
 def _add_machine(group: argparse._ArgumentGroup) -> None:

@@ -50,7 +50,7 @@ def run(recipe: Recipe, config: dict[str, Any], args: argparse.Namespace, out: O
             workdir = opened.enter_context(
                 runs.Workdir(args.workdir or runs.default_workdir(recipe.model, recipe.dataset))
             )
-            return workdir.compare(config), workdir.result, str(workdir.path)
+            return workdir.compare(config, devices=args.devices), workdir.result, str(workdir.path)
 
         warnings, result, path = hosts.on_main(enter)
         for warning in warnings:
@@ -62,7 +62,7 @@ def run(recipe: Recipe, config: dict[str, Any], args: argparse.Namespace, out: O
         dataset = dataset or loading.load(recipe, args, out)
         try:
             setup = training_setup.prepare(recipe, args, out, dataset)
-            hosts.on_main(lambda: _main(workdir).record(config, report.describe(dataset)))
+            hosts.on_main(lambda: _main(workdir).record(config, report.describe(dataset), devices=args.devices))
         except UsageError:
             if args.workdir is None and workdir is not None:
                 workdir.discard_if_empty()
@@ -97,7 +97,7 @@ def _train(
             resume=resume,
         )
         if stop.received is not None:
-            return report.stopped(stop.received, state, history, workdir, out)
+            return report.stopped(stop.received, state, history, recipe.epochs, workdir, out)
         best = early.best_epoch if early else None
     test = evaluate(state, setup.whole(setup.dataset.test), eval_step=setup.eval_step).compute()
     if workdir is not None:

@@ -87,10 +87,14 @@ def prepare(recipe: Recipe, args: argparse.Namespace, out: Output, dataset: Data
     classes, shape = dataset.info.num_classes, dataset.train.image_shape
     model = modelling.build_model(recipe.model, classes, recipe.precision)
     modelling.check_output(model, shape, classes)
-    if recipe.patience and recipe.monitor.startswith("val_") and not len(dataset.validation):
-        raise UsageError(f"--patience: nothing to watch, {recipe.monitor} needs validation examples (--validation).")
+    for option, wanted in (("--patience", recipe.patience), ("--keep-best", args.keep_best)):
+        if wanted and recipe.monitor.startswith("val_") and not len(dataset.validation):
+            raise UsageError(f"{option}: nothing to watch, {recipe.monitor} needs validation examples (--validation).")
     init_key, data_key = jax.random.split(jax.random.key(args.seed))
     total_steps = epoch_range(len(dataset.train), recipe.batch_size, recipe.epochs - 1).stop
+    window = train_options.profile_window(args)
+    if window is not None and window[0] >= total_steps:
+        raise UsageError(f"--profile: the run has steps 0 to {total_steps - 1}, none of them in {args.profile}.")
     rate, tx = _optimizer(recipe, len(dataset.train), total_steps)
     variables = None if args.weights is None else published.start(model, recipe.model, args.weights, out)
     ema = recipe.ema is not None

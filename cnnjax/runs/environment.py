@@ -6,8 +6,8 @@ from importlib import metadata
 from typing import Any
 
 _PACKAGES = ("cnnjax", "jax", "jaxlib", "flax", "optax", "numpy")
-# What decides how XLA and the libraries under it compute.
-_VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVERRIDE")
+# What decides how XLA, the libraries under it and our own convolutions compute.
+_VARIABLES = ("CNNJAX_CPU_OPS", "XLA_FLAGS", "LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVERRIDE")
 # Flags that only say what else is to be written down.
 _SILENT_FLAGS = ("--xla_dump",)
 _JAX_SETTINGS = (
@@ -20,9 +20,11 @@ _JAX_SETTINGS = (
 )
 
 
-def environment() -> dict[str, Any]:
+def environment(used: int | None = None) -> dict[str, Any]:
     """Return versions, machine type, cores, devices, and the settings of JAX and XLA that can change a bit.
 
+    Args:
+      used: Devices that share a batch; None for all.
     Returns:
       JSON values by name; a variable that is not set is an empty text.
     """
@@ -38,6 +40,7 @@ def environment() -> dict[str, Any]:
         "machine": platform.machine(),
         "cores": cores,
         "devices": f"{len(devices)} x {devices[0].device_kind}",
+        "used_devices": len(devices) if used is None else used,
         "processes": jax.process_count(),
         **{name: _flags(os.environ.get(name, "")) for name in _VARIABLES},
         **{

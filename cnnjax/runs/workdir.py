@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import json
+import os
 import pathlib
 import time
 from collections.abc import Mapping
@@ -12,6 +13,8 @@ from cnnjax import atomic, lock
 from cnnjax.errors import CnnjaxError, UsageError
 from cnnjax.lock import Lock
 from cnnjax.runs.environment import environment
+
+_LONG = 120  # characters of two values that a person takes in at a glance
 
 
 class Workdir:
@@ -49,11 +52,12 @@ class Workdir:
         """What the finished run found, or None while it is not finished."""
         return _read_json(self.path / "result.json")
 
-    def compare(self, config: Mapping[str, Any]) -> list[str]:
+    def compare(self, config: Mapping[str, Any], *, devices: int | None = None) -> list[str]:
         """Compare what a run is to be made of with what the folder's run was made of.
 
         Args:
           config: All that decides the result, as JSON values.
+          devices: How many devices share a batch; None for all.
         Returns:
           Warnings, one for each version or device that differs from the run's first process, after which results
           are no longer bit for bit those of an uninterrupted run; none for a new folder.
@@ -64,15 +68,16 @@ class Workdir:
         if recorded is None:
             return []
         self._refuse(_differences(recorded["config"], _as_json(config)))
-        changed = _differences(recorded["environment"], environment())
+        changed = _differences(recorded["environment"], environment(devices))
         return [f"the run began with another {c}: it is no longer bit for bit the uninterrupted one" for c in changed]
 
-    def record(self, config: Mapping[str, Any], data: Mapping[str, Any]) -> None:
+    def record(self, config: Mapping[str, Any], data: Mapping[str, Any], *, devices: int | None = None) -> None:
         """Write down what the run is made of, or refuse other data than the folder's run had.
 
         Args:
           config: As for `compare`.
           data: What is to be known of the data without reading them, their digests among it.
+          devices: As for `compare`.
         Raises:
           UsageError: If the folder holds a run with other data.
           CnnjaxError: If it cannot be written.
@@ -81,7 +86,7 @@ class Workdir:
         if recorded is not None:
             self._refuse(_differences(recorded["data"], {**_as_json(data), "source": recorded["data"].get("source")}))
             return
-        self.write_json("run.json", {"config": config, "environment": environment(), "data": data})
+        self.write_json("run.json", {"config": config, "environment": environment(devices), "data": data})
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write what the finished run found."""
@@ -187,6 +192,14 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
 
 
 def _difference(name: str, before: str, now: str) -> str:
-    if len(before) + len(now) > 80:  # digests and the like, which tell a person nothing
-        return f"{name} differs"
+    if len(before) + len(now) > _LONG:
+        same = os.path.commonprefix([before, now])  # noqa: RUF071  of any texts, not of paths
+        start = max(len(same) - _LONG // 8, 0)
+        before, now = (_cut(text, start) for text in (before, now))
     return f"{name} {before} there, {now} here"
+
+
+def _cut(text: str, start: int) -> str:
+    """Return the piece of a long text where it begins to differ from another."""
+    end = start + _LONG // 2
+    return f"{'...' if start else ''}{text[start:end]}{'...' if end < len(text) else ''}"

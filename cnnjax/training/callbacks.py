@@ -69,7 +69,10 @@ class EarlyStopping(Callback):
 
     def on_end(self, loop: Loop) -> None:
         if self.best_variables and not loop.interrupted:
-            loop.state = loop.state.replace(**_copy(self.best_variables))
+            best = _copy(self.best_variables)
+            if "ema" in best:  # a checkpoint holds arrays alone, so statistics that are an empty dict are not in it
+                best["ema"] = {**loop.state.ema, **best["ema"]}
+            loop.state = loop.state.replace(**best)
 
     def position(self) -> dict[str, Any]:
         # No improvement yet has no place in JSON, which knows no infinity.

@@ -110,7 +110,7 @@ def evaluate(state: TrainState, eval_batches: Batches, *, eval_step: EvalStep = 
 def _run_epoch(
     loop: Loop, train_batches: Batches, eval_batches: Batches | None, train_step: TrainStep, eval_step: EvalStep
 ) -> None:
-    begin = time.perf_counter()
+    loop.began = time.perf_counter()
     under_way: deque[Metrics] = deque()
 
     loop.settle = lambda: _collect(loop, under_way)
@@ -126,7 +126,8 @@ def _run_epoch(
         if loop.interrupted:
             break
     loop.settle()
-    loop.seconds += time.perf_counter() - begin
+    loop.seconds += time.perf_counter() - loop.began
+    loop.began = None
     if loop.interrupted:
         return
     if loop.metrics is None:
@@ -140,7 +141,10 @@ def _run_epoch(
             "Lower the learning rate, or check the labels and the images."
         )
     begin = time.perf_counter()
-    evaluated = evaluate(loop.state, eval_batches, eval_step=eval_step) if eval_batches is not None else None
+    try:
+        evaluated = evaluate(loop.state, eval_batches, eval_step=eval_step) if eval_batches is not None else None
+    except NonFiniteError as error:
+        raise NonFiniteError(f"after step {loop.step} (epoch {loop.epoch + 1}), {error}") from error
     loop.finish_epoch(evaluated, time.perf_counter() - begin)
 
 
@@ -180,7 +184,7 @@ def _check_finite(host: Metrics, first: int, epoch: int) -> None:
         return
     at = int(bad.argmax())
     value = float(host.loss_sum[at])
-    what = "the gradients, parameters or running statistics became nan or inf"
+    what = "the gradients, parameters, running statistics or the optimizer's state became nan or inf"
     raise NonFiniteError(
         f"{what if np.isfinite(value) else f'the loss became {value}'} at step {first + at} (epoch {epoch + 1}). "
         "Lower the learning rate, or check the labels and the images."

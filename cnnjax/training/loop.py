@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -87,7 +88,8 @@ class Loop:
       step: Steps taken in all; `state.step` on the host.
       metrics: Sums over the steps of the epoch under way, as far as they are known; None before the first.
       counted: Steps of the epoch under way that `metrics` covers.
-      seconds: Time spent in the epoch's training steps.
+      seconds: Time spent in the epoch's training steps before `began`.
+      began: When this process began with the epoch's steps, by `time.perf_counter`; None between epochs.
       history: A row for each finished epoch.
       stopped: Why the run is to end, or None.
       interrupted: Whether it is to end after this very step, within an epoch.
@@ -103,6 +105,7 @@ class Loop:
     metrics: Metrics | None = None
     counted: int = 0
     seconds: float = 0.0
+    began: float | None = None
     history: History = dataclasses.field(default_factory=History)
     stopped: str | None = None
     interrupted: bool = False
@@ -154,7 +157,7 @@ class Loop:
             "batch": self.batch,
             "step": self.step,
             "metrics": sums,
-            "seconds": self.seconds,
+            "seconds": self.seconds + (0.0 if self.began is None else time.perf_counter() - self.began),
             "history": list(self.history),
             "callbacks": {name: position for name, c in self._named() if (position := c.position())},
         }

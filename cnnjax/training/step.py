@@ -68,6 +68,7 @@ def make_train_step(
         updates, opt_state = state.tx.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         finite = jnp.isfinite(metrics.loss_sum) & _all_finite((gradients, params, batch_stats))
+        finite &= _stays_finite(opt_state, state.opt_state)
         ema = state.ema if ema_decay is None else update_average(state.ema, params, batch_stats, ema_decay)
         new = state.replace(params=params, batch_stats=batch_stats, opt_state=opt_state, ema=ema)
         metrics = metrics.replace(nonfinite=(~finite).astype(jnp.int32))
@@ -146,6 +147,14 @@ def _all_finite(tree: Any) -> jax.Array:
     """Return whether every number is finite. Not by a maximum: XLA for the CPU loses a NaN in some of those."""
     found = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
     return jnp.stack(found).all() if found else jnp.array(True)
+
+
+def _stays_finite(new: Any, old: Any) -> jax.Array:
+    """Return whether every number is finite that was, as the squares in Adam's state overflow before its gradients do.
+
+    An optimizer may begin with an infinity: the best loss so far, for example.
+    """
+    return _all_finite(jax.tree.map(lambda n, o: jnp.where(jnp.isfinite(o), n, jnp.zeros_like(n)), new, old))
 
 
 def _choose(condition: jax.Array, yes: Any, no: Any) -> Any:

@@ -46,15 +46,20 @@ def test_a_program_that_was_cut_off_is_not_read_by_the_next_command(folder, monk
     cache.settle()
     assert json.loads((folder / "whole.json").read_text()) == {"jit_whole-1-cache": len(whole)}
 
-    (folder / "jit_killed-3-cache").write_bytes(whole)  # its command never came to settle
+    # The command of these two was killed: what it had finished is kept, or each resumed run would compile anew.
+    (folder / "jit_killed-3-cache").write_bytes(whole)
+    (folder / "jit_killed-4-cache").write_bytes(whole[:5_000])
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
     cache.switch_on()
-    assert sorted(path.name for path in folder.iterdir()) == ["jit_whole-1-cache", "whole.json"]
+    kept = ["jit_killed-3-cache", "jit_whole-1-cache"]
+    assert sorted(path.name for path in folder.iterdir()) == [*kept, "whole.json"]
+    assert sorted(json.loads((folder / "whole.json").read_text())) == kept
 
 
-def test_a_list_that_is_damaged_costs_only_the_programs(folder):
+def test_a_list_that_is_damaged_is_made_anew(folder):
     folder.mkdir(parents=True)
     (folder / "whole.json").write_text("{")
     (folder / "jit_one-1-cache").write_bytes(zlib.compress(b"program"))
     cache.switch_on()
-    assert [path.name for path in folder.iterdir()] == ["whole.json"]
+    assert (folder / "jit_one-1-cache").exists()
+    assert list(json.loads((folder / "whole.json").read_text())) == ["jit_one-1-cache"]

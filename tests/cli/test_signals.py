@@ -6,10 +6,17 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
+from cnnjax import hosts
+from cnnjax.cli import report
 from cnnjax.cli.main import run
+from cnnjax.cli.output import Output
+from cnnjax.runs import AgreedStopOnSignal
+from cnnjax.training import History
 from tests.cli.commands import TRAIN, cnnjax, last_json
 
 
@@ -118,3 +125,23 @@ def test_signals_outside_the_loop_leave_in_one_line_too(tmp_path):
             _, err = process.communicate(timeout=120)
             assert process.returncode == code, err
             assert err.count("\n") == 1
+
+
+def test_a_signal_after_the_last_epoch_is_said_to_have_come_then(tmp_path, capsys):
+    history = History([{"epoch": 1, "step": 3, "val_accuracy": 0.5}])
+    state, workdir = SimpleNamespace(step=3), SimpleNamespace(path=tmp_path)
+    assert report.stopped(15, state, history, 1, workdir, Output(as_json=False)) == 143
+    assert "SIGTERM: stopped at step 3, after the last epoch, before the test" in capsys.readouterr().out
+    assert report.stopped(15, state, history, 2, workdir, Output(as_json=False)) == 143
+    assert "SIGTERM: stopped at step 3, in epoch 2" in capsys.readouterr().out
+
+
+def test_a_signal_that_came_to_another_process_after_the_last_question_ends_this_one_too(monkeypatch):
+    """Else that one leaves alone, and this one waits for it in the test."""
+    stop = AgreedStopOnSignal()
+    monkeypatch.setattr(hosts, "gather", lambda own: np.stack([own, np.array([0], np.float32)]))
+    stop.on_end(SimpleNamespace())
+    assert stop.received is None
+    monkeypatch.setattr(hosts, "gather", lambda own: np.stack([own, np.array([15], np.float32)]))
+    stop.on_end(SimpleNamespace())
+    assert stop.received == 15

@@ -48,12 +48,13 @@ def check_after_kill(path):
     return step
 
 
+@pytest.mark.parametrize("wanted", [5, pytest.param(20, marks=pytest.mark.slow)])
 def test_a_run_killed_at_random_times_ends_with_the_uninterrupted_ones_digest(
-    uninterrupted, spawn, tmp_path, pytestconfig
+    wanted, uninterrupted, spawn, tmp_path, pytestconfig
 ):
     """SIGKILL, again and again in one workdir, the times drawn over all of a run."""
-    chance, kills, number, ended = random.Random(20), 0, 0, []
-    wanted = 20 if pytestconfig.getoption("full") else 5
+    chance, kills, number, ended = random.Random(wanted), 0, 0, []
+    wanted = 20 if pytestconfig.getoption("full") else wanted
     path = tmp_path / "0"
     resumed_at = []
     while kills < wanted:

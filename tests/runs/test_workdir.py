@@ -40,6 +40,9 @@ def test_another_configuration_or_other_data_are_refused_with_the_difference(tmp
         workdir.record(CONFIG, DATA)
         with pytest.raises(UsageError, match="another configuration: batch_size 32 there, 64 here"):
             workdir.compare({**CONFIG, "batch_size": 64})
+        long = {**CONFIG, "augment": ["translate:4", "cutout:8", "randaugment:2:9", "colour-jitter:0.4", "mixup:0.2"]}
+        with pytest.raises(UsageError, match=r"augment .*translate:2.* there, .*translate:4', 'cutout:8', 'ran.* here"):
+            workdir.compare(long)
         with pytest.raises(UsageError, match="digests"):
             workdir.record(CONFIG, {**DATA, "digests": {"train": "cd"}})
 
@@ -47,7 +50,7 @@ def test_another_configuration_or_other_data_are_refused_with_the_difference(tmp
 def test_other_versions_are_a_warning(tmp_path, monkeypatch):
     with Workdir(tmp_path) as workdir:
         workdir.record(CONFIG, DATA)
-        monkeypatch.setattr("cnnjax.runs.workdir.environment", lambda: {**environment(), "jax": "0.0.1"})
+        monkeypatch.setattr("cnnjax.runs.workdir.environment", lambda used: {**environment(used), "jax": "0.0.1"})
         (warning,) = workdir.compare(CONFIG)
         assert "jax" in warning
         assert "0.0.1 here" in warning.replace("'", "")
@@ -64,6 +67,17 @@ def test_other_settings_that_can_change_bits_are_a_warning(tmp_path, monkeypatch
             flags, precision = workdir.compare(CONFIG)
         assert "XLA_FLAGS '--a --b=1' there, '--a' here: it is no longer bit for bit" in flags
         assert "jax_default_matmul_precision None there, 'bfloat16' here" in precision
+        monkeypatch.setenv("XLA_FLAGS", "--a --b=1")
+        monkeypatch.setenv("CNNJAX_CPU_OPS", "off")
+        (algorithms,) = workdir.compare(CONFIG)
+        assert "CNNJAX_CPU_OPS '' there, 'off' here" in algorithms
+
+
+def test_another_number_of_devices_at_work_is_a_warning(tmp_path):
+    with Workdir(tmp_path) as workdir:
+        workdir.record(CONFIG, DATA, devices=1)
+        (warning,) = workdir.compare(CONFIG, devices=2)
+        assert "used_devices 1 there, 2 here" in warning
 
 
 def test_a_lock_file_that_its_holder_removes_is_not_held_by_two(tmp_path, monkeypatch):

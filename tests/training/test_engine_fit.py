@@ -15,13 +15,14 @@ from cnnjax.training import (
     NonFiniteError,
     TensorBoard,
     create_state,
+    evaluate,
     fit,
     make_eval_step,
     make_train_step,
     softmax_cross_entropy,
 )
 from tests.runs.event_files import read_scalars
-from tests.training.nets import TinyNet, random_batch
+from tests.training.nets import LinearNet, TinyNet, random_batch
 
 TINY, SGD = TinyNet(dropout=0.0), optax.sgd(0.05, momentum=0.9)
 
@@ -57,11 +58,92 @@ def test_a_run_of_nothing_but_bad_steps_ends():
         fit(fresh(), bad, epochs=2, train_step=make_train_step(skip_nonfinite=True), progress=False)
 
 
-def test_skipped_steps_are_counted_across_a_resumption_and_shown_in_the_table():
-    rows = [{"epoch": 1, "step": 2, "train_loss": 0.5}, {"epoch": 2, "step": 4, "skipped": 3, "train_loss": 0.25}]
-    from cnnjax.training import History
+class StopAt(Callback):
+    def __init__(self, step):
+        self.at, self.seconds = step, []
 
-    assert History(rows).to_csv().splitlines() == ["epoch,step,train_loss,skipped", "1,2,0.5,0", "2,4,0.25,3"]
+    def on_step(self, loop):
+        self.seconds.append(loop.position()["seconds"])
+        if loop.step == self.at:
+            loop.stop("test", now=True)
+
+
+def cut(folder, step, state, **options):
+    """Train until a step, save, and return what `fit` needs to go on in another process."""
+    stop = StopAt(step)
+    callbacks = [*options.pop("callbacks", []), stop, runs.Checkpoints(folder)]
+    fit(state, callbacks=callbacks, progress=False, **options)
+    _, arrays, position, _ = runs.load_newest(folder) or pytest.fail("nothing was saved")
+    return arrays, (position, runs.callback_arrays(arrays)), stop
+
+
+def test_skipped_steps_are_counted_across_a_resumption_and_shown_in_the_table(tmp_path):
+    step = make_train_step(skip_nonfinite=True)
+    batches = batches_with_a_bad_one(4)
+    options = {
+        "train_batches": lambda epoch, start=0: [random_batch(0)] * 2 if epoch == 0 else batches[start:],
+        "epochs": 2,
+        "train_step": step,
+    }
+    arrays, resume, _ = cut(tmp_path, 2 + 6, fresh(), **options)
+    state, history = fit(runs.restore_state(fresh(), arrays), resume=resume, progress=False, **options)
+    expected, whole = fit(fresh(), progress=False, **options)
+    chex.assert_trees_all_equal(state.variables, expected.variables)
+    assert [line.rsplit(",", 1)[1] for line in history.to_csv().splitlines()] == ["skipped", "0", "1"]
+    assert history["train_loss"] == whole["train_loss"]
+
+
+def test_the_time_of_an_epoch_survives_a_resumption(tmp_path):
+    options = {"train_batches": [random_batch(seed) for seed in range(6)], "epochs": 1, "train_step": make_train_step()}
+    arrays, resume, stop = cut(tmp_path, 4, fresh(), **options)
+    assert stop.seconds[0] > 0
+    assert stop.seconds == sorted(set(stop.seconds))
+    assert resume[0]["seconds"] >= stop.seconds[-1]
+    _, history = fit(runs.restore_state(fresh(), arrays), resume=resume, progress=False, **options)
+    assert history[-1]["seconds"] >= round(resume[0]["seconds"], 3)
+
+
+def test_the_best_epochs_averages_survive_a_resumption_of_a_net_without_statistics(tmp_path):
+    options = {
+        "train_batches": [random_batch(seed) for seed in range(3)],
+        "eval_batches": [random_batch(9)],
+        "epochs": 3,
+        "train_step": make_train_step(ema_decay=0.5),
+    }
+
+    def new():
+        return create_state(LinearNet(), SGD, (6, 5, 2), key=jax.random.key(0), ema=True)
+
+    def early():
+        return EarlyStopping(patience=9, min_delta=100.0)  # the first epoch stays the best
+
+    arrays, resume, _ = cut(tmp_path, 4, new(), callbacks=[early()], **options)
+    state, _ = fit(runs.restore_state(new(), arrays), resume=resume, callbacks=[early()], progress=False, **options)
+    expected, history = fit(new(), callbacks=[early()], progress=False, **options)
+    chex.assert_trees_all_equal((state.params, state.ema), (expected.params, expected.ema))
+    assert evaluate(state, options["eval_batches"]).loss == history[0]["val_loss"]
+
+
+def test_an_optimizer_whose_own_numbers_overflow_is_noticed():
+    """The gradients are finite; their squares, which Adam keeps, aren't, and such a parameter never moves again."""
+    steps = {
+        skip: make_train_step(loss=lambda *a: 1e22 * softmax_cross_entropy(*a), skip_nonfinite=skip) for skip in (0, 1)
+    }
+
+    def new():
+        return create_state(LinearNet(), optax.adam(0.01), (6, 5, 2), key=jax.random.key(0))
+
+    with pytest.raises(NonFiniteError, match="or the optimizer's state became nan or inf at step 1"):
+        fit(new(), [random_batch()], epochs=1, train_step=steps[0], progress=False)
+    state, metrics = steps[1](new(), random_batch())
+    assert metrics.nonfinite == 1
+    chex.assert_trees_all_equal(state.params, new().params)
+
+
+def test_an_evaluation_that_is_not_finite_says_after_which_step():
+    bad = random_batch().replace(image=jnp.full((8, 6, 5, 2), jnp.inf))
+    with pytest.raises(NonFiniteError, match=r"after step 2 \(epoch 1\), evaluation: the loss over 8 examples is nan"):
+        fit(fresh(), [random_batch()] * 2, [bad], epochs=1, train_step=make_train_step(), progress=False)
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])

@@ -5,7 +5,7 @@ import optax
 import pytest
 
 from cnnjax.errors import UsageError
-from cnnjax.training import OPTIMIZERS, SCHEDULES, make_optimizer, make_schedule
+from cnnjax.training import OPTIMIZERS, SCHEDULES, make_optimizer, make_schedule, only_kernels
 
 
 def test_the_lists_are_what_the_documentation_promises():
@@ -45,6 +45,37 @@ def test_weight_decay_is_l2_for_sgd_and_decoupled_for_adamw():
         np.testing.assert_allclose(tx.update(zero, tx.init(w), w)[0], expected, rtol=1e-6)
     tx = make_optimizer("adam", 0.1, weight_decay=0.01)  # L2 passes through Adam's normalisation: a full step
     np.testing.assert_allclose(tx.update(zero, tx.init(w), w)[0], -0.1, rtol=1e-4)
+
+
+PARAMS = {
+    "c1": {"kernel": jnp.full((3, 3, 2, 4), 2.0), "bias": jnp.full(4, 2.0)},
+    "norm": {"scale": jnp.full(4, 2.0), "bias": jnp.full(4, 2.0)},
+    "head": {"kernel": jnp.full((4, 5), 2.0), "bias": jnp.full(5, 2.0)},
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_only_kernels_decay_where_only_they_shall(name):
+    """Without gradients nothing but decay moves a parameter."""
+    tx = make_optimizer(name, 0.1, weight_decay=0.5, decay_mask=only_kernels)
+    updates, _ = tx.update(jax.tree.map(jnp.zeros_like, PARAMS), tx.init(PARAMS), PARAMS)
+    for layer, arrays in updates.items():
+        for part, update in arrays.items():
+            assert (update < 0).all() if part == "kernel" else (update == 0).all(), f"{layer}/{part}"
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_rates_are_multiplied_where_the_first_pattern_matches(name):
+    rng = np.random.default_rng(0)
+    gradients = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), jnp.float32), PARAMS)
+    plain = make_optimizer(name, 0.1, weight_decay=0.01)
+    scaled = make_optimizer(name, 0.1, weight_decay=0.01, rate_factors={"^c1/": 0.5, "norm|c1": 0.0, "bias$": 3.0})
+    expected = {"c1": (0.5, 0.5), "norm": (0.0, 0.0), "head": (1.0, 3.0)}
+    before, _ = plain.update(gradients, plain.init(PARAMS), PARAMS)
+    after, _ = scaled.update(gradients, scaled.init(PARAMS), PARAMS)
+    for layer, (weights, bias) in expected.items():
+        for part, factor in ((part, bias if part == "bias" else weights) for part in PARAMS[layer]):
+            np.testing.assert_allclose(after[layer][part], factor * before[layer][part], rtol=1e-6, err_msg=layer)
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
