@@ -24,9 +24,9 @@ def _spread(operand: Value, shape: Shape) -> Value:
 
 
 def _select(eqn, operands, shapes, note):
-    """Follow each element to the case that is chosen for it, where the function itself makes the choice of places."""
+    """Follow each element to the case that is chosen for it, where the function itself fixes the choice."""
     choice, *cases = operands
-    if choice.constant is None or not choice.constant.made:
+    if choice.constant is None:
         return elementwise(eqn, operands, shapes, note)
     which = np.broadcast_to(choice.constant.value().astype(int), shapes[0])
     chosen = []

@@ -112,14 +112,16 @@ def _product(eqn, operands, shapes, note):
 
 
 def _sparse(reach: Reach, axes: Sequence[int], others: Sequence[int], free: Sequence[int], matrix: Value):
-    """Join only what a matrix that the function makes itself, as an interpolation does, does not multiply by zero.
+    """Join only what a matrix that the function fixes itself, as an interpolation does, does not multiply by zero.
 
     Returns:
       The reach with a new last axis in place of the contracted one, which has size 1; None if the matrix is not such.
     """
-    if len(axes) != 1 or len(free) != 1 or matrix.constant is None or not matrix.constant.made:
+    if len(axes) != 1 or len(free) != 1 or matrix.constant is None:
         return None
     (axis,), weights = axes, np.transpose(matrix.constant.value(), [*free, *others])
+    if weights.all() or not weights.any():  # of nothing but zeros are fresh weights that a function closes over
+        return None
     columns = []
     for row in weights:
         used = np.flatnonzero(row)

@@ -89,7 +89,8 @@ class Interpreter:
             for var, value in zip(eqn.outvars, self._equation(eqn, operands, path, needed, concealed)):
                 known[var] = replace(value, constant=None) if var in hidden else value
             self._position.pop()
-        return [read(atom) for atom in outputs]
+        hide = opaque or [False] * len(outputs)
+        return [replace(read(atom), constant=None) if shut else read(atom) for atom, shut in zip(outputs, hide)]
 
     def _equation(self, eqn, operands, path, needed, concealed) -> list[Value]:
         here = path + jaxpr.scope(eqn)
@@ -101,6 +102,9 @@ class Interpreter:
             return results
         shapes = [jaxpr.shape(var) for var in eqn.outvars]
         if not any(operand.reads for operand in operands):
+            branch = _decided(eqn, operands)
+            if branch is not None:
+                return self.run(branch, operands[1:], wanted=needed, opaque=concealed)
             return computed(eqn, operands, shapes)
         special = {"cond": self._cond, "scan": self._scan, "while": self._while}.get(eqn.primitive.name)
         if not all(all(shape) for shape in shapes):
@@ -110,7 +114,7 @@ class Interpreter:
         else:
             recording, self._recording = self._recording, False
             self._around.append(eqn)
-            results = special(eqn, operands)
+            results = special(eqn, operands, concealed)
             self._around.pop()
             self._recording = recording
         if self._recording:
@@ -128,8 +132,10 @@ class Interpreter:
             "Return what it writes, without jax.new_ref."
         )
 
-    def _cond(self, eqn: core.JaxprEqn, operands: Sequence[Value]) -> list[Value]:
-        choice, inputs = operands[0], operands[1:]
+    def _cond(self, eqn: core.JaxprEqn, operands: Sequence[Value], concealed: Sequence[bool]) -> list[Value]:
+        choice, inputs, branch = operands[0], operands[1:], _decided(eqn, operands)
+        if branch is not None:
+            return self.run(branch, inputs, opaque=concealed)
         if jaxpr.is_platform_choice(eqn):
             # The branches are said to compute the same thing. That is checked with channels joined, which is quick.
             results = self.run(jaxpr.default_branch(eqn), inputs)
@@ -137,7 +143,7 @@ class Interpreter:
             others = [self.run(branch, channelless) for branch in eqn.params["branches"]]
             if all(spatial_hull(one).reads_like(want) for each in others for one, want in zip(each, wanted)):
                 return results
-        branches = [self.run(branch, inputs) for branch in eqn.params["branches"]]
+        branches = [self.run(branch, inputs, opaque=concealed) for branch in eqn.params["branches"]]
         notes = []
         if not all(first.reads_like(other) for first, *rest in zip(*branches) for other in rest):
             notes = [self._note(eqn, "has branches that read different pixels: what any of them reads is joined")]
@@ -149,7 +155,7 @@ class Interpreter:
             results.append(result.noting(*notes) if result.reads else result)
         return results
 
-    def _scan(self, eqn: core.JaxprEqn, operands: Sequence[Value]) -> list[Value]:
+    def _scan(self, eqn: core.JaxprEqn, operands: Sequence[Value], concealed: Sequence[bool]) -> list[Value]:
         params = eqn.params
         consts, carried, length = params["num_consts"], params["num_carry"], params["length"]
         fixed, carry, rows = operands[:consts], list(operands[consts : consts + carried]), operands[consts + carried :]
@@ -161,7 +167,7 @@ class Interpreter:
         for step in range(length):
             row = length - 1 - step if params["reverse"] else step
             picked = [row_of(value, row) for value in rows]
-            results = self.run(params["jaxpr"], [*fixed, *carry, *picked])
+            results = self.run(params["jaxpr"], [*fixed, *carry, *picked], opaque=concealed)
             stacked.append(results[carried:])
             after = [counted(value) for value in results[:carried]]
             steady = all(new.same(old) for new, old in zip(after, carry))
@@ -173,11 +179,11 @@ class Interpreter:
             stacked.reverse()
         return [*carry, *(combining.stacked(values, 0) for values in zip(*stacked))]
 
-    def _while(self, eqn: core.JaxprEqn, operands: Sequence[Value]) -> list[Value]:
+    def _while(self, eqn: core.JaxprEqn, operands: Sequence[Value], concealed: Sequence[bool]) -> list[Value]:
         params = eqn.params
         tests, bodies = params["cond_nconsts"], params["body_nconsts"]
         test_consts, body_consts = operands[:tests], operands[tests : tests + bodies]
-        known = self._counted_while(params, test_consts, body_consts, operands[tests + bodies :])
+        known = self._counted_while(params, test_consts, body_consts, operands[tests + bodies :], concealed)
         if known is not None:
             return known
         # How often the body runs is not known: its results join those of any number of runs.
@@ -198,7 +204,7 @@ class Interpreter:
         unknown = self._note(eqn, "did not settle, so it is taken to read everything", exact=False)
         return [everything(operands, jaxpr.shape(var), unknown) for var in eqn.outvars]
 
-    def _counted_while(self, params, test_consts, body_consts, carry) -> list[Value] | None:
+    def _counted_while(self, params, test_consts, body_consts, carry, concealed) -> list[Value] | None:
         """Run a loop whose test the function itself decides, as of a counter; None if something else does."""
         carry = [counted(value) for value in carry]
         for _ in range(_MOST_STEPS):
@@ -207,8 +213,17 @@ class Interpreter:
                 return None
             if not test.constant.value():
                 return carry
-            carry = [counted(value) for value in self.run(params["body_jaxpr"], [*body_consts, *carry])]
+            after = self.run(params["body_jaxpr"], [*body_consts, *carry], opaque=concealed)
+            carry = [counted(value) for value in after]
         return None
+
+
+def _decided(eqn: core.JaxprEqn, operands: Sequence[Value]) -> Any | None:
+    """Return the branch of a cond that the function itself fixes, or None."""
+    if eqn.primitive.name != "cond" or jaxpr.is_platform_choice(eqn) or operands[0].constant is None:
+        return None
+    branches = eqn.params["branches"]
+    return branches[min(max(int(operands[0].constant.value()), 0), len(branches) - 1)]
 
 
 def _live(open_jaxpr: core.Jaxpr, outputs: Sequence[Any]) -> list[list[bool]]:

@@ -136,7 +136,7 @@ class _Sources:
     def __init__(self, fn_or_model: Any, analysis: Analysis, variables: Any, images: Any):
         self.axes, self.shape = analysis.axes, analysis.traced.input_shape
         self._fresh = isinstance(fn_or_model, nn.Module) and variables is None
-        self._leaves = [] if variables is None or self._fresh else jax.tree.leaves(variables)
+        self._leaves = list(analysis.traced.held) if variables is None else jax.tree.leaves(variables)
         self._images = None if images is None else jnp.asarray(images, jnp.float32)
         if self._images is not None and (self._images.shape[1:] != self.shape[1:] or not len(self._images)):
             raise UsageError(

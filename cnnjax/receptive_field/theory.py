@@ -37,6 +37,9 @@ def receptive_field(
 ) -> ReceptiveField:
     """Return which input pixels the units of a value read, exactly, without running anything.
 
+    Numbers that a function fixes itself count as they are: a mask, an interpolation's matrix, which branch is taken.
+    A module's parameters and a convolution's kernel may become any, so that everything they multiply is read.
+
     Args:
       fn_or_model: A function of one array, or a module: a linen one is applied with `train=False` where it knows that
         word, an NNX or Equinox one is copied into evaluation mode. Their methods are functions, taken as they are.

@@ -1,13 +1,14 @@
 """From a function or a module to its jaxpr, from shapes alone."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import lax
 from jax.extend import core
 
 from cnnjax import jaxpr
@@ -26,11 +27,13 @@ class Traced:
       closed: Its jaxpr, whose last input is the image.
       axes: The image's spatial axes.
       outputs: How many of the jaxpr's outputs are the function's; what follows are a module's parameters.
+      held: Arrays that an NNX or Equinox module holds, which come before the image among the jaxpr's inputs.
     """
 
     closed: core.ClosedJaxpr
     axes: tuple[int, ...]
     outputs: int | None = None
+    held: tuple[Any, ...] = ()
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -73,32 +76,66 @@ def traced(fn_or_model: Any, input_shape: Sequence[int], spatial_axes: Sequence[
 
 def _trace(fn_or_model: Any, image: jax.ShapeDtypeStruct, axes: tuple[int, ...], variables: Any) -> Traced:
     if not isinstance(fn_or_model, nn.Module):
-        return Traced(jax.make_jaxpr(_evaluating(fn_or_model))(image), axes)
+        function, held = _evaluating(fn_or_model)
+        return Traced(jax.make_jaxpr(function)(held, image), axes, held=tuple(jax.tree.leaves(held)))
     in_mode = mode(fn_or_model, train=False)
     if variables is not None:
         return Traced(jax.make_jaxpr(lambda v, x: fn_or_model.apply(v, x, **in_mode))(variables, image), axes)
     # One trace gives parameters and output; tracing `init` and `apply` by themselves takes twice as long.
     function: Callable = lambda keys, x: fn_or_model.init_with_output(keys, x, **in_mode)  # noqa: E731
+
+    def separately(keys: Any, x: Any) -> Any:
+        variables = lax.optimization_barrier(fn_or_model.init(keys, x, **in_mode))
+        return fn_or_model.apply(variables, x, rngs=keys, mutable=True, **in_mode)[0], variables
+
     keys = jax.eval_shape(lambda: {name: jax.random.key(0) for name in STREAMS})
     closed, (out, _) = jax.make_jaxpr(function, return_shape=True)(keys, image)
-    return Traced(closed, axes, len(jax.tree.leaves(out)))
+    own = len(jax.tree.leaves(out))
+    if _has_bare(closed, range(own, len(closed.jaxpr.outvars))):
+        closed = jax.make_jaxpr(separately)(keys, image)
+    return Traced(closed, axes, own)
 
 
-def _evaluating(function: Callable) -> Callable:
-    """Return a function as it is; of an NNX or Equinox module, which holds its mode, a copy in evaluation mode."""
+def _has_bare(closed: Any, places: Iterable[int]) -> bool:
+    """Say whether one of the outputs is a number or array that the jaxpr holds, so that others like it are no other."""
+    inside = jaxpr.open_jaxpr(closed)
+    made = {var: (eqn, place) for eqn in inside.eqns for place, var in enumerate(eqn.outvars)}
+    for out in (inside.outvars[place] for place in places):
+        if isinstance(out, core.Literal) or out in inside.constvars:
+            return True
+        eqn, place = made.get(out, (None, 0))
+        if eqn is not None and any(_has_bare(body, [place]) for body in _bodies(eqn)):
+            return True
+    return False
+
+
+def _bodies(eqn: core.JaxprEqn) -> Sequence[Any]:
+    """Return the jaxprs in an equation whose results are its own."""
+    called, name = jaxpr.call_jaxpr(eqn), {"scan": "jaxpr", "while": "body_jaxpr"}.get(eqn.primitive.name)
+    if eqn.primitive.name == "cond":
+        return eqn.params["branches"]
+    return [eqn.params[name]] if name else [] if called is None else [called]
+
+
+def _evaluating(function: Callable) -> tuple[Callable, Any]:
+    """Return a function of the arrays that a module holds and of an image, and those arrays; a function holds none.
+
+    An NNX or Equinox module, which holds its mode as well, is copied into evaluation mode.
+    """
     nnx, equinox = sys.modules.get("flax.nnx"), sys.modules.get("equinox")
     if nnx is not None and isinstance(function, nnx.Module):
         graph, state = nnx.split(function)
 
-        def evaluated(image: Any) -> Any:
+        def evaluated(state: Any, image: Any) -> Any:
             module = nnx.merge(graph, state)
             module.eval()
             return module(image)
 
-        return evaluated
+        return evaluated, state
     if equinox is not None and isinstance(function, equinox.Module):
-        return equinox.nn.inference_mode(function)
-    return function
+        arrays, rest = equinox.partition(equinox.nn.inference_mode(function), equinox.is_array)
+        return lambda arrays, image: equinox.combine(arrays, rest)(image), arrays
+    return lambda nothing, image: function(image), ()
 
 
 def _checked(shape: tuple[int, ...], spatial_axes: Sequence[int]) -> tuple[int, ...]:

@@ -35,18 +35,11 @@ class Constant:
         self._eqn, self._operands, self._place = eqn, operands, place
         self._value: Any = None
         self.depth: int = 1 + max((operand.depth for operand in operands), default=0)
-        self._of_numbers = all(operand._of_numbers for operand in operands) if eqn else np.ndim(place) == 0
-        self._of_places = any(operand._of_places for operand in operands) or bool(eqn and eqn.primitive.name == "iota")
 
     @classmethod
     def given(cls, value: Any) -> "Constant":
         """Return the constant of a value that is there already."""
         return cls(None, (), value)
-
-    @property
-    def made(self) -> bool:
-        """Say whether the function itself makes it of places (an iota) and numbers: no zeros of a fresh parameter."""
-        return self._of_numbers and self._of_places
 
     def value(self) -> Any:
         """Return the constant, computed once: a number step by step, as loops count, others in one compilation.

@@ -3,7 +3,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import linen as nn
+from flax import nnx
 from jax import lax
 
 from cnnjax.receptive_field import measure, receptive_field, trace
@@ -87,10 +89,98 @@ def test_a_place_that_stops_being_known_does_not_stay_where_it_was():
     def turning(place):
         return lax.cond(place < 5, lambda k: k + 1, lambda k: k * 0, place), place
 
-    field = receptive_field(Drift("list"), SHAPE)
-    assert field.interval((5, 2)) == ((0, 11), (2, 2))
-    assert not field.exact
+    for made in ("number", "list"):
+        field = receptive_field(Drift(made), SHAPE)
+        assert field.interval((5, 2)) == ((0, 11), (2, 2))
+        assert not field.exact
     field = receptive_field(lambda x: rows_in_turn(turning, jnp.int32(0), x), SHAPE)
-    for row in range(12):
-        first, last = field.interval((row, 2))[0]
-        assert first <= row % 6 <= last
+    assert [field.interval((row, 2))[0] for row in range(12)] == [(row % 6, row % 6) for row in range(12)]
+    assert field.exact
+
+
+MASK = np.random.default_rng(0).random(12) < 0.5
+BAND = np.triu(np.tril(np.random.default_rng(1).uniform(0.5, 1.5, (12, 12)), 1), -2).astype(np.float32)
+
+
+def wide(x):
+    return lax.reduce_window(x, 0.0, lax.add, (1, 5, 5, 1), (1, 1, 1, 1), "SAME")
+
+
+def shut(mask):
+    return mask[None, :, None, None]
+
+
+FIXED = {
+    "chosen by a mask": lambda x: jnp.where(shut(MASK), jnp.roll(x, 1, 1), jnp.roll(x, -2, 1)),
+    "masked": lambda x: jnp.where(shut(MASK), wide(x), 0.0),
+    "branch": lambda x: lax.cond(True, lambda x: x * 2, wide, x),
+    "branch by a number": lambda x: lax.switch(jnp.asarray(np.int32(7)), [wide, lambda x: x, jnp.exp], x),
+    "matrix": lambda x: jnp.einsum("nhwc,hk->nkwc", x, BAND),
+    "matrix on the left": lambda x: jnp.einsum("kh,nhwc->nkwc", jnp.asarray(BAND), x),
+    "resized": lambda x: jax.image.scale_and_translate(
+        x, (1, 18, 9, 2), (1,), jnp.array([1.5]), jnp.array([0.3]), "linear"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "resized")) for name in FIXED])
+def test_numbers_that_a_function_fixes_are_used(name):
+    """The derivative of what is linear, or monotone, says what is read."""
+    function = FIXED[name]
+    field = receptive_field(function, SHAPE)
+    jacobian = np.asarray(jax.jacobian(lambda x: function(x).sum(-1)[0])(jnp.ones(SHAPE)))
+    read = np.abs(jacobian).sum((2, -1)) > 0
+    assert field.exact
+    for index in np.ndindex(*field.units):
+        for axis, said in enumerate(field.interval(index)):
+            seen = np.flatnonzero(read[index].any(1 - axis))
+            assert said == ((seen[0], seen[-1]) if seen.size else None)
+
+
+class Weighted(nn.Module):
+    """Use parameters where numbers could decide what is read."""
+
+    use: str
+
+    @nn.compact
+    def __call__(self, x):
+        if self.use == "branch":
+            return lax.cond(self.param("gate", nn.initializers.zeros, ()) > 0, wide, lambda x: x, x)
+        if self.use == "mask":
+            return jnp.where(shut(self.param("mask", lambda key: jnp.asarray(MASK)[:])), wide(x), x)
+        if self.use == "scan":
+            layer = nn.scan(_banded, variable_axes={"params": 0}, split_rngs={"params": True}, length=2)
+            return layer(self, x, None)[0]
+        return _banded(self, x, None)[0]
+
+
+def _banded(module, x, _):
+    matrix = module.param("matrix", lambda key: jnp.asarray(BAND) * 1.0)
+    return jnp.einsum("nhwc,hk->nkwc", x, matrix), None
+
+
+@pytest.mark.parametrize("use", ["branch", "mask", "scan", "matrix"])
+def test_numbers_of_parameters_are_not(use):
+    rows = (3, 7) if use in ("branch", "mask") else (0, 11)
+    for unit in (0, 2):
+        first, last = receptive_field(Weighted(use), SHAPE, output=0).interval((5, unit))[0]
+        assert (first, last) == rows
+
+
+def test_weights_of_an_nnx_module_are_not_numbers_either():
+    class Net(nnx.Module):
+        def __init__(self):
+            self.matrix, self.gate = nnx.Param(jnp.asarray(BAND)), nnx.Param(jnp.array(0.0))
+
+        def __call__(self, x):
+            x = jnp.einsum("nhwc,hk->nkwc", x, self.matrix[...])
+            return lax.cond(self.gate[...] > 0, wide, lambda x: x, x)
+
+    field = receptive_field(Net(), SHAPE, output=0)
+    assert field.interval((5, 4)) == ((0, 11), (2, 6))
+    heat = measure(Net(), SHAPE, samples=1, output=0, unit=(5, 4))
+    assert np.argwhere(heat).tolist() == [[row, 4] for row in np.flatnonzero(BAND[:, 5])]
+
+
+def test_a_function_may_close_over_fresh_weights_of_zeros():
+    assert receptive_field(lambda x: x.reshape(1, -1) @ jnp.zeros((216, 3)), SHAPE, output=0).is_global == (True, True)

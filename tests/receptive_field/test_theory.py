@@ -113,7 +113,7 @@ def test_layers_of_vgg16_by_name():
         (lambda x: jax.checkpoint(jax.jit(conv))(x), (3, 3), (1, 1), (1, 1)),
         (lambda x: jax.vmap(lambda image: conv(image[None])[0])(x), (3, 3), (1, 1), (1, 1)),
         (lambda x: conv(x) + conv(conv(x)), (5, 5), (1, 1), (2, 2)),
-        (lambda x: lax.cond(jnp.sum(KERNEL) > 0, conv, lambda x: conv(conv(x)), x), (5, 5), (1, 1), (2, 2)),
+        (lambda x: lax.cond(jnp.sum(KERNEL) > 0, conv, lambda x: conv(conv(x)), x), (3, 3), (1, 1), (1, 1)),
     ],
 )
 def test_size_stride_and_padding(function, size, stride, padding):
