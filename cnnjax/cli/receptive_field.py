@@ -78,7 +78,8 @@ def run(args: argparse.Namespace, out: Output) -> int:
         "exact": field.exact,
         "notes": list(field.notes),
     }
-    lines = [str(field), f"  unit {unit} reads rows {_words(interval[0])} and columns {_words(interval[1])}"]
+    who = f"unit {unit}" if field.units else "each unit"
+    lines = [str(field), f"  {who} reads rows {_words(interval[0])} and columns {_words(interval[1])}"]
     if args.layers:
         rows = rf.trace(model, shape)
         result["layers"] = [
@@ -100,7 +101,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
         result["measured"], more = _described(heat)
         lines += more
     if args.plot is not None:
-        title = f"{args.model}: {field.name}, unit {unit}"
+        title = f"{args.model}: {field.name}, {who}"
         _drawn(rf.plot, heat, field, index=unit, image=photo, path=args.plot, title=title)
         result["plot"] = str(args.plot)
         lines.append(f"  drawn to {args.plot}")

@@ -19,14 +19,14 @@ class Found:
     Args:
       name: What to call it.
       value: What it reads.
-      record: The equation that makes it; None for the function's own outputs and input.
-      place: Which result of the equation, or which output, it is; None for the input.
+      record: The equation that makes it; None for the function's own outputs.
+      place: Which result of the equation, or which output, it is.
     """
 
     name: str
     value: Value
     record: Record | None = None
-    place: int | None = None
+    place: int = 0
 
 
 class Analysis:
@@ -61,6 +61,10 @@ class Analysis:
         if not any(value.reads for value in self.outputs):
             _check_reads(self.outputs[0] if self.outputs else Value(()))
         last = self._last()
+        if last is None:
+            # Space is given up at once, as by a perceptron: what is left to look at is the output.
+            place = next(place for place, value in enumerate(self.outputs) if value.reads)
+            return Found("output", self.outputs[place], place=place)
         if len(self.outputs) == 1:
             own = self.outputs[0]
             if self.has_axes(own) or not own.notes.issubset(last.value.notes) or self._seems_an_image(own):
@@ -76,12 +80,14 @@ class Analysis:
         _check_reads(self.outputs[output])
         return Found(f"output {output}", self.outputs[output], place=output % len(self.outputs))
 
-    def _last(self) -> Found:
-        for record in reversed(self.records):
+    def _last(self) -> Found | None:
+        # Before the first layer there is nothing but the image, scaled or rearranged at most.
+        first = next((place for place, record in enumerate(self.records) if kind(record.eqn)), len(self.records))
+        for record in reversed(self.records[first:]):
             for place, value in enumerate(record.results):
                 if value.reads and self.has_axes(value):
                     return Found(name_of(record), value, record, place)
-        return Found("input", self.image)
+        return None
 
     def _named(self, name: str) -> Found:
         wanted = tuple(name.strip("/").split("/"))

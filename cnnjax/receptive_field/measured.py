@@ -204,8 +204,6 @@ def _place(field: ReceptiveField, unit: str | Sequence[int]) -> tuple[Any, ...]:
 def _function_of(analysis: Analysis, found: Found) -> Callable:
     """Return the function of the traced jaxpr's inputs that computes a value, and nothing that it does not need."""
     closed = analysis.traced.closed
-    if found.place is None:
-        return lambda *inputs: inputs[-1]
     if found.record is None:
         return _cut(closed, len(closed.jaxpr.eqns), [closed.jaxpr.outvars[found.place]])
     return _computing(closed, found.record.position, found.place)[0]

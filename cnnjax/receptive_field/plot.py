@@ -55,8 +55,8 @@ def plot(
     _draw_map(axes[0], heat, field, index, image, fit)
     if heat is not None:
         _draw_section(axes[1], heat, field, index, fit)
-    place = ", ".join(map(str, index))
-    figure.suptitle(title or f"{field.name}, unit ({place}) of {' x '.join(map(str, field.units))}", fontsize=11)
+    place = f"unit {index} of {' x '.join(map(str, field.units))}" if field.units else "each unit"
+    figure.suptitle(title or f"{field.name}, {place}", fontsize=11)
     return _written(figure, path)
 
 

@@ -45,8 +45,9 @@ def receptive_field(
         word, an NNX or Equinox one is copied into evaluation mode. Their methods are functions, taken as they are.
       input_shape: Shape of the input; of a module's, the batch axis may be left out.
       output: Which value: None for the last on the way to the output that still has the image's axes (of a
-        classifier, its last feature map); an integer for that one of the function's outputs; a name for the last value
-        made in that linen scope, such as `"VGG/conv3_1"` or its end, `"conv3_1"`.
+        classifier, its last feature map), or, if no layer gives such, the output; an integer for that one of the
+        function's outputs; a name for the last value made in that linen scope, such as `"VGG/conv3_1"` or its end,
+        `"conv3_1"`.
       spatial_axes: Axes of the input that are the image's.
     Returns:
       Size, stride, padding and centre along each axis, and `interval` for any unit.

@@ -118,6 +118,16 @@ def test_a_users_own_module(own_net, capsys):
     assert (result["layer"], result["size"], result["stride"]) == ("Net/stem", [7, 7], [2, 2])
 
 
+def test_a_net_without_a_feature_map_is_looked_at_as_a_whole(tmp_path, monkeypatch, capsys):
+    layers = "x = nn.Dense(self.num_classes)(x.reshape(x.shape[0], -1)); return x"
+    (tmp_path / "flatnet.py").write_text(OWN[: OWN.index("x = nn.Conv")] + layers)
+    monkeypatch.chdir(tmp_path)
+    assert run([VERB, "flatnet:Net", "--input-shape", "4", "5", "3"]) == 0
+    out = capsys.readouterr().out
+    assert "4 of 4 pixels, the whole image" in out
+    assert "each unit reads rows 0 to 3 and columns 0 to 4" in out
+
+
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
