@@ -2,6 +2,7 @@
 
 import argparse
 import pathlib
+from collections import Counter
 from typing import Any
 
 from cnnjax.cli import modelling
@@ -53,8 +54,15 @@ def run_inspect(args: argparse.Namespace, out: Output) -> int:
     total = sum(row["bytes"] for row in rows)
     lines.append(f"{file.format}: {len(rows):,} tensors, {total / 1e6:,.1f} MB")
     lines += [printable(note) for note in file.notes]
+    reasons = Counter(tensor.reason for tensor in file.left_out)
+    lines += [printable(f"{count:,} more left out: {reason}") for reason, count in reasons.items()]
     lines += [_fit_line(fit) for fit in fits] or ["fits no net that is known here, to the last tensor"]
-    out.result({"format": file.format, "tensors": rows, "bytes": total, "notes": list(file.notes), "fits": fits}, lines)
+    left_out = [
+        {"name": tensor.name, "shape": list(tensor.shape), "dtype": tensor.dtype.name, "reason": tensor.reason}
+        for tensor in file.left_out
+    ]
+    result = {"format": file.format, "tensors": rows, "bytes": total, "left_out": left_out}
+    out.result({**result, "notes": list(file.notes), "fits": fits}, lines)
     return 0
 
 

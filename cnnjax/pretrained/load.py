@@ -16,7 +16,15 @@ from cnnjax.errors import UsageError, unknown
 from cnnjax.pretrained.head import allow_other_head, initialise
 from cnnjax.pretrained.match import Assignment, Plan, Shapes, common_prefix, match
 from cnnjax.pretrained.naming import CNNJAX, KERAS, TORCH, Naming, Rule, as_rules, source_name
-from cnnjax.pretrained.report import Entry, Report, dropped_entry, explain_misfit, list_misfit, loaded_entries
+from cnnjax.pretrained.report import (
+    LEFT_OUT,
+    Entry,
+    Report,
+    dropped_entry,
+    explain_misfit,
+    list_misfit,
+    loaded_entries,
+)
 from cnnjax.pretrained.rules import namings_for
 from cnnjax.pretrained.tensors import SourceFile, WeightsError, check_sha256, open_file
 
@@ -81,6 +89,10 @@ def load(
             entries += loaded_entries(assigned[name], shapes)
         else:
             entries.append(dropped_entry(file, name, skipped.get(name) or plan.dropped[name]))
+    entries += [
+        Entry(beside.name, beside.shape, beside.dtype.name, "dropped", reason=f"{LEFT_OUT}{beside.reason}")
+        for beside in file.left_out
+    ]
     entries += [
         Entry(None, None, None, "initialised", "", path, shapes[path], "from model.init with jax.random.key(0)")
         for path in head

@@ -10,6 +10,10 @@ from cnnjax.pretrained.tensors import SourceFile, printable
 
 # In the message; in the list behind it; and of that, with the nearest names, which take time to find.
 _SHOWN, _LISTED, _NEAREST = 4, 1000, 25
+# How the reason begins for a tensor outside the net's state.
+LEFT_OUT = "not in the state: "
+# Dropped in such numbers, and for so plain a reason, that the table goes without their rows.
+_WITHOUT_ROWS = ("num_batches_tracked", LEFT_OUT)
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ class Report:
         """Return the report as a table, reasons that are shared by many tensors said once."""
         rows = [("tensor", "shape", "transformation", "parameter", "shape")]
         for entry in self.entries:
-            if entry.action != "dropped" or not entry.reason.startswith("num_batches_tracked"):
+            if entry.action != "dropped" or not entry.reason.startswith(_WITHOUT_ROWS):
                 rows.append(_row(entry))
         widths = [max(len(row[column]) for row in rows) for column in range(5)]
         lines = [f"{self.path}: {self.format}, names of {self.naming}, read into {self.model}"]

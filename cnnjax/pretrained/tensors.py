@@ -86,6 +86,23 @@ class SourceTensor:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """One tensor of a file that is no part of the net's state, such as an optimizer's.
+
+    Args:
+      name: Its place in the file, the keys joined by dots.
+      shape: As the file says.
+      dtype: NumPy's.
+      reason: Where it is, and where the state is.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    reason: str
+
+
+@dataclass(frozen=True)
 class SourceFile:
     """What a file of weights holds.
 
@@ -94,12 +111,14 @@ class SourceFile:
       format: `torch`, `safetensors`, `keras-h5`, `keras-weights-h5`, `keras`, `msgpack` or `orbax`.
       tensors: By name, in the order of the file.
       notes: What the reader wants to have said, one sentence each.
+      left_out: Tensors beside the state, which are not read.
     """
 
     path: pathlib.Path
     format: str
     tensors: dict[str, SourceTensor]
     notes: tuple[str, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
 
 
 def open_file(path: str | pathlib.Path) -> SourceFile:

@@ -41,6 +41,15 @@ def test_inspect_says_what_is_in_a_file_and_what_it_fits(tmp_path, capsys):
     assert lines[-1] == "fits resnet18 (names of torchvision, 7 classes)"
 
 
+def test_inspect_says_what_is_left_out(tmp_path, capsys):
+    torch.save({"model": {"w": torch.ones(2)}, "ema": {"w": torch.ones(3)}}, tmp_path / "a.pth")
+    assert inspected(tmp_path / "a.pth", capsys)["left_out"] == [
+        {"name": "ema.w", "shape": [3], "dtype": "float32", "reason": "under 'ema', beside the state under 'model'"}
+    ]
+    assert run(["weights", "inspect", str(tmp_path / "a.pth")]) == 0
+    assert "1 more left out: under 'ema', beside the state under 'model'" in capsys.readouterr().out
+
+
 def test_inspect_finds_variants(tmp_path, capsys):
     model = models.build("googlenet_torchvision", num_classes=5, aux_logits=False)
     save(randomised(model), tmp_path / "a", names="torchvision", model=model)

@@ -94,6 +94,23 @@ def test_prefixes_of_wrappers_are_no_part_of_the_names(prefix, key, tmp_path):
     assert report.entries[0].source == f"{prefix}0.weight"
 
 
+def test_tensors_beside_the_state_are_in_the_report(tmp_path):
+    state = torch_net().state_dict()
+    torch.save({"model": state, "ema": torch_net().state_dict(), "extra.w": torch.ones(2)}, tmp_path / "a.pth")
+    _, report = load(Net(), tmp_path / "a.pth", rules=RULES)
+    dropped = {e.source: e.reason for e in report.entries if e.action == "dropped" and "num_batches" not in e.source}
+    assert dropped == {
+        "extra.w": "not in the state: under 'extra.w', beside the state under 'model'",
+        **{
+            f"ema.{name}": "not in the state: under 'ema', beside the state under 'model'"
+            for name in state
+            if "num_batches" not in name
+        },
+    }
+    assert len({entry.source for entry in report.entries}) == len(report.entries) == 2 * len(state) + 1
+    assert f"{len(state)} dropped: not in the state: under 'ema', beside" in str(report)
+
+
 @pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16"])
 def test_other_floats_become_float32(dtype, tmp_path):
     state = {name: value.to(getattr(torch, dtype)) for name, value in torch_net().state_dict().items()}

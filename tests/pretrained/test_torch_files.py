@@ -72,9 +72,57 @@ def test_the_state_is_found_where_training_scripts_put_it(new, key, tmp_path):
     assert f"The state is under '{key}', beside epoch," in file.notes[0]
 
 
+@FORMS
+def test_tensors_beside_the_state_are_listed(new, tmp_path):
+    net = torch.nn.Linear(2, 3)
+    optimizer = torch.optim.Adam(net.parameters())
+    net(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    content = {
+        "model": net.state_dict(),
+        "ema": {"weight": torch.zeros(3, 2), "bias": torch.zeros(3)},
+        "again": net.state_dict(),
+        "extra.w": torch.ones(5, dtype=torch.int32),
+        "optimizer": optimizer.state_dict(),
+        "lists": [torch.ones(1), ({"x": torch.ones(2).half()},)],
+    }
+    content["lists"].append(content["lists"])  # a ring
+    torch.save(content, tmp_path / "a.pth", _use_new_zipfile_serialization=new)
+    file = check(tmp_path / "a.pth", net.state_dict())
+    found = {tensor.name: (tensor.shape, tensor.dtype.name) for tensor in file.left_out}
+    assert found == {
+        "ema.weight": ((3, 2), "float32"),
+        "ema.bias": ((3,), "float32"),
+        "again.weight": ((3, 2), "float32"),
+        "again.bias": ((3,), "float32"),
+        "extra.w": ((5,), "int32"),
+        **{f"optimizer.state.{n}.step": ((), "float32") for n in (0, 1)},
+        **{f"optimizer.state.0.{name}": ((3, 2), "float32") for name in ("exp_avg", "exp_avg_sq")},
+        **{f"optimizer.state.1.{name}": ((3,), "float32") for name in ("exp_avg", "exp_avg_sq")},
+        "lists.0": ((1,), "float32"),
+        "lists.1.0.x": ((2,), "float16"),
+    }
+    assert {tensor.reason for tensor in file.left_out if tensor.name.startswith("optim")} == {
+        "under 'optimizer', beside the state under 'model'"
+    }
+
+
+@FORMS
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_two_tensors_of_one_name_on_two_levels_are_refused(prefix, new, tmp_path):
+    content = {"state_dict": {f"{prefix}fc.weight": torch.ones(2, 2)}, "fc.weight": torch.zeros(2, 2)}
+    torch.save(content, tmp_path / "a.pth", _use_new_zipfile_serialization=new)
+    with pytest.raises(WeightsError, match=r"fc\.weight is in it under 'state_dict' and beside it; keep one of them"):
+        open_file(tmp_path / "a.pth")
+
+
 def test_an_entry_that_is_no_tensor_is_said(tmp_path):
-    torch.save({"weight": torch.ones(2), "_extra_state": {"a": 1}}, tmp_path / "a.pth")
-    assert open_file(tmp_path / "a.pth").notes == ("Entries that are no tensors were not read: _extra_state.",)
+    torch.save({"weight": torch.ones(2), "_extra_state": {"a": 1, "b": torch.ones(3)}}, tmp_path / "a.pth")
+    file = open_file(tmp_path / "a.pth")
+    assert file.notes == ("Entries that are no tensors were not read: _extra_state.",)
+    assert [(tensor.name, tensor.reason) for tensor in file.left_out] == [
+        ("_extra_state.b", "inside '_extra_state', which is no tensor")
+    ]
 
 
 @FORMS
