@@ -49,10 +49,10 @@ def load(
     from cnnjax.pretrained import preprocessing
     from cnnjax.training import create_state
 
-    shape, official = _input_shape(name), name in _official()
+    shape = _input_shape(name)
     rule = image_rule.chosen(args, name, shape)
-    path = _fetch(name, out) if args.weights == "imagenet" else pathlib.Path(args.weights)
-    model = modelling.build_model(name.partition(":")[0] if official else name, num_classes)
+    path = path_of(name, args.weights, out)
+    model = modelling.build_model(model_name(name), num_classes)
     variables, report = pretrained.load(model, path)
     for note in report.notes:
         out.say(f"{path}: {note}")
@@ -79,7 +79,7 @@ def start(model: "nn.Module", name: str, weights: str, out: Output) -> dict[str,
     """
     from cnnjax import pretrained
 
-    path = _fetch(name, out) if weights == "imagenet" else pathlib.Path(weights)
+    path = path_of(name, weights, out)
     variables, report = pretrained.load(model, path)
     counts = Counter(entry.action for entry in report.entries)
     out.say(f"weights: {path}: " + ", ".join(f"{count} {action}" for action, count in sorted(counts.items())))
@@ -88,6 +88,24 @@ def start(model: "nn.Module", name: str, weights: str, out: Output) -> dict[str,
     for note in report.notes:
         out.say(f"{path}: {note}")
     return variables
+
+
+def path_of(name: str, weights: str | pathlib.Path, out: Output) -> pathlib.Path:
+    """Return where a file of weights is.
+
+    Args:
+      name: MODEL, or the name of an official file such as `resnet50:v2`.
+      weights: The file, or `imagenet` for the official one, which is fetched if it is not there yet.
+      out: Where notes go.
+    Raises:
+      CnnjaxError: If the official file can't be had.
+    """
+    return _fetch(name, out) if str(weights) == "imagenet" else pathlib.Path(weights)
+
+
+def model_name(name: str) -> str:
+    """Return MODEL for the name of an official file, such as `resnet50` for `resnet50:v2`; any other name as it is."""
+    return name.partition(":")[0] if name in _official() else name
 
 
 def rule_name(name: str, naming: str) -> str | None:
@@ -194,8 +212,7 @@ def _as_trained(
 
 
 def _input_shape(model: str) -> tuple[int, int, int]:
-    name = model.partition(":")[0] if model in _official() else model
-    return getattr(modelling.build_model(name, _CLASSES), "input_shape", (224, 224, 3))
+    return getattr(modelling.build_model(model_name(model), _CLASSES), "input_shape", (224, 224, 3))
 
 
 def _with_rule(state: "TrainState", rule: "Preprocess", mean: Any, std: Any) -> "TrainState":

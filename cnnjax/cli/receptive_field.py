@@ -160,7 +160,7 @@ def _sources(args: argparse.Namespace, model: Any, photo: Any, out: Output) -> d
     if args.weights is not None:
         from cnnjax import pretrained
 
-        variables, report = pretrained.load(model, args.weights)
+        variables, report = pretrained.load(model, published.path_of(args.model, args.weights, out))
         for note in report.notes:
             out.say(f"{args.weights}: {note}")
         name = published.rule_name(args.model, report.naming)

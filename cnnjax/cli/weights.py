@@ -5,7 +5,7 @@ import pathlib
 from collections import Counter
 from typing import Any
 
-from cnnjax.cli import modelling
+from cnnjax.cli import modelling, published
 from cnnjax.cli.output import Output
 from cnnjax.errors import CnnjaxError, UsageError, unknown
 
@@ -20,7 +20,12 @@ def add_parser(verbs: Any, common: argparse.ArgumentParser) -> None:
     convert = inner.add_parser("convert", parents=[common], help="read a file into a net and write it as safetensors")
     convert.set_defaults(run=run_convert, parser=convert)
     convert.add_argument("model", metavar="MODEL", help="model name, or package.module:Class")
-    convert.add_argument("file", type=pathlib.Path, metavar="FILE", help="PyTorch, safetensors, Keras, Flax or Orbax")
+    convert.add_argument(
+        "file",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="PyTorch, safetensors, Keras, Flax or Orbax; or `imagenet` for the official file of MODEL",
+    )
     convert.add_argument("out", type=pathlib.Path, metavar="OUT.safetensors", help="file to write")
     convert.add_argument("--names", default="cnnjax", help="names in the new file: cnnjax (default) or torchvision")
     convert.add_argument(
@@ -73,9 +78,11 @@ def run_convert(args: argparse.Namespace, out: Output) -> int:
 
     if args.num_classes is not None and args.num_classes < 1:
         raise UsageError(f"--num-classes: expected at least 1, got {args.num_classes}.")
-    if args.model in models.available():
-        fits = pretrained.identify(pretrained.open_file(args.file), [args.model])
-        model = fits[0].build() if fits else models.build(args.model)  # `load` says what does not fit
+    name = published.model_name(args.model)
+    if name in models.available():
+        args.file = published.path_of(args.model, args.file, out)
+        fits = pretrained.identify(pretrained.open_file(args.file), [name])
+        model = fits[0].build() if fits else models.build(name)  # `load` says what does not fit
         if args.num_classes is not None:
             model = model.clone(num_classes=args.num_classes)
     elif ":" in args.model:

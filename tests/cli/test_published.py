@@ -17,6 +17,7 @@ from cnnjax.cli.main import run
 from cnnjax.pretrained import catalogue
 from tests.cli.commands import last_json, only_line, read_csv
 from tests.pretrained.test_download import serving
+from tests.pretrained.test_load import randomised
 
 MODULE = """
 import jax.numpy as jnp
@@ -212,6 +213,25 @@ def test_the_official_file_is_fetched_resumed_and_kept(weights, tmp_path, monkey
         assert last_json(capsys)["examples"] == 355
         assert run(words) == 0
         assert server.requests == [None, "bytes=100000-"]
+
+
+def test_imagenet_is_the_official_file_wherever_weights_are_named(tmp_path, monkeypatch, capsys):
+    variables = randomised(models.build("lenet5"))
+    pretrained.save(variables, tmp_path / "official.safetensors")
+    monkeypatch.setenv("CNNJAX_CACHE", str(tmp_path))
+    digest = pretrained.sha256_of(tmp_path / "official.safetensors")
+    for name in ("lenet5", "lenet5:v2"):
+        file = catalogue.Published(name, "http://127.0.0.1:9/official.safetensors", "sha256", digest, "public domain")
+        monkeypatch.setitem(catalogue._FILES, name, file)
+        assert run(["weights", "convert", name, "imagenet", str(tmp_path / "o.safetensors"), "--json"]) == 0
+        assert last_json(capsys)["report"]["path"] == str(tmp_path / "official.safetensors")
+    loaded, _ = pretrained.load(models.build("lenet5"), tmp_path / "o.safetensors")
+    assert jax.tree.all(jax.tree.map(np.array_equal, loaded, variables))
+    words = ["receptive-field", "lenet5", "--measured", "--samples", "1"]
+    assert run([*words, "--weights", str(tmp_path / "o.safetensors"), "--json"]) == 0
+    want = last_json(capsys)["measured"]
+    assert run([*words, "--weights", "imagenet", "--json"]) == 0
+    assert last_json(capsys)["measured"] == want
 
 
 def test_which_preprocessing_goes_with_a_file():
