@@ -29,10 +29,13 @@ from cnnjax.pretrained.hdf5_messages import (
 )
 from cnnjax.pretrained.hdf5_objects import ATTRIBUTE, FILTERS, LAYOUT, SHAPE, TYPE, Message, read_header, read_links
 from cnnjax.pretrained.hdf5_values import check_values, read_values
-from cnnjax.pretrained.tensors import MAX_TENSORS, WeightsError
+from cnnjax.pretrained.tensors import WeightsError
 
 _MAGIC = b"\x89HDF\r\n\x1a\n"
 _DEEPEST = 32
+# ResNet-152's file has some 2,000 groups and datasets, with Adam's state 3,200; each takes about a tenth of a
+# millisecond to read.
+_MOST_OBJECTS = 8_000
 
 Source = pathlib.Path | bytes
 
@@ -117,6 +120,7 @@ class _Reader:
     def __init__(self, window: Window, source: Source, attributes: tuple[str, ...]) -> None:
         self._window, self._source, self._attributes = window, source, attributes
         self._seen: set[int] = set()
+        self._linked = 0
         self._collections: dict[int, dict[int, bytes]] = {}
         self._extents: list[tuple[int, int, str]] = []
 
@@ -128,13 +132,18 @@ class _Reader:
         return found
 
     def _object(self, address: int, name: str, depth: int) -> Group | Dataset:
-        if address in self._seen or len(self._seen) > MAX_TENSORS or depth > _DEEPEST:
-            raise WeightsError(f"damaged HDF5: {name[:200]!r} is reached twice, or is one object too many or too deep.")
+        if address in self._seen or depth > _DEEPEST:
+            raise WeightsError(f"damaged HDF5: {name[:200]!r} is reached twice, or is one object too deep.")
         self._seen.add(address)
         messages = read_header(self._window, address)
         links = read_links(self._window, messages)
         if links is None:
             return self._dataset(messages, name)
+        self._linked += len(links)
+        if self._linked > _MOST_OBJECTS:  # before any of them is read
+            raise WeightsError(
+                f"an HDF5 file of more than {_MOST_OBJECTS:,} groups and datasets is not read; no net's has so many."
+            )
         children = {child: self._object(at, f"{name}/{child}", depth + 1) for child, at in sorted(links.items())}
         return Group(children, self._texts(messages))
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from cnnjax.pretrained import hdf5
 from cnnjax.pretrained.hdf5 import read_hdf5
 from cnnjax.pretrained.tensors import WeightsError
 
@@ -54,6 +55,25 @@ def test_hard_links_that_make_a_ring(path):
         inner = file.create_group("a").create_group("b")
         inner["back"] = file["a"]
     refused(path, "'/a/b/back' is reached twice")
+
+
+def test_more_objects_than_any_net_has_are_not_visited(path, monkeypatch):
+    visited = []
+    header = hdf5.read_header
+    monkeypatch.setattr(hdf5, "read_header", lambda *args: visited.append(args) or header(*args))
+    with h5py.File(path, "w") as file:
+        for n in range(8001):
+            file.create_group(f"g{n}")
+    refused(path, "more than 8,000 groups and datasets")
+    assert len(visited) == 1  # the root; each of the others would take its time
+    with h5py.File(path, "w") as file:
+        first = file.create_group("a")
+        for n in range(100):
+            first.create_group(f"g{n}")
+        second = file.create_group("b")
+        for n in range(7899):
+            second[f"h{n}"] = first
+    refused(path, "more than 8,000 groups and datasets")
 
 
 def test_a_dataset_with_two_names(path):
