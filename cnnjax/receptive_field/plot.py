@@ -20,6 +20,7 @@ _BOX, _FIT, _MEASURED, _THEORY = "#D55E00", "#009E73", "#0072B2", "#D55E00"
 _SUFFIXES = (".png", ".svg")
 _COLUMNS, _IMAGE = "#CC79A7", "#e6e6e6"
 _WIDEST, _MOST_NAMES = 15.0, 42  # inches of a growth chart, and layers named below it
+_MARGIN = 0.15  # of the image's longer side, at the most, around it
 _GAUSSIAN_95 = 2.0  # standard deviations either side of the middle that hold 95.45 %
 
 
@@ -32,7 +33,9 @@ def plot(
     path: str | pathlib.Path | None = None,
     title: str | None = None,
 ) -> "Figure":
-    """Draw what one unit reads: the measured map, the theoretical box, a Gaussian's contour, and a section.
+    """Draw what one unit reads: the measured map, the theoretical box, a Gaussian's contour, and both sections.
+
+    What a unit reads of padding is tinted. It is cut off a little way from the image, and the legend says how much.
 
     Args:
       heat: The unit's map `[H, W]` from `measure`; None draws the box alone.
@@ -49,12 +52,15 @@ def plot(
     if len(field.input_size) != 2:
         raise UsageError(f"plot: expected a field along two axes, got {len(field.input_size)}.")
     index = tuple(count // 2 for count in field.units) if index is None else tuple(index)
-    figure = _figure(9.6 if heat is not None else 5.2, 4.6)
-    axes = figure.subplots(1, 2, width_ratios=(1.25, 1)) if heat is not None else [figure.subplots()]
-    fit = None if heat is None else _fitted(heat)
-    _draw_map(axes[0], heat, field, index, image, fit)
-    if heat is not None:
-        _draw_section(axes[1], heat, field, index, fit)
+    if heat is None:
+        figure = _figure(5.2, 4.8)
+        _draw_map(figure.subplots(), heat, field, index, image, None)
+    else:
+        figure, fit = _figure(10.4, 6.0), _fitted(heat)
+        panels = figure.subplot_mosaic([["map", "0"], ["map", "1"]], width_ratios=(1.25, 1))
+        _draw_map(panels["map"], heat, field, index, image, fit)
+        for axis in (0, 1):
+            _draw_section(panels[str(axis)], heat, field, index, fit, axis)
     place = f"unit {index} of {' x '.join(map(str, field.units))}" if field.units else "each unit"
     figure.suptitle(title or f"{field.name}, {place}", fontsize=11)
     return _written(figure, path)
@@ -65,7 +71,8 @@ def plot_growth(
 ) -> "Figure":
     """Draw how the field grows from layer to layer: the theoretical one, and the effective one where it was measured.
 
-    Layers without rows and columns of units, as after a global pool, have no place in it.
+    Layers without rows and columns of units, as after a global pool, have no place in it. Those that see less than one
+    before them, as a shortcut's convolution does, are on a branch and no line goes through them.
 
     Args:
       rows: From `trace`, or from `growth` with what was measured.
@@ -86,13 +93,15 @@ def plot_growth(
     theory = np.array([row.theoretical if isinstance(row, Growth) else row.field.size for row in shown])
     alike = np.array_equal(theory[:, 0], theory[:, -1])
     name = "theoretical size" if alike else "theoretical size, rows"
-    axes.plot(places, theory[:, 0], "s--", color=_THEORY, label=name, markersize=size)
+    _draw_sizes(axes, theory[:, 0], theory[:, 0], "s--", _THEORY, name, size)
     if not alike:
-        axes.plot(places, theory[:, -1], "^:", color=_COLUMNS, label="theoretical size, columns", markersize=size, lw=1)
-    measured = [row.effective[0] for row in shown if isinstance(row, Growth)]
-    if measured:
+        _draw_sizes(axes, theory[:, -1], theory[:, -1], "^:", _COLUMNS, "theoretical size, columns", size)
+    if all(isinstance(row, Growth) for row in shown):
+        measured = np.array([row.effective[0] for row in shown if isinstance(row, Growth)])
         label = "effective size" + ("" if alike else ", rows") + " (95.45 % of |gradient|)"
-        axes.plot(places, measured, "o-", color=_MEASURED, label=label, markersize=size)
+        _draw_sizes(axes, measured, theory[:, 0], "o-", _MEASURED, label, size)
+    if _on_branch(theory[:, 0]).any() or _on_branch(theory[:, -1]).any():
+        axes.plot([], [], "s", color="black", mfc="none", ms=size, label="hollow: on a branch that sees less")
     names = [_short(row) for row in shown[::step]]
     axes.set_xticks(places[::step], names, rotation=60, ha="right", rotation_mode="anchor", fontsize=8)
     axes.set_ylabel("pixels of the image")
@@ -101,6 +110,21 @@ def plot_growth(
     axes.legend()
     figure.suptitle(title or "Receptive field after each layer", fontsize=11)
     return _written(figure, path)
+
+
+def _on_branch(sizes: np.ndarray) -> np.ndarray:
+    """Say which layers see less than one before them does: those of a shortcut, or of a module's narrow branch."""
+    return sizes < np.maximum.accumulate(sizes)
+
+
+def _draw_sizes(
+    axes: Any, sizes: np.ndarray, theory: np.ndarray, style: str, colour: str, label: str, marker: int
+) -> None:
+    """Draw a line through the layers one after another, and beside it those on branches."""
+    places, aside = np.arange(len(sizes)), _on_branch(theory)
+    axes.plot(places[~aside], sizes[~aside], style, color=colour, label=label, markersize=marker, lw=1.3)
+    if aside.any():
+        axes.plot(places[aside], sizes[aside], style[0], color=colour, mfc="none", markersize=marker)
 
 
 def _short(row: Layer | Growth) -> str:
@@ -165,22 +189,7 @@ def _draw_map(axes: Any, heat: Any, field: ReceptiveField, index: tuple[int, ...
         bar = axes.figure.colorbar(shown, ax=axes, label="mean |gradient| (1: its 99th percentile)", shrink=0.85)
         bar.solids.set_alpha(1)
     axes.set_aspect("equal")
-    rows, columns = field.interval(index, clip=False)
-    if rows is not None and columns is not None:
-        (top, bottom), (left, right) = rows, columns
-        axes.add_patch(
-            Rectangle(
-                (left - 0.5, top - 0.5),
-                right - left + 1,
-                bottom - top + 1,
-                fill=False,
-                edgecolor=_BOX,
-                lw=2,
-                label=f"theoretical, {bottom - top + 1} x {right - left + 1}",
-            )
-        )
-        axes.set_xlim(min(left - 1, -0.5) - 1, max(right + 1, width - 0.5) + 1)
-        axes.set_ylim(max(bottom + 1, height - 0.5) + 1, min(top - 1, -0.5) - 1)
+    _draw_box(axes, field, index)
     if fit is not None:
         (cy, cx), (sy, sx) = fit.centre, fit.sigma
         axes.add_patch(
@@ -197,7 +206,30 @@ def _draw_map(axes: Any, heat: Any, field: ReceptiveField, index: tuple[int, ...
         )
     axes.set_xlabel("column (pixels)")
     axes.set_ylabel("row (pixels)")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), fontsize=8, frameon=False, ncols=2)
+    columns = 1 if heat is None else 3
+    axes.figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", fontsize=8, ncols=columns)
+
+
+def _draw_box(axes: Any, field: ReceptiveField, index: tuple[int, ...]) -> None:
+    """Draw the theoretical box, and no more around the image than is of use."""
+    from matplotlib.patches import Rectangle
+
+    height, width = field.input_size
+    rows, columns = field.interval(index, clip=False)
+    beyond = dict.fromkeys(("up", "down", "left", "right"), 0)
+    if rows is not None and columns is not None:
+        (top, bottom), (left, right) = rows, columns
+        beyond = {"up": -top, "down": bottom - height + 1, "left": -left, "right": right - width + 1}
+        tall, wide = bottom - top + 1, right - left + 1
+        corner = left - 0.5, top - 0.5
+        axes.add_patch(Rectangle(corner, wide, tall, facecolor=_BOX, alpha=0.15, zorder=-2))
+        over = ", ".join(f"{pixels} {way}" for way, pixels in beyond.items() if pixels > 0)
+        label = f"theoretical, {tall} x {wide}" + (f"\nbeyond the image by {over}" if over else "")
+        axes.add_patch(Rectangle(corner, wide, tall, fill=False, edgecolor=_BOX, lw=2, label=label))
+    margin = _MARGIN * max(height, width)
+    up, down, left, right = (min(max(pixels, 0) + 1, margin) + 1 for pixels in beyond.values())
+    axes.set_xlim(-0.5 - left, width - 0.5 + right)
+    axes.set_ylim(height - 0.5 + down, -0.5 - up)
 
 
 def _backdrop(image: Any) -> np.ndarray:
@@ -209,23 +241,26 @@ def _backdrop(image: Any) -> np.ndarray:
     return 0.25 + 0.7 * np.clip(grey, 0, 1)
 
 
-def _draw_section(axes: Any, heat: np.ndarray, field: ReceptiveField, index: tuple[int, ...], fit: Any) -> None:
-    profile = np.abs(heat).sum(1)
-    places = np.arange(len(profile))
-    axes.plot(places, profile / profile.max(), "-", color=_MEASURED, lw=2, label="measured, rows' sums")
+def _draw_section(
+    axes: Any, heat: np.ndarray, field: ReceptiveField, index: tuple[int, ...], fit: Any, axis: int
+) -> None:
+    name, profile = ("row", "column")[axis], np.abs(heat).sum(1 - axis)
+    places, others = np.arange(len(profile)), np.arange(heat.shape[1 - axis])
+    axes.plot(places, profile / profile.max(), "-", color=_MEASURED, lw=2, label=f"measured, {name}s' sums")
     if fit is not None:
         fine = np.linspace(0, len(profile) - 1, 400)
-        columns = np.arange(heat.shape[1])
-        curve = fit(fine[:, None], columns[None]).sum(1)
-        axes.plot(fine, curve / profile.max(), "--", color=_FIT, lw=2, label=f"Gaussian, R² = {fit.r_squared:.3f}")
-    interval = field.interval(index)[0]
+        hill = fit(fine[:, None], others[None]) if axis == 0 else fit(others[None], fine[:, None])
+        label = f"Gaussian, R² = {fit.r_squared:.3f}"
+        axes.plot(fine, hill.sum(1) / profile.max(), "--", color=_FIT, lw=2, label=label)
+    interval = field.interval(index)[axis]
     if interval is not None:
         for edge in (interval[0] - 0.5, interval[1] + 0.5):
             axes.axvline(edge, color=_BOX, ls=":", lw=2)
-        axes.plot([], [], ":", color=_BOX, lw=2, label=f"theoretical, rows {interval[0]} to {interval[1]}")
-    axes.set_title(f"95.45 % within {effective_size(heat)[0]:.1f} rows", fontsize=10)
-    axes.set_xlabel("row (pixels)")
+        label = f"theoretical, {name}s {interval[0]} to {interval[1]}"
+        axes.plot([], [], ":", color=_BOX, lw=2, label=label)
+    axes.set_title(f"95.45 % within {effective_size(heat)[axis]:.1f} {name}s", fontsize=10)
+    axes.set_xlabel(f"{name} (pixels)")
     axes.set_ylabel("share of the largest")
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.6)  # room for the legend
     axes.grid(alpha=0.3)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), fontsize=8, frameon=False)
+    axes.legend(loc="upper right", fontsize=8, framealpha=0.9)
