@@ -8,8 +8,9 @@ import subprocess
 import sys
 
 import pytest
+from flax import linen as nn
 
-from cnnjax.pretrained import WeightsError, open_file
+from cnnjax.pretrained import Rule, WeightsError, load
 from cnnjax.pretrained.hdf5 import Dataset, read_hdf5
 from tests.pretrained import keras_small
 from tests.pretrained.fuzz import SECONDS, content, fits
@@ -84,6 +85,19 @@ def test_no_change_outside_of_the_values_changes_values(folder, tmp_path, ending
     assert refused > 100
 
 
+class Arrays(nn.Module):
+    """Has the arrays of a file by their names in it, and does nothing."""
+
+    arrays: tuple
+    input_shape = (1, 1, 1)
+
+    @nn.compact
+    def __call__(self, x):
+        for name, shape in self.arrays:
+            self.param(name, nn.initializers.zeros, shape)
+        return x
+
+
 def test_a_pinned_digest_catches_changed_values(folder, tmp_path):
     path = folder / "net.weights.h5"
     mutated = bytearray(path.read_bytes())
@@ -93,6 +107,12 @@ def test_a_pinned_digest_catches_changed_values(folder, tmp_path):
     found, changed = content(tmp_path / "mutated")
     assert found == described
     assert sum(hashes[name] != changed[name] for name in hashes) == 1
-    digests = {hashlib.sha256(file.read_bytes()).hexdigest() for file in (path, tmp_path / "mutated")}
-    assert len(digests) == 2
-    assert set(open_file(path).tensors) == set(described)
+    model = Arrays(tuple((name, shape) for name, (shape, _) in described.items()))
+    rules = [Rule("{rest*}", "params/{rest*}")]
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    for sha256 in (None, digest, digest[:8]):
+        load(model, path, rules=rules, sha256=sha256)
+    load(model, tmp_path / "mutated", rules=rules)
+    for sha256 in (digest, digest[:8]):
+        with pytest.raises(WeightsError, match=r"its sha256 is .*, expected .*\. It is damaged or another file\."):
+            load(model, tmp_path / "mutated", rules=rules, sha256=sha256)
