@@ -110,7 +110,7 @@ def effective_size(heat: np.ndarray, share: float = 0.9545) -> tuple[float, floa
     Returns:
       Pixels along each axis, fractions interpolated.
     Raises:
-      ValueError: If the share is not between 0 and 1.
+      ValueError: If the share is not between 0 and 1, or the map is not one of finite pixels some of which are not 0.
     Example:
       >>> effective_size(np.ones((10, 20)), share=0.5)
       (5.0, 10.0)
@@ -118,6 +118,12 @@ def effective_size(heat: np.ndarray, share: float = 0.9545) -> tuple[float, floa
     if not 0 < share < 1:
         raise ValueError(f"effective_size: expected a share between 0 and 1, got {share}. Give 0.95 for 95 %.")
     heat = np.abs(np.asarray(heat, float))
+    if heat.ndim != 2 or not np.isfinite(heat).all() or not heat.any():
+        what = "pixels that are not finite" if not np.isfinite(heat).all() else "zeros alone" if heat.ndim == 2 else ""
+        raise ValueError(
+            f"effective_size: expected a map [H, W] of finite pixels with some mass, got shape {heat.shape}"
+            f"{' with ' if what else ''}{what}. Measure a unit that reads the image."
+        )
     sizes = []
     for axis in (0, 1):
         below = np.concatenate([[0], np.cumsum(heat.sum(1 - axis))])

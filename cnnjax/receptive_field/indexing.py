@@ -15,7 +15,11 @@ from jax import lax
 from cnnjax.receptive_field.reach import NOTHING, Law, Reach, compress, maximum, rearrange, window
 from cnnjax.receptive_field.value import Value, everything, joined
 
-_UNKNOWN = "picks places that depend on data, so it is taken to read every place that it could pick"
+
+def _unknown(places: Sequence[Value]) -> str:
+    """Say why the places are not known: the image decides, or a parameter, or a count that goes on for too long."""
+    why = "depend on data" if any(place.reads for place in places) else "could not be followed"
+    return f"picks places that {why}, so it is taken to read every place that it could pick"
 
 
 def _starts(operands: Sequence[Value], room: Sequence[int]) -> list[int | None]:
@@ -40,7 +44,7 @@ def _dynamic_slice(eqn, operands, shapes, note):
             elif room[axis]:
                 reach = window(reach, axis, operand.shape[axis], size[axis], low=-start)
         reaches.append(reach)
-    notes = [note(_UNKNOWN, exact=False)] if unknown or any(start.reads for start in operands[1:]) else []
+    notes = [note(_unknown(operands[1:]), exact=False)] if unknown or any(start.reads for start in operands[1:]) else []
     return [joined([Value(shapes[0], tuple(reaches)), everything(operands[1:], shapes[0])]).noting(*notes)]
 
 
@@ -53,7 +57,9 @@ def _dynamic_update_slice(eqn, operands, shapes, note):
         axes = [axis for axis, free in enumerate(room) if free]
         spread = [maximum(reach, axes, keep=True) for reach in update.reaches]
         chosen = everything(operands[2:], shape)
-        return [joined([operand, Value(shape, tuple(spread)), chosen]).noting(note(_UNKNOWN, exact=False))]
+        return [
+            joined([operand, Value(shape, tuple(spread)), chosen]).noting(note(_unknown(operands[2:]), exact=False))
+        ]
     below, above = [], []
     for reach in operand.reaches:
         erased = reach
@@ -116,7 +122,7 @@ def _gather(eqn, operands, shapes, note):
         and operand.reads
         and (indices.reads or any(reach.varies(axis) for reach in operand.reaches for axis in indexed))
     )
-    return [result.noting(note(_UNKNOWN, exact=False)) if unsure else result]
+    return [result.noting(note(_unknown([indices]), exact=False)) if unsure else result]
 
 
 def _leave(indices, shape, params) -> bool:
@@ -152,7 +158,7 @@ def _scatter(eqn, operands, shapes, note):
     operand, indices, updates = operands
     if indices.constant is None:
         anywhere = everything([updates, indices], shapes[0])
-        return [joined([operand, anywhere]).noting(note(_UNKNOWN, exact=False))]
+        return [joined([operand, anywhere]).noting(note(_unknown([indices]), exact=False))]
     count = max(len(operand.reaches), len(updates.reaches))
     reaches = []
     for place in range(count):

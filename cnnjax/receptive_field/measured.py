@@ -1,5 +1,6 @@
 """The effective receptive field: how much each pixel that a unit reads matters to it, measured by gradients."""
 
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -74,7 +75,7 @@ def measure(
       A map `[H, W]`, float64, whose sum is 1 (of `signed`, whose absolute values sum to 1).
     Raises:
       ValueError: If the gradient is 0 everywhere or not finite.
-      UsageError: If there is no such unit or statistic.
+      UsageError: If there is no such unit or statistic, or a function is given a module's variables.
     References:
       Luo et al., 2016, https://arxiv.org/abs/1701.04128.
     Example:
@@ -86,6 +87,7 @@ def measure(
         raise unknown("statistic", statistic, _STATISTICS)
     if samples < 1:
         raise UsageError(f"measure: expected at least 1 sample, got {samples}.")
+    _check_takes(fn_or_model, variables)
     analysis = Analysis(traced(fn_or_model, input_shape, spatial_axes, variables))
     found = analysis.find(output)
     field = analysis.describe(found.name, found.value)
@@ -116,6 +118,7 @@ def growth(
     Returns:
       A row a layer that still has the image's axes.
     """
+    _check_takes(fn_or_model, variables)
     analysis = Analysis(traced(fn_or_model, input_shape, spatial_axes, variables))
     sources = _Sources(fn_or_model, analysis, variables, images)
     rows = []
@@ -128,6 +131,14 @@ def growth(
         heat = _averaged(function, field, sources, "center", samples, key, "absolute")
         rows.append(Growth("/".join(record.path), name, field.size, effective_size(heat), fit_gaussian(heat)))
     return rows
+
+
+def _check_takes(fn_or_model: Any, variables: Any) -> None:
+    if variables is not None and not isinstance(fn_or_model, nn.Module):
+        name = getattr(fn_or_model, "__name__", type(fn_or_model).__name__)
+        raise UsageError(
+            f"measure: expected a linen module for variables, got {name}, which takes none. Leave variables out."
+        )
 
 
 class _Sources:
@@ -195,6 +206,10 @@ def _place(field: ReceptiveField, unit: str | Sequence[int]) -> tuple[Any, ...]:
         if unit != "center":
             raise UsageError(f'measure: expected unit "center" or its place, got {unit!r}.')
         unit = [count // 2 for count in units]
+    try:
+        unit = tuple(operator.index(i) for i in unit)
+    except TypeError:
+        raise UsageError(f"measure: expected a unit's place in whole numbers, got {unit!r}.") from None
     if len(unit) != len(units) or not all(-count <= i < count for i, count in zip(unit, units)):
         raise UsageError(f"measure: expected a unit of {field.name} within {units}, got {tuple(unit)}.")
     chosen = dict(zip(field.unit_axes, unit))

@@ -75,7 +75,8 @@ def trace(
       spatial_axes: As for `receptive_field`.
     Returns:
       A row for every convolution, pool, matrix product, reduction over space, resize, concatenation and loop; what
-      works element by element has none.
+      works element by element has none. A loop has one row for all its steps, and so has a stack that `nn.scan` makes:
+      its layers are one body, with one name. Write them out to have a row for each.
     Example:
       >>> for layer in trace(nn.Sequential([nn.Conv(8, (3, 3)), nn.relu, nn.Conv(8, (5, 5))]), (32, 32, 3)):
       ...     print(layer.path, layer.kind, layer.field.size)

@@ -154,3 +154,28 @@ def test_a_dead_unit_is_an_error():
         fit_gaussian(np.ones((5, 5)))
     with pytest.raises(ValueError, match="between 0 and 1"):
         effective_size(np.ones((5, 5)), 1.5)
+
+
+def test_mistakes_of_measuring_are_one_sentence():
+    def function(x):
+        return x * 2
+
+    with pytest.raises(UsageError, match=r"whole numbers, got \(1.5, 2\)"):
+        measure(function, (1, 5, 6, 1), samples=1, unit=(1.5, 2))
+    assert np.argwhere(measure(function, (1, 5, 6, 1), samples=1, unit=np.array([1, 2]))).tolist() == [[1, 2]]
+    for call in (measure, growth):
+        with pytest.raises(UsageError, match="expected a linen module for variables, got function"):
+            call(function, (1, 5, 6, 1), samples=1, variables={"params": {}})
+
+
+@pytest.mark.parametrize(
+    ("heat", "message"),
+    [
+        (np.zeros((5, 6)), r"shape \(5, 6\) with zeros alone"),
+        (np.full((5, 6), np.nan), "not finite"),
+        (np.ones(7), r"got shape \(7,\)\."),
+    ],
+)
+def test_a_map_without_mass_has_no_size(heat, message):
+    with pytest.raises(ValueError, match=message):
+        effective_size(heat)

@@ -184,3 +184,27 @@ def test_weights_of_an_nnx_module_are_not_numbers_either():
 
 def test_a_function_may_close_over_fresh_weights_of_zeros():
     assert receptive_field(lambda x: x.reshape(1, -1) @ jnp.zeros((216, 3)), SHAPE, output=0).is_global == (True, True)
+
+
+def counting(x):
+    """Go down an image by a pair of numbers, counted up step by step."""
+
+    def step(place, _):
+        return place + jnp.array([1, 0]), lax.dynamic_slice(x, (0, *place, 0), (1, 1, 3, 1))[:, 0]
+
+    return jnp.moveaxis(lax.scan(step, jnp.array([0, 0]), None, length=x.shape[1])[1], 0, 1)
+
+
+def test_what_could_not_be_followed_is_not_said_to_depend_on_data(monkeypatch):
+    assert receptive_field(counting, (1, 20, 4, 1)).exact
+    monkeypatch.setattr("cnnjax.receptive_field.value._LONGEST", 12)
+    unfollowed = receptive_field(counting, (1, 20, 4, 1))
+    by_data = receptive_field(lambda x: x[:, (x[0, :, 0, 0] > 0).astype(int)], SHAPE)
+    assert not unfollowed.exact
+    assert {"could not be followed" in note for note in unfollowed.notes} == {True}
+    assert {"depend on data" in note for note in by_data.notes} == {True}
+
+
+def test_a_scanned_stack_has_one_row():
+    (row,) = trace(Weighted("scan"), SHAPE)
+    assert (row.kind, row.field.size[0]) == ("scan of 2 steps", 12)
