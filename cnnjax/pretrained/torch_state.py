@@ -1,5 +1,6 @@
 """From what a file of torch holds to its tensors: which dictionary is the state, and views of storages as arrays."""
 
+import math
 import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -102,6 +103,11 @@ def _tensor(name: str, view: StridedTensor, available: int, read: Callable[[int,
     if view.storage.count * itemsize > available:
         raise WeightsError(
             f"{name[:80]}: its storage claims {view.storage.count} numbers, the file has {available} bytes."
+        )
+    if math.prod(view.shape) > view.storage.count and 0 in view.strides:
+        raise WeightsError(
+            f"{name[:80]}: it is a broadcast view, {view.storage.count} numbers seen as {list(view.shape)}; save it "
+            "with .contiguous()."
         )
     checked_size(name, view.shape, dtype, view.storage.count * itemsize)
     last = sum((size - 1) * stride for size, stride in zip(view.shape, view.strides, strict=True))

@@ -143,9 +143,14 @@ def test_newer_pickles_do_too(new, protocol, tmp_path):
         ({1: torch.ones(2)}, "expected names of tensors, found the number 1"),
         (torch.ones(2), "there is no state_dict in it"),
         ({"a": torch.ones(2, dtype=torch.complex64)}, "it would construct 'torch.ComplexFloatStorage'"),
-        ({"a": torch.ones(1).expand(1000, 1000)}, "a: claims 4000000 bytes, the file has 4 for it"),
+        (
+            {"a": torch.ones(4).expand(3, 4)},
+            r"a: it is a broadcast view, 4 numbers seen as \[3, 4\]; save it with \.cont",
+        ),
+        ({"a": torch.ones(1).expand(2**20, 2**20)}, "a: it is a broadcast view, 1 numbers seen as"),
+        ({"a": torch.ones(9).as_strided((5, 5), (1, 1))}, "a: claims 100 bytes, the file has 36 for it"),
     ],
-    ids=["module", "no tensors", "list", "numbered", "tensor", "complex", "expanded"],
+    ids=["module", "no tensors", "list", "numbered", "tensor", "complex", "expanded", "immense", "overlapping"],
 )
 def test_what_is_no_state_dict_is_refused(content, message, new, tmp_path):
     torch.save(content, tmp_path / "a.pth", _use_new_zipfile_serialization=new)
