@@ -191,8 +191,31 @@ def source_name(path: str, rules: Sequence[Rule], layout: Layout) -> str | None:
 
 
 def as_rules(rules: Sequence[Rule | tuple[str, str]]) -> tuple[Rule, ...]:
-    """Return a user's rules, pairs of templates among them, as rules."""
-    return tuple(rule if isinstance(rule, Rule) else Rule(*rule) for rule in rules)
+    """Return a user's rules, pairs of templates among them, as rules.
+
+    Raises:
+      UsageError: If one is neither a rule nor a pair.
+    """
+    if isinstance(rules, str) or not isinstance(rules, Sequence):
+        raise _no_rule(rules)
+    return tuple(rule if isinstance(rule, Rule) else _from_pair(rule) for rule in rules)
+
+
+def _from_pair(pair: Any) -> Rule:
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+        raise _no_rule(pair)
+    source, target = pair
+    targets = target if isinstance(target, tuple) else (target,)
+    if not all(isinstance(template, str) for template in (source, *targets)):
+        raise _no_rule(pair)
+    return Rule(source, target)
+
+
+def _no_rule(found: Any) -> UsageError:
+    return UsageError(
+        f'rules: expected a list of pairs of templates, such as [("linear", "head/logits")], or of Rule, got '
+        f"{repr(found)[:80]}."
+    )
 
 
 def _fields(template: str) -> set[str]:

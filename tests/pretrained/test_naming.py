@@ -5,7 +5,7 @@ import pytest
 from cnnjax import models
 from cnnjax.errors import UsageError
 from cnnjax.pretrained.load import abstract_shapes
-from cnnjax.pretrained.naming import TORCH, Rule, source_name, translate
+from cnnjax.pretrained.naming import TORCH, Rule, as_rules, source_name, translate
 from cnnjax.pretrained.rules import namings_for
 
 
@@ -35,6 +35,21 @@ def test_templates_translate(template, into, name, expected):
 def test_a_rule_whose_target_asks_for_more_than_its_source_has_is_refused():
     with pytest.raises(UsageError, match=r"rule 'a\{i\}' -> 'b\{j\}': its source has no \{j\}"):
         Rule("a{i}", "b{j}")
+
+
+@pytest.mark.parametrize(
+    "rules",
+    ["linear", [("linear",)], ["linear", "head"], ("linear", "head"), [("a", "b", "c")], [("a", 3)], {"a": "b"}, 3],
+    ids=str,
+)
+def test_what_is_no_list_of_rules_is_said(rules):
+    with pytest.raises(UsageError, match=r"rules: expected a list of pairs of templates, .*, got "):
+        as_rules(rules)
+    assert as_rules([("a", "b"), ["c", ("d", "e")], Rule("f", None)]) == (
+        Rule("a", "b"),
+        Rule("c", ("d", "e")),
+        Rule("f", None),
+    )
 
 
 def test_the_name_in_the_file_is_found_backwards():
