@@ -9,6 +9,9 @@ from cnnjax.cli import modelling, published
 from cnnjax.cli.output import Output
 from cnnjax.errors import CnnjaxError, UsageError, unknown
 
+# Endings that promise another format than the one that `convert` writes.
+_OTHER_FORMATS = (".pth", ".pt", ".th", ".tar", ".bin", ".ckpt", ".pkl", ".h5", ".hdf5", ".keras", ".msgpack", ".npz")
+
 
 def add_parser(verbs: Any, common: argparse.ArgumentParser) -> None:
     """Add the verb, its own verbs and their options."""
@@ -76,6 +79,10 @@ def run_convert(args: argparse.Namespace, out: Output) -> int:
     from cnnjax import models, pretrained
     from cnnjax.pretrained.tensors import printable
 
+    if not args.out.name or args.out.is_dir():
+        raise UsageError(f"expected the name of a file to write, {args.out} is a folder.")
+    if args.out.suffix.lower() in _OTHER_FORMATS:
+        raise UsageError(f"{args.out}: expected another ending, such as .safetensors, since that is what is written.")
     if args.num_classes is not None and args.num_classes < 1:
         raise UsageError(f"--num-classes: expected at least 1, got {args.num_classes}.")
     name = published.model_name(args.model)

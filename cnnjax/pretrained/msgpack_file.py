@@ -95,7 +95,7 @@ class _Walker:
             for _ in range(value):
                 key_kind, key = self.head()
                 if key_kind != "str":
-                    raise WeightsError(f"{name[:80]}: a map in it has a key that is no string.")
+                    raise WeightsError(f"{name[:80] or 'its root'}: a map in it has a key that is no string.")
                 text = self.text(key)
                 if len(name) + len(text) > MAX_NAME:
                     raise WeightsError(f"a name in it has more than {MAX_NAME} characters.")
@@ -137,11 +137,11 @@ class _Walker:
 
     def array(self, name: str, size: int) -> SourceTensor:
         """Return the array of an extension: `(shape, name of the type, bytes)`, itself msgpack."""
+        shown = name[:80] or "its root"
         code = self.take(1)[0]
         end = self.file.tell() + size
         if code not in (_NDARRAY, _SCALAR) or end > self.size:
-            raise WeightsError(f"{name[:80]}: expected an array in {size} bytes, found something else (type {code}).")
-        shown = name[:80] or "its root"
+            raise WeightsError(f"{shown}: expected an array in {size} bytes, found something else (type {code}).")
         if self.head() != ("array", 3):
             raise WeightsError(f"{shown}: expected an array's shape, type and bytes.")
         kind, rank = self.head()

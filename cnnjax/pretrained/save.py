@@ -31,10 +31,12 @@ def save(
         layout, and torch loads them with `load_state_dict(safetensors.torch.load_file(path))`.
       model: The model that the variables are of; needed for names other than cnnjax's.
     Raises:
-      UsageError: If there are no such names for the model.
+      UsageError: If there are no such names for the model, or the path is a folder's.
       CnnjaxError: If the file can't be written.
     Example: `save(variables, "net.safetensors", names="torchvision", model=model)`
     """
+    if not pathlib.Path(path).name or pathlib.Path(path).is_dir():
+        raise UsageError(f"save: expected the name of a file to write, {path} is a folder.")
     kept = {name: variables[name] for name in _COLLECTIONS if name in variables}
     flat: dict[str, Any] = traverse_util.flatten_dict(kept, sep="/")
     if not flat:

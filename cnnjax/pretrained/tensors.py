@@ -34,6 +34,7 @@ _READERS = {
 # What a run's checkpoint keeps its arrays in, see `cnnjax.runs`.
 _OF_A_RUN = "arrays.safetensors"
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+_PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 # torch.save before 1.6 began with the pickle of the number 0x1950a86a20f9469cfc6c.
 _TORCH_LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
@@ -260,6 +261,8 @@ def _sniff(path: pathlib.Path) -> str:
         return "safetensors"
     if head[0] == 0x80 and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         raise WeightsError("it is a plain pickle, which can run anything; expected a file of torch.save.")
+    if head.startswith(_PNG_MAGIC):  # its first byte is also that of a msgpack map
+        raise WeightsError("it is a picture (PNG), no file of weights.")
     if head[0] in range(0x80, 0x90) or head[0] in (0xDE, 0xDF):
         return "msgpack"
     raise WeightsError(

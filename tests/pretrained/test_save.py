@@ -122,4 +122,7 @@ def test_wrong_usage_is_said(tmp_path):
         save({"weights": np.ones(2)}, tmp_path / "a")
     with pytest.raises(UsageError, match="params/a is complex64, expected one of"):
         save({"params": {"a": np.ones(2, np.complex64)}}, tmp_path / "a")
+    for folder in (tmp_path, "."):
+        with pytest.raises(UsageError, match=r"save: expected the name of a file to write, .* is a folder\."):
+            save(variables, folder)
     assert not list(tmp_path.iterdir())

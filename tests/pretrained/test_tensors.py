@@ -22,9 +22,11 @@ ONE = {"params": {"a": np.ones((2, 3), np.float32)}}
         (b"\x80\x04\x95\x10\x00\x00\x00\x00\x00\x00\x00.", "a plain pickle, which can run anything"),
         (b"PK\x03\x04" + bytes(40), "a damaged zip archive"),
         (b"\x80", "there are no arrays in it"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(40), r"it is a picture \(PNG\), no file of weights"),
+        (b"\x81\x01\x01", "its root: a map in it has a key that is no string"),
         (b"\x40" + bytes(7) + b"{" * 80, "its header is damaged"),
     ],
-    ids=["empty", "text", "pickle", "zip", "empty map", "safetensors"],
+    ids=["empty", "text", "pickle", "zip", "empty map", "picture", "numbered map", "safetensors"],
 )
 def test_what_is_no_file_of_weights_is_refused(content, message, tmp_path):
     path = tmp_path / "weights.safetensors"
