@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
@@ -55,7 +56,7 @@ class Constant:
             with jax.ensure_compile_time_eval():
                 value = self._build({}) if single else jax.jit(lambda: self._build({}))()
         dtype = getattr(value, "dtype", None)
-        is_key = dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.extended)
+        is_key = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.extended)
         self._value = value if is_key else np.asarray(value)
         return self._value
 
