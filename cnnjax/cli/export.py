@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cnnjax import atomic
 from cnnjax.cli import image_rule, modelling, published
+from cnnjax.cli.class_names import read_names
 from cnnjax.cli.output import Output
 from cnnjax.errors import CnnjaxError, UsageError, unknown
 
@@ -134,12 +135,8 @@ def _trained(args: argparse.Namespace, out: Output) -> _Classifier:
 
 def _published(args: argparse.Namespace, out: Output) -> _Classifier:
     """Return a net with weights from a file and its publisher's preprocessing."""
-    from cnnjax.pretrained.catalogue import imagenet_classes
-
     model = args.words[0]
-    names = args.classes.read_text(encoding="utf-8").splitlines() if args.classes else list(imagenet_classes())
-    if not names:
-        raise UsageError(f"{args.classes}: expected a name a line, it is empty.")
+    names = read_names(args.classes)
     state, rule = published.load(args, model, out, num_classes=len(names))
     if rule is None:
         raise published.unknown_rule(model, args.weights)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cnnjax.cli import image_rule, modelling, published
+from cnnjax.cli.class_names import read_names
 from cnnjax.cli.output import Output
 from cnnjax.errors import CnnjaxError, UsageError
 
@@ -100,12 +101,11 @@ def _published(args: argparse.Namespace, out: Output) -> tuple[Classify, list[st
     import numpy as np
 
     from cnnjax.data import images as files
-    from cnnjax.pretrained.catalogue import imagenet_classes
 
     model, *images = args.words
     if not images:
         raise UsageError("predict: expected MODEL and at least one IMAGE with --weights.")
-    names = _lines(args.classes) if args.classes else list(imagenet_classes())
+    names = read_names(args.classes)
     state, rule = published.load(args, model, out, num_classes=len(names))
     if rule is None:
         raise published.unknown_rule(model, args.weights)
@@ -126,16 +126,6 @@ def _published(args: argparse.Namespace, out: Output) -> tuple[Classify, list[st
         return scores, f"{done} → {resized}, centre {rule.crop}×{rule.crop}", _hint(image, rule.mean, args.invert)
 
     return classify, names
-
-
-def _lines(path: pathlib.Path) -> list[str]:
-    try:
-        names = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise CnnjaxError(f"{path}: expected a text file with a name a line.") from error
-    if not names:
-        raise UsageError(f"{path}: expected a name a line, it is empty.")
-    return names
 
 
 def _hint(image: Any, mean: tuple[float, ...], inverted: bool) -> str | None:

@@ -292,6 +292,17 @@ def test_mistakes_are_one_line(words, code, match, tmp_path, monkeypatch, capsys
     assert match in only_line(capsys)
 
 
+@pytest.mark.parametrize("words", [["predict", "M", "a.png"], ["export", "M", "a.bin"]])
+def test_names_of_classes_are_one_a_class(words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = [*words, "--weights", "w", "--classes", "names.txt"]
+    contents = {"red\ngreen\nblue\ngreen\n": (2, "'green' is in lines 2 and 4"), "": (2, "it is empty")}
+    for content, (code, message) in {**contents, "\udcff": (1, "expected a text file with a name a line")}.items():
+        (tmp_path / "names.txt").write_bytes(content.encode(errors="surrogateescape"))
+        assert run(words) == code
+        assert message in only_line(capsys)
+
+
 def test_files_that_do_not_go_with_the_question(weights, mean_net, capsys):
     Image.fromarray(np.zeros((5, 5, 3), np.uint8)).save("black.png")
     words = ["predict", "colours:Mean", "--weights", "colours.safetensors", "black.png"]
