@@ -15,6 +15,7 @@ def _own_data_dir(tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.name)
 def test_the_example_runs(path):
     done = subprocess.run([sys.executable, path, "--smoke"], capture_output=True, text=True, timeout=300)
@@ -39,6 +40,7 @@ def test_the_readmes_commands_are_the_ones_that_ci_runs():
     assert test in first_screen
 
 
+@pytest.mark.slow
 def test_the_readmes_own_module_trains(tmp_path, monkeypatch):
     blocks = re.findall(r"```py\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
     (code,) = (block for block in blocks if "nn.Module" in block)

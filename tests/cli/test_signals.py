@@ -20,6 +20,7 @@ from cnnjax.training import History
 from tests.cli.commands import TRAIN, cnnjax, last_json
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_in_one_line_and_keeps_the_last_checkpoint(tmp_path, data_dir):
     """A limit on the size of a file stands in for the full disk: the system refuses the write in the same way."""
     path = tmp_path / "run"
@@ -46,7 +47,9 @@ def test_a_full_disk_ends_in_one_line_and_keeps_the_last_checkpoint(tmp_path, da
     assert json.loads(kept.stdout)["checkpoint"].startswith("step-")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGTERM, 143)]
+)
 def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, number, code):
     path = tmp_path / "run"
     words = [*TRAIN, "--epochs", "60", "--workdir", str(path)]
@@ -97,6 +100,7 @@ def test_a_run_whose_training_had_ended_is_only_tested(tmp_path, capsys):
     assert (path / "history.csv").read_text() == history
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_any_time_ends_as_if_it_had_not_been(workdir, tmp_path, capsys):
     path = tmp_path / "run"
     words = [*TRAIN, "--workdir", str(path), "--checkpoint-every", "7"]
@@ -115,6 +119,7 @@ def test_a_run_killed_at_any_time_ends_as_if_it_had_not_been(workdir, tmp_path, 
     assert digests[0] == digests[1]
 
 
+@pytest.mark.slow
 def test_signals_outside_the_loop_leave_in_one_line_too(tmp_path):
     for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
         for delay in (1.2, 2.0):

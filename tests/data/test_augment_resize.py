@@ -29,7 +29,7 @@ def test_a_resized_part_is_torchvisions(size, channels):
         np.testing.assert_allclose(ours, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize(("height", "width"), [(24, 40), (8, 60)])
+@pytest.mark.parametrize(("height", "width"), [(24, 40), pytest.param(8, 60, marks=pytest.mark.slow)])
 def test_parts_are_distributed_as_torchvisions(height, width):
     torchvision()
     import torch

@@ -55,7 +55,8 @@ def write(form, path):
 @pytest.mark.parametrize(
     "form",
     [
-        *("torch zip", "torch legacy", "safetensors", "msgpack", "orbax", "orbax zarr"),
+        *("torch zip", "torch legacy", "safetensors"),
+        *(pytest.param(form, marks=pytest.mark.slow) for form in ("msgpack", "orbax", "orbax zarr")),
         pytest.param("orbax zarr3", marks=pytest.mark.slow),  # the store is the same as of "orbax"
     ],
 )

@@ -26,6 +26,7 @@ def folder(small_keras):
     return small_keras[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", keras_small.ENDINGS)
 def test_no_mutation_does_harm(folder, tmp_path, ending):
     command = [
@@ -64,7 +65,7 @@ def payload(path):
     return found
 
 
-@pytest.mark.parametrize("ending", [".h5", ".weights.h5"])
+@pytest.mark.parametrize("ending", [".h5", pytest.param(".weights.h5", marks=pytest.mark.slow)])
 def test_no_change_outside_of_the_values_changes_values(folder, tmp_path, ending):
     path = folder / f"net{ending}"
     original, expected = bytearray(path.read_bytes()), content(path)

@@ -20,7 +20,7 @@ def check(function, image):
 
 
 @given(functions(), images)
-@settings(max_examples=25)
+@settings(max_examples=10)
 def test_the_interval_of_every_unit_is_the_hull_of_what_the_probe_finds(function, image):
     check(function, image)
 
@@ -33,7 +33,7 @@ def test_300_random_functions(function, image):
 
 
 @given(movable(), st.data())
-@settings(max_examples=50)
+@settings(max_examples=20)
 def test_what_is_said_beyond_the_border_is_there_once_the_image_is_larger(function, data):
     """Size, stride and padding by tracing alone: every whole stride of pixels put before the image moves all units."""
     height, width, more = (data.draw(st.integers(*span)) for span in ((17, 24), (17, 24), (1, 3)))

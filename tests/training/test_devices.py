@@ -23,6 +23,7 @@ def found():
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", ["2", "4", "8"])
 def test_training_does_not_depend_on_the_number_of_devices(found, count):
     one, several = found["train"]["1"], found["train"][count]
@@ -32,12 +33,14 @@ def test_training_does_not_depend_on_the_number_of_devices(found, count):
     np.testing.assert_allclose(several["val_loss"], one["val_loss"], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_micro_batches_are_shared_by_devices_too(found):
     one, several = found["accumulated"]["1"], found["accumulated"]["4"]
     np.testing.assert_allclose(several["values"], one["values"], rtol=1e-5, atol=1e-5)
     assert np.abs(np.subtract(one["values"], found["train"]["1"]["values"])).max() > 1e-3  # batch norm sees the parts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", ["1", "2", "3", "8"])
 @pytest.mark.parametrize("examples", [1, 5, 103])
 def test_evaluation_counts_each_example_once_on_any_number_of_devices(found, examples, count):
@@ -47,6 +50,7 @@ def test_evaluation_counts_each_example_once_on_any_number_of_devices(found, exa
     np.testing.assert_allclose(got["loss_sum"], expected["loss_sum"], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_augmentation_does_not_depend_on_where_an_example_lies(found):
     assert found["augmented"]["4"] == found["augmented"]["1"]
 

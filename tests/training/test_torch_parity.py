@@ -29,7 +29,9 @@ def torch_lenet(params):
     return nn.Sequential(c1, relu(), pool(2), c3, relu(), pool(2), nn.Flatten(), c5, relu(), f6, relu(), output)
 
 
-@pytest.mark.parametrize("name", ["momentum", "nesterov", "adamw"])
+@pytest.mark.parametrize(
+    "name", ["momentum", *(pytest.param(name, marks=pytest.mark.slow) for name in ("nesterov", "adamw"))]
+)
 def test_ten_steps_equal_pytorchs(name):
     tx = make_optimizer(name, 0.01, weight_decay=0.01)
     state = create_state(models.build("lenet5", num_classes=10), tx, (28, 28, 1), key=jax.random.key(0))
