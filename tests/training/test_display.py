@@ -44,8 +44,12 @@ def test_a_terminal_sees_the_epoch_under_way(monkeypatch):
         def isatty(self):
             return True
 
+    class Patient(Callback):
+        def on_step(self, loop):
+            jax.block_until_ready(loop.state)  # what is drawn waits for no step, so each is done before it is asked
+
     text = Terminal()
-    run([Progress(text, epoch_steps=3)])
+    run([Patient(), Progress(text, epoch_steps=3)])
     shown = text.getvalue()
     assert "epoch 1/2 step 2/3: loss " in shown
     assert "epoch 2/2 step 3/3: loss " in shown

@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cnnjax.ops import cpu
-from cnnjax.ops.cpu import banded, blocks, im2col, matmul, winograd
+from cnnjax.ops.cpu import banded, blocks, im2col, matmul, shared_taps, winograd
 from tests.ops import oracles
 
 ALGORITHMS = [*((banded, role) for role in cpu.ROLES), (im2col, "rhs")]
@@ -44,6 +44,17 @@ def test_every_role_equals_numpy_in_float64(algorithm, role, problem):
     if min(problem.out_sizes) < 1 or min(sizes) < 1:
         return
     check(algorithm, role, problem)
+
+
+@given(problem=PROBLEMS, images=st.integers(1, 2))
+def test_shared_taps_equal_numpy_in_float64(problem, images):
+    problem = dataclasses.replace(problem, strides=(1, 1))
+    sizes = [n + low + high for n, (low, high) in zip(problem.lhs_shape[1:3], problem.padding)]
+    if min(*problem.out_sizes, *sizes) < 1:
+        return
+    with pytest.MonkeyPatch.context() as patch:  # in blocks, and whole
+        patch.setattr(shared_taps.blocks, "divisor", lambda batch, most: images if batch % images == 0 else batch)
+        check(shared_taps, "rhs", problem)
 
 
 LENET = [
@@ -128,8 +139,19 @@ def test_one_by_one_is_always_a_product(exact, strides):
 @pytest.mark.parametrize("role", cpu.ROLES)
 @pytest.mark.parametrize("problem", LENET)
 def test_lenet_in_blocks(role, problem):
-    assert cpu.choose(role, problem) is getattr(banded, role)
+    many = role == "rhs" and problem.rhs_shape[2] > 1
+    assert cpu.choose(role, problem) is (shared_taps.rhs if many else getattr(banded, role))
     check(banded, role, problem)
+
+
+def test_sixteen_channels_share_their_taps():
+    """In blocks as the rule makes them, and not where a zero would meet what is not finite."""
+    problem = cpu.Problem((16, 32, 32, 16), (3, 3, 16, 16), (1, 1), SAME, (1, 1))
+    assert cpu.choose("rhs", problem) is shared_taps.rhs
+    check(shared_taps, "rhs", problem)
+    assert cpu.choose("rhs", dataclasses.replace(problem, exact=True)) is None
+    assert cpu.choose("rhs", dataclasses.replace(problem, strides=(2, 2))) is im2col.rhs
+    assert cpu.choose("rhs", dataclasses.replace(problem, rhs_shape=(3, 3, 16, 32))) is winograd.rhs
 
 
 def test_exact_mode_takes_patches_only_where_no_padding_meets_what_is_not_finite():
