@@ -22,6 +22,7 @@ from cnnjax.training import (
     softmax_cross_entropy,
 )
 from tests.runs.event_files import read_scalars
+from tests.runs.tiny_run import StopAt
 from tests.training.nets import LinearNet, TinyNet, random_batch
 
 TINY, SGD = TinyNet(dropout=0.0), optax.sgd(0.05, momentum=0.9)
@@ -58,19 +59,19 @@ def test_a_run_of_nothing_but_bad_steps_ends():
         fit(fresh(), bad, epochs=2, train_step=make_train_step(skip_nonfinite=True), progress=False)
 
 
-class StopAt(Callback):
+class TimedStop(StopAt):
     def __init__(self, step):
-        self.at, self.seconds = step, []
+        super().__init__(step)
+        self.seconds = []
 
     def on_step(self, loop):
         self.seconds.append(loop.position()["seconds"])
-        if loop.step == self.at:
-            loop.stop("test", now=True)
+        super().on_step(loop)
 
 
 def cut(folder, step, state, **options):
     """Train until a step, save, and return what `fit` needs to go on in another process."""
-    stop = StopAt(step)
+    stop = TimedStop(step)
     callbacks = [*options.pop("callbacks", []), stop, runs.Checkpoints(folder)]
     fit(state, callbacks=callbacks, progress=False, **options)
     _, arrays, position, _ = runs.load_newest(folder) or pytest.fail("nothing was saved")

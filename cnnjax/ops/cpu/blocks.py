@@ -1,10 +1,12 @@
-"""Walk over a batch in blocks of images that stay in the cache."""
+"""Pad images, and walk over a batch in blocks of them that stay in the cache."""
 
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from cnnjax.ops.cpu.problem import Problem
 
 
 def divisor(batch: int, most: int) -> int:
@@ -15,6 +17,12 @@ def divisor(batch: int, most: int) -> int:
       32
     """
     return next(size for size in range(min(batch, max(most, 1)), 0, -1) if batch % size == 0)
+
+
+def padded(x, problem: Problem):
+    """Return images `[N, H, W, C]` with zeros around them, or cut, as the problem's padding says."""
+    edges = ((0, 0, 0), *((low, high, 0) for low, high in problem.padding), (0, 0, 0))
+    return lax.pad(x, jnp.zeros((), x.dtype), edges)
 
 
 def _split(array, size: int):

@@ -18,8 +18,7 @@ def _patches(x, *, problem: Problem):
     """Return the pixels that each window reads, in the order of the kernel's taps: `[N * H' * W', KH * KW * C]`."""
     (rows, columns), (sh, sw), (dh, dw) = problem.out_sizes, problem.strides, problem.dilation
     kh, kw, channels, _ = problem.rhs_shape
-    edges = ((0, 0, 0), *((low, high, 0) for low, high in problem.padding), (0, 0, 0))
-    x = lax.pad(x, jnp.zeros((), x.dtype), edges)
+    x = blocks.padded(x, problem)
     taps = []
     for top in range(0, kh * dh, dh):
         for left in range(0, kw * dw, dw):

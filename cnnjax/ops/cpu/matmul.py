@@ -3,14 +3,14 @@
 import jax.numpy as jnp
 from jax import lax
 
+from cnnjax.ops.cpu import blocks
 from cnnjax.ops.cpu.problem import Problem
 
 
 def _read(x, problem: Problem):
     """Return the pixels that the windows read, after padding or cutting, `[N * H', C]`."""
     if any(map(any, problem.padding)):
-        edges = ((0, 0, 0), *((low, high, 0) for low, high in problem.padding), (0, 0, 0))
-        x = lax.pad(x, jnp.zeros((), x.dtype), edges)
+        x = blocks.padded(x, problem)
     x = lax.slice(x, (0, 0, 0, 0), x.shape, (1, *problem.strides, 1))
     return x.reshape(-1, x.shape[3])
 

@@ -18,8 +18,7 @@ _BLOCK_BYTES = 2 << 20  # of both copies: measured, twice as much leaves the cac
 def _columns(x, *, problem: Problem):
     """Return the pixels under each of the kernel's columns side by side: `[N * (H + padding) * W', KW * C]`."""
     columns, (_, kw, channels, _) = problem.out_sizes[1], problem.rhs_shape
-    edges = ((0, 0, 0), *((low, high, 0) for low, high in problem.padding), (0, 0, 0))
-    x = lax.pad(x, jnp.zeros((), x.dtype), edges)
+    x = blocks.padded(x, problem)
     starts = range(0, kw * problem.dilation[1], problem.dilation[1])
     return jnp.concatenate([x[:, :, start : start + columns] for start in starts], axis=3).reshape(-1, kw * channels)
 
