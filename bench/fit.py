@@ -9,84 +9,27 @@ is not installed is named and left out.
 Columns: training images a second (best and median epoch, validation not counted), by how much the upper quartile of
 the epochs' times exceeds the least, seconds of the median epoch with its validation, validation accuracy after the
 last epoch (a check that all train alike), and how many times as fast as the peer cnnjax trains, by the best and by
-the median epochs. Above 1 cnnjax is faster. No ratio is printed when a calibrating matrix product, run before each
-turn, varied by more than 15 %: then the machine was busy with something else. Validation runs at each library's own
+the median epochs. Above 1 cnnjax is faster. A calibrating matrix product runs between the turns; a turn counts only
+when the product before and the one after it were within 15 % of its median, and where fewer than three turns count, no
+ratio is given: the machine was busy with something else. Validation runs at each library's own
 batch size: the training's for Keras, up to 500 for cnnjax, as `cnnjax train` does.
 """
 
 import argparse
-import json
-import os
 import shutil
-import subprocess
 import sys
 import tempfile
-import time
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file or as a module
 
-from bench.timing import Calibration, Timing
+from bench.race import Peer, race, start, stop_all
+from bench.timing import Calibration, ratio
 from cnnjax.data import load_dataset
 
 BACKENDS = ("jax", "torch", "tensorflow")
-PEERS = Path(__file__).resolve().parent / "peers"
-
-
-@dataclass
-class Peer:
-    """One library in its own process, and what it has reported."""
-
-    name: str
-    process: subprocess.Popen
-    errors: Any
-    hello: dict[str, Any] = field(default_factory=dict)
-    epochs: list[dict[str, float]] = field(default_factory=list)
-    failure: str = ""
-
-    def receive(self) -> dict[str, Any]:
-        """Return the next record; a process that ended instead has failed."""
-        line = self.process.stdout.readline()
-        if not line:
-            self.errors.seek(0)
-            last = self.errors.read().decode(errors="replace").strip().splitlines()
-            self.failure = f"failed: {last[-1] if last else f'exit code {self.process.wait()}'}"
-            return {}
-        return json.loads(line)
-
-    def turn(self) -> dict[str, Any]:
-        """Let it train for an epoch and return what it reports."""
-        try:
-            self.process.stdin.write("\n")
-            self.process.stdin.flush()
-        except BrokenPipeError:
-            pass  # receive says why
-        return self.receive()
-
-    def timing(self, kind: str = "train_seconds") -> Timing:
-        """Return seconds an image."""
-        return Timing(tuple(epoch[kind] / epoch["images"] for epoch in self.epochs))
-
-
-def start(name: str, python: str, script: str, arguments: list[str], **environment: str) -> Peer:
-    """Start a peer and wait until it is ready to train."""
-    errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the peer
-    process = subprocess.Popen(
-        [python, str(PEERS / script), *arguments],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=errors,
-        text=True,
-        env={**os.environ, **environment},
-    )
-    peer = Peer(name, process, errors)
-    peer.hello = peer.receive()
-    peer.failure = peer.failure or (f"skipped: {peer.hello['skipped']}" if "skipped" in peer.hello else "")
-    return peer
 
 
 def start_all(keras_python: str, backends: list[str], folder: Path, batch_size: int, epochs: int) -> list[Peer]:
@@ -99,30 +42,6 @@ def start_all(keras_python: str, backends: list[str], folder: Path, batch_size: 
     return peers
 
 
-def stop_all(peers: list[Peer]) -> None:
-    for peer in peers:
-        peer.process.kill()
-        peer.process.communicate()
-        peer.errors.close()
-
-
-def race(peers: list[Peer], rounds: int) -> Calibration:
-    """Let the peers train in turns, one unmeasured epoch and then `rounds`; return how steady the machine was."""
-    calibration = Calibration()
-    for round_number in range(rounds + 1):
-        for peer in peers[:: 1 if round_number % 2 else -1]:
-            if peer.failure:
-                continue
-            time.sleep(0.3)  # threads of the peer before may wait actively for a while
-            for _ in range(4):
-                calibration.sample()
-            calibration.seconds.pop(-4)  # the first one after a pause is a cold one
-            record = peer.turn()
-            if record and round_number:
-                peer.epochs.append(record)
-    return calibration
-
-
 def report(peers: list[Peer], calibration: Calibration, batch_size: int, rounds: int) -> None:
     ours = peers[0]
     print(f"\nbatch {batch_size}: {rounds} epochs each, in turns, after one to warm up")
@@ -132,15 +51,15 @@ def report(peers: list[Peer], calibration: Calibration, batch_size: int, rounds:
         if peer.failure:
             print(f"{peer.name:17s}{peer.failure}")
             continue
-        timing = peer.timing()
+        timing = peer.timing(calibration, "train_seconds", "images")
         line = f"{peer.name:17s}{1 / timing.minimum:8,.0f} {1 / timing.median:8,.0f} {timing.spread:7.0%} "
-        line += f"{peer.timing('epoch_seconds').median * peer.epochs[0]['images']:8.2f} "
-        line += f"{peer.epochs[-1]['val_accuracy']:8.2%} "
+        line += f"{peer.timing(calibration, 'epoch_seconds').median:8.2f} {peer.turns[-1]['val_accuracy']:8.2%} "
         if peer is not ours and not ours.failure:
-            by_median = f"{timing.median / ours.timing().median:.2f}" if calibration.quiet else "-"
-            line += f"{calibration.ratio(timing, ours.timing()):>18s} {by_median:>7s}"
+            mine = ours.timing(calibration, "train_seconds", "images")
+            by_median = f"{timing.median / mine.median:.2f}" if timing.quiet and mine.quiet else "-"
+            line += f"{ratio(timing, mine):>18s} {by_median:>7s}"
         print(line)
-    print(f"matmul {calibration.gflops:.0f} GFLOP/s, varied by {calibration.variation:.0%}")
+    print(calibration)
     print("; ".join(f"{p.hello['version']}, {p.hello['params']:,} parameters" for p in peers if "version" in p.hello))
 
 
@@ -173,7 +92,7 @@ def main() -> None:
         for batch_size in args.batch_sizes:
             peers = start_all(args.keras_python, args.backends, folder, batch_size, args.rounds + 1)
             try:
-                calibration = race(peers, args.rounds)
+                calibration = race(peers, least=args.rounds)
                 report(peers, calibration, batch_size, args.rounds)
             finally:
                 stop_all(peers)

@@ -1,7 +1,7 @@
 """Time convolutions and pools of cnnjax against jax.lax, and torch where it is installed: `python -m bench.ops`.
 
 Each line: milliseconds (minimum), GFLOP/s of the direct convolution, and how many times faster than jax.lax. No ratio
-is printed when the calibrating matmul varied by more than 15 % meanwhile.
+is printed when the calibrating matmul was off its median by more than 15 % nearly all the while.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from bench.timing import alternate
+from bench.timing import alternate, ratio
 from cnnjax import ops
 
 # name, images [N, H, W, C], kernel [H, W, I, O], stride, padding a side
@@ -89,8 +89,7 @@ def report(label, theirs, ours, gflop, budget):
         f"{times[peer].minimum * 1e3:9.3f}" + (f" {gflop / times[peer].minimum:6.0f}" if gflop else " " * 7)
         for peer in ("lax", "cnnjax")
     ]
-    ratio = calibration.ratio(times["lax"], times["cnnjax"])
-    print(label, *cells, f"{ratio:>12}   matmul {calibration.gflops:4.0f}", flush=True)
+    print(label, *cells, f"{ratio(times['lax'], times['cnnjax']):>12}   {calibration}", flush=True)
 
 
 def torch_roles(x_shape, k_shape, stride, pad):

@@ -12,8 +12,9 @@ round:
   add up.
 
 Columns: milliseconds a step (minimum, median), and by how much the upper quartile exceeds the minimum. The figure to
-read is epoch / steps alone, of the medians; the target is at most 1.05. It is withheld when the calibrating matrix
-product varied by more than 15 % meanwhile: then the machine was busy with something else. With `--steps` the
+read is epoch / steps alone, of the medians; the target is at most 1.05. A calibrating matrix product runs between the
+measurements; one counts only when the product before and the one after it were within 15 % of its median, and where
+fewer than three count, no ratio is given: the machine was busy with something else. With `--steps` the
 shuffling of the whole set (once an epoch) falls on few steps and weighs too much: that is for trying the command out.
 """
 
@@ -22,7 +23,6 @@ import collections
 import functools
 import io
 import itertools
-import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -33,7 +33,7 @@ import jax.numpy as jnp
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file or as a module
 
-from bench.timing import Calibration, Timing
+from bench.timing import Calibration, Timing, ratio
 from cnnjax.batch import Batch
 from cnnjax.data import Split, batches, epoch_range, load_dataset
 from cnnjax.models import build
@@ -111,34 +111,32 @@ def measure(
     calibration = Calibration()
     for run in candidates.values():
         run(0, min(limit or 20, 20))
-    seconds: dict[str, list[float]] = {name: [] for name in candidates}
+    runs: dict[str, list[tuple[int, float]]] = {name: [] for name in candidates}
     for epoch in range(1, repeats + 1):
         steps = len(epoch_range(examples, batch_size, epoch))
         steps = min(steps, limit or steps)
         for name in list(candidates)[:: 1 if epoch % 2 else -1]:
-            for _ in range(3):
-                calibration.sample()
-            seconds[name].append(candidates[name](epoch, steps) / steps)
-    return {name: Timing(tuple(values)) for name, values in seconds.items()}, calibration
+            number = calibration.sample()
+            runs[name].append((number, candidates[name](epoch, steps) / steps))
+    calibration.sample()
+    return {name: calibration.timing(values) for name, values in runs.items()}, calibration
 
 
 def report(timings: dict[str, Timing], calibration: Calibration, batch_size: int, steps: int) -> None:
     """Print the table of one batch size and whether the target is met."""
     epoch, floor = timings[EPOCH], timings[FLOOR]
-    print(f"\nbatch {batch_size}: {len(epoch.seconds)} rounds of {steps:,} steps")
+    print(f"\nbatch {batch_size}: {len(epoch.seconds)} rounds that count, of {steps:,} steps")
     print(f"{'ms a step':16s} {'minimum':>9s} {'median':>9s} {'spread':>6s}")
     for name, timing in timings.items():
         print(f"{name:16s} {timing}")
-    print(f"matmul {calibration.gflops:.0f} GFLOP/s, varied by {calibration.variation:.0%}")
-    if not calibration.quiet:
+    print(calibration)
+    if not (epoch.quiet and floor.quiet):
         print(f"epoch / steps alone: not given, the machine was busy (target <= {TARGET})")
         return
-    rounds = [a / b for a, b in zip(epoch.seconds, floor.seconds)]
-    ratio = epoch.median / floor.median
+    share = epoch.median / floor.median
     print(
-        f"epoch / steps alone: {ratio:.3f} (medians), {epoch.minimum / floor.minimum:.3f} (minima), "
-        f"rounds {min(rounds):.3f} to {max(rounds):.3f}, median {statistics.median(rounds):.3f}; "
-        f"target <= {TARGET}: {'met' if ratio <= TARGET else 'missed'}"
+        f"epoch / steps alone: {share:.3f} (medians), {ratio(epoch, floor)} (minima); "
+        f"target <= {TARGET}: {'met' if share <= TARGET else 'missed'}"
     )
 
 

@@ -2,20 +2,24 @@
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import jax
 import jax.numpy as jnp
 
-NOISY = 0.15  # a ratio means nothing when the calibrating matmul varies by more than this share
+NOISY = (
+    0.15  # a measurement counts when the calibrating matmul on both sides of it is at most this share off its median
+)
+LEAST = 3  # so many measurements have to count, or no ratio is given
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Hold the seconds that one function took, run by run."""
+    """Hold the seconds that one function took, run by run: of the runs that count, or of all when too few do."""
 
     seconds: tuple[float, ...]
+    quiet: bool = True
 
     @property
     def minimum(self) -> float:
@@ -35,9 +39,14 @@ class Timing:
         return f"{self.minimum * 1e3:9.3f} {self.median * 1e3:9.3f} {self.spread * 100:5.0f}%"
 
 
+def ratio(slower: Timing, faster: Timing) -> str:
+    """Return how many times faster the second is by the minima, or `noisy`: too few of their runs count."""
+    return f"{slower.minimum / faster.minimum:.2f}" if slower.quiet and faster.quiet else "noisy"
+
+
 @dataclass
 class Calibration:
-    """Watch how fast the machine multiplies matrices while other things are timed."""
+    """Watch how fast the machine multiplies matrices between the measurements: a sample before each, one at the end."""
 
     size: int = 1024
     seconds: list[float] = field(default_factory=list)
@@ -47,25 +56,37 @@ class Calibration:
         self._product = jax.jit(jnp.matmul)
         run_once(self._product, self._matrix, self._matrix)
 
-    def sample(self) -> None:
-        self.seconds.append(run_once(self._product, self._matrix, self._matrix))
+    def sample(self) -> int:
+        """Measure the matmul, the best of five since a pause makes the first a cold one, and return its number."""
+        self.seconds.append(min(run_once(self._product, self._matrix, self._matrix) for _ in range(5)))
+        return len(self.seconds) - 1
+
+    def _usual(self, seconds: float) -> bool:
+        # Not off the best: a shared machine's best lasts for a blink, and clocks alone vary by a few per cent.
+        return abs(seconds / statistics.median(self.seconds) - 1) <= NOISY
+
+    def quiet(self, number: int) -> bool:
+        """Say whether the machine was as it mostly is from one sample to the next."""
+        return all(map(self._usual, self.seconds[number : number + 2]))
 
     @property
-    def gflops(self) -> float:
-        return 2 * self.size**3 / min(self.seconds) / 1e9
+    def share(self) -> float:
+        """Share of the samples that are as usual."""
+        return statistics.mean(map(self._usual, self.seconds))
 
-    @property
-    def variation(self) -> float:
-        """Share by which the upper quartile of the matmul exceeds its minimum."""
-        return Timing(tuple(self.seconds)).spread
+    def timing(self, runs: Iterable[tuple[int, float]]) -> Timing:
+        """Return the timing of runs given as the number of the sample before them, and seconds.
 
-    @property
-    def quiet(self) -> bool:
-        return self.variation <= NOISY
+        None counts where half of the samples are unusual: then nothing is usual.
+        """
+        runs = list(runs)
+        counting = tuple(seconds for number, seconds in runs if self.quiet(number))
+        quiet = len(counting) >= LEAST and self.share > 0.5
+        return Timing(counting if quiet else tuple(seconds for _, seconds in runs), quiet)
 
-    def ratio(self, slower: Timing, faster: Timing) -> str:
-        """Return how many times faster the second is, or why no number can be given."""
-        return f"{slower.minimum / faster.minimum:.2f}" if self.quiet else f"noisy ({self.variation * 100:.0f}%)"
+    def __str__(self) -> str:
+        rate = 2 * self.size**3 / statistics.median(self.seconds) / 1e9
+        return f"matmul {rate:.0f} GFLOP/s, steady in {self.share:.0%} of the samples"
 
 
 def run_once(f: Callable, *arguments) -> float:
@@ -92,11 +113,13 @@ def alternate(
     for f in candidates.values():
         run_once(f)
         longest = max(longest, run_once(f))
-    rounds = max(least, int(budget / max(longest, 1e-6)))
-    seconds: dict[str, list[float]] = {name: [] for name in candidates}
-    for round_number in range(min(rounds, 2000)):
+    rounds = min(max(least, int(budget / max(longest, 1e-6))), 2000)
+    runs: dict[str, list[tuple[int, float]]] = {name: [] for name in candidates}
+    number = 0
+    for round_number in range(rounds):
         if round_number % max(rounds // 20, 1) == 0:
-            calibration.sample()
+            number = calibration.sample()
         for name, f in candidates.items():
-            seconds[name].append(run_once(f))
-    return {name: Timing(tuple(values)) for name, values in seconds.items()}, calibration
+            runs[name].append((number, run_once(f)))
+    calibration.sample()
+    return {name: calibration.timing(values) for name, values in runs.items()}, calibration

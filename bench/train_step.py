@@ -8,8 +8,10 @@ left out.
 
 Columns: milliseconds of a step (minimum, median), by how much the upper quartile exceeds the minimum, seconds of the
 first step, which compiles, the process's peak memory, and how many times as fast as the peer cnnjax is by the minima;
-above 1 cnnjax is faster. No ratio is printed when a calibrating matrix product, run before each turn, varied by more
-than 15 %. At the end the geometric means over the nets: against plain Flax, and against PyTorch's better mode.
+above 1 cnnjax is faster. A calibrating matrix product runs between the turns; a turn counts only when the product
+before and the one after it were within 15 % of its median, and where fewer than three turns count, no ratio is given:
+the machine was busy with something else. At the end the geometric means over the nets: against plain Flax, and
+against PyTorch's better mode.
 """
 
 import argparse
@@ -17,13 +19,12 @@ import os
 import statistics
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file or as a module
 
-from bench.fit import Peer, start, stop_all
-from bench.timing import Calibration, Timing
+from bench.race import Peer, race, start, stop_all
+from bench.timing import Calibration, ratio
 
 # net, batch, side of the images
 NETS = {
@@ -43,23 +44,6 @@ PEERS = {
 }
 
 
-def race(peers: list[Peer], budget: float, least: int) -> Calibration:
-    """Let the peers take steps in turns until each has had about `budget` seconds, and `least` steps."""
-    calibration = Calibration()
-    for number in range(10_000):
-        running = [peer for peer in peers if not peer.failure]
-        spent = [sum(epoch["seconds"] * epoch["steps"] for epoch in peer.epochs) for peer in running]
-        if not running or (number > least and max(spent) > budget):
-            break
-        for peer in running[:: 1 if number % 2 else -1]:
-            time.sleep(0.02)  # threads of the peer before may wait actively for a while
-            calibration.sample()
-            record = peer.turn()
-            if record and number:
-                peer.epochs.append(record)
-    return calibration
-
-
 def report(peers: list[Peer], calibration: Calibration) -> dict[str, float]:
     """Print a line a peer and return how many times as fast as each cnnjax is."""
     ratios = {}
@@ -68,16 +52,17 @@ def report(peers: list[Peer], calibration: Calibration) -> dict[str, float]:
         if peer.failure:
             print(f"  {peer.name:15s} {peer.failure}")
             continue
-        timing = Timing(tuple(epoch["seconds"] for epoch in peer.epochs))
+        timing = peer.timing(calibration, "seconds")
         line = f"  {peer.name:15s} {timing.minimum * 1e3:9.1f} {timing.median * 1e3:9.1f} {timing.spread:6.0%} "
-        line += f"{peer.hello['compile_seconds']:8.1f} {peer.epochs[-1]['peak_mb']:8.0f} "
+        line += f"{peer.hello['compile_seconds']:8.1f} {peer.turns[-1]['peak_mb']:8.0f} "
         if ours is not None and peer is not ours:
-            mine = Timing(tuple(epoch["seconds"] for epoch in ours.epochs))
-            line += f"{calibration.ratio(timing, mine):>14s}"
-            ratios[peer.name] = timing.minimum / mine.minimum
+            mine = ours.timing(calibration, "seconds")
+            line += f"{ratio(timing, mine):>14s}"
+            if timing.quiet and mine.quiet:
+                ratios[peer.name] = timing.minimum / mine.minimum
         print(line + f"   {peer.hello['params']:,}", flush=True)
-    print(f"  matmul {calibration.gflops:.0f} GFLOP/s, varied by {calibration.variation:.0%}")
-    return ratios if calibration.quiet else {}
+    print(f"  {calibration}")
+    return ratios
 
 
 def geometric_means(rows: list[dict[str, float]]) -> str:
@@ -136,7 +121,7 @@ def main() -> None:
         print(name)
         peers = start_net(name, args.peers)
         try:
-            rows.append(report(peers, race(peers, args.budget, args.least)))
+            rows.append(report(peers, race(peers, least=args.least, budget=args.budget)))
         finally:
             stop_all(peers)
         versions |= {peer.hello["version"]: None for peer in peers if "version" in peer.hello}
