@@ -48,10 +48,12 @@ def _platform(a, b, *, role, problem, precision):
 
 
 def _on_cpu(a, b, *, role, problem, precision):
-    algorithm = cpu.choose(role, problem)
+    algorithm = cpu.choose(role, problem) or (cpu.direct.lhs if role == "lhs" else None)
+    # A CPU multiplies in float32 in any case; in half precision XLA takes its slowest loops for some of this.
+    wide = (a.astype(jnp.float32), b.astype(jnp.float32))
     if algorithm is None:
-        return _platform(a, b, role=role, problem=problem, precision=precision)
-    return algorithm(a, b, problem)
+        return _platform(*wide, role=role, problem=problem, precision=precision).astype(a.dtype)
+    return algorithm(*wide, problem).astype(a.dtype)
 
 
 def _lower_on_cpu(context, a, b, **parameters):

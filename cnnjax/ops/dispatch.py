@@ -4,6 +4,7 @@ import os
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
@@ -12,6 +13,7 @@ from cnnjax.ops import cpu
 
 SWITCH = "CNNJAX_CPU_OPS"
 _MODES = ("on", "off", "exact")
+_DTYPES = (jnp.float32, jnp.bfloat16, jnp.float16)
 _NHWC = lax.ConvDimensionNumbers(lhs_spec=(0, 3, 1, 2), rhs_spec=(3, 2, 0, 1), out_spec=(0, 3, 1, 2))
 
 
@@ -74,15 +76,16 @@ def fast_problem(
 
 
 def _plain(lhs, rhs) -> bool:
-    """Say whether both are float32 images and kernels of known sizes, on no mesh."""
-    return all(
+    """Say whether both are images and kernels of at most 32 bits and of known sizes, on no mesh."""
+    arrays = all(
         isinstance(array, jax.Array | np.ndarray)
         and array.ndim == 4
-        and array.dtype == np.float32
+        and array.dtype in _DTYPES
         and all(isinstance(size, int) and size > 0 for size in array.shape)
         and _on_no_mesh(array)
         for array in (lhs, rhs)
     )
+    return arrays and lhs.dtype == rhs.dtype
 
 
 def _on_no_mesh(array) -> bool:

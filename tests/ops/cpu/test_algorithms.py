@@ -9,10 +9,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cnnjax.ops import cpu
-from cnnjax.ops.cpu import banded, blocks, im2col, matmul, shared_taps, winograd
+from cnnjax.ops.cpu import banded, blocks, direct, im2col, matmul, shared_taps, winograd
 from tests.ops import oracles
 
-ALGORITHMS = [*((banded, role) for role in cpu.ROLES), (im2col, "rhs")]
+ALGORITHMS = [*((banded, role) for role in cpu.ROLES), (im2col, "rhs"), (direct, "lhs")]
 
 PROBLEMS = st.builds(
     cpu.Problem,
