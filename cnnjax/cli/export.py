@@ -32,6 +32,7 @@ def add_parser(verbs: Any, common: argparse.ArgumentParser) -> None:
     """Add the verb and its options."""
     parser = verbs.add_parser("export", parents=[common], help="write a net as a program that runs without cnnjax")
     parser.set_defaults(run=run, parser=parser)
+    parser.usage = "%(prog)s [OPTIONS] [MODEL] OUT"
     parser.add_argument(
         "words",
         nargs="+",

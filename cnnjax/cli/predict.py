@@ -19,6 +19,7 @@ def add_parser(verbs: Any, common: argparse.ArgumentParser) -> None:
     """Add the verb and its options."""
     parser = verbs.add_parser("predict", parents=[common], help="classify image files")
     parser.set_defaults(run=run, parser=parser)
+    parser.usage = "%(prog)s [OPTIONS] [MODEL] IMAGE [IMAGE ...]"
     parser.add_argument(
         "words",
         nargs="+",

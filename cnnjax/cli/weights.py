@@ -15,8 +15,10 @@ _OTHER_FORMATS = (".pth", ".pt", ".th", ".tar", ".bin", ".ckpt", ".pkl", ".h5", 
 
 def add_parser(verbs: Any, common: argparse.ArgumentParser) -> None:
     """Add the verb, its own verbs and their options."""
-    parser = verbs.add_parser("weights", help="look into files of weights and convert them")
+    parser = verbs.add_parser("weights", help="official files; look into files of weights, convert them")
     inner = parser.add_subparsers(title="verbs", metavar="VERB", required=True, parser_class=type(parser))
+    official = inner.add_parser("list", parents=[common], help="the official files that `--weights imagenet` fetches")
+    official.set_defaults(run=run_list, parser=official)
     inspect = inner.add_parser("inspect", parents=[common], help="its tensors, and which known net it fits")
     inspect.set_defaults(run=run_inspect, parser=inspect)
     inspect.add_argument("file", type=pathlib.Path, metavar="FILE", help="PyTorch, safetensors, Keras, Flax or Orbax")
@@ -37,6 +39,27 @@ def add_parser(verbs: Any, common: argparse.ArgumentParser) -> None:
         metavar="N",
         help="classes that the file must have (default: those it has; for package.module:Class 1000)",
     )
+
+
+def run_list(args: argparse.Namespace, out: Output) -> int:
+    """Print a row for each official file: name, accuracy, preprocessing, hash, licence."""
+    import dataclasses
+
+    from cnnjax import pretrained
+    from cnnjax.pretrained.catalogue import published_names
+
+    rows, lines = [], []
+    for name in published_names():
+        file = pretrained.published(name)
+        rule = file.preprocess
+        record = {field.name: getattr(file, field.name) for field in dataclasses.fields(file)}
+        rows.append({**record, "options": dict(file.options), "preprocess": dataclasses.asdict(rule)})
+        accuracy = "not published" if file.accuracy is None else "{:.3f} / {:.3f} %".format(*file.accuracy)
+        size = f"{rule.resize} to {rule.crop}, {rule.channels}"
+        lines.append(f"{name:30} {accuracy:17} {size:15} {file.algorithm} {file.digest:32}  {file.licence}")
+    heading = f"{'name':30} {'top-1 / top-5':17} {'images':15} hash"
+    out.result({"files": rows}, [heading, *lines, "Names with a colon are for cnnjax.pretrained.published(NAME)."])
+    return 0
 
 
 def run_inspect(args: argparse.Namespace, out: Output) -> int:

@@ -69,7 +69,7 @@ class Workdir:
             return []
         self._refuse(_differences(recorded["config"], _as_json(config)))
         changed = _differences(recorded["environment"], environment(devices))
-        return [f"the run began with another {c}: it is no longer bit for bit the uninterrupted one" for c in changed]
+        return [f"changed since the run began: {c}: it is no longer bit for bit the uninterrupted one" for c in changed]
 
     def record(self, config: Mapping[str, Any], data: Mapping[str, Any], *, devices: int | None = None) -> None:
         """Write down what the run is made of, or refuse other data than the folder's run had.

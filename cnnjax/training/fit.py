@@ -144,7 +144,9 @@ def _run_epoch(
     try:
         evaluated = evaluate(loop.state, eval_batches, eval_step=eval_step) if eval_batches is not None else None
     except NonFiniteError as error:
-        raise NonFiniteError(f"after step {loop.step} (epoch {loop.epoch + 1}), {error}") from error
+        skipped = int(loop.metrics.nonfinite or 0)
+        note = f", {skipped} of its {loop.batch} steps skipped" if skipped else ""
+        raise NonFiniteError(f"after step {loop.step} (epoch {loop.epoch + 1}{note}), {error}") from error
     loop.finish_epoch(evaluated, time.perf_counter() - begin)
 
 

@@ -13,6 +13,7 @@ from flax import serialization
 from cnnjax import models, runs, training
 from cnnjax.cli.main import run
 from cnnjax.pretrained import load, save
+from cnnjax.pretrained.catalogue import published_names
 from tests.cli.commands import last_json, only_line
 from tests.pretrained.test_load import randomised
 from tests.pretrained.torchvision_oracle import torchvision
@@ -151,3 +152,15 @@ def test_convert_takes_ones_own_module(tmp_path, capsys):
         32
     ]
     assert capsys.readouterr().out.splitlines()[-1].startswith(f"wrote {tmp_path / 'b'}, sha256 ")
+
+
+def test_list_shows_every_official_file_with_what_is_published_of_it(capsys):
+    assert run(["weights", "list", "--json"]) == 0
+    files = {file["name"]: file for file in last_json(capsys)["files"]}
+    assert sorted(files) == published_names()
+    v2 = files["resnet50:v2"]
+    assert (v2["accuracy"], v2["digest"], v2["preprocess"]["resize"]) == ([80.858, 95.434], "11ad3fa6", 232)
+    assert run(["weights", "list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (line,) = (line for line in lines if line.startswith("vgg16 "))
+    assert all(part in line for part in ("71.592 / 90.382 %", "256 to 224, RGB", "sha256 397923af", "BSD-3-Clause"))

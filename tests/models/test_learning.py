@@ -14,8 +14,8 @@ from cnnjax.training import Batch, create_state, make_train_step, softmax_cross_
 @pytest.mark.parametrize("name", ["resnet20", "vgg16_cifar", "googlenet_cifar", "resnet18_cifar"])
 def test_overfits_one_batch(name):
     rng = np.random.default_rng(0)
-    images = rng.normal(size=(8, 32, 32, 3)).astype(np.float32)
-    batch = Batch(image=images, label=np.arange(8, dtype=np.int32) % 10)
+    images = rng.normal(size=(4, 32, 32, 3)).astype(np.float32)
+    batch = Batch(image=images, label=np.arange(4, dtype=np.int32))
     model = models.build(name, num_classes=10)
     state = create_state(model, optax.adam(1e-3), models.input_shape(name), key=jax.random.key(0))
     chex.clear_trace_counter()

@@ -59,6 +59,13 @@ def test_a_run_of_nothing_but_bad_steps_ends():
         fit(fresh(), bad, epochs=2, train_step=make_train_step(skip_nonfinite=True), progress=False)
 
 
+def test_an_evaluation_that_is_not_finite_tells_what_was_skipped_before_it():
+    step = make_train_step(skip_nonfinite=True)
+    bad = random_batch(0).replace(image=jnp.full_like(random_batch(0).image, jnp.nan))
+    with pytest.raises(NonFiniteError, match=r"after step 12 \(epoch 1, 1 of its 12 steps skipped\), evaluation"):
+        fit(fresh(), batches_with_a_bad_one(4), [bad], epochs=1, train_step=step, progress=False)
+
+
 class TimedStop(StopAt):
     def __init__(self, step):
         super().__init__(step)
