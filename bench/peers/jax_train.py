@@ -13,36 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import linen as nn
+from plain_flax import only_flax
 from turns import Turns
-
-from cnnjax import layers, ops, shapes
-
-
-def flax_pool(pool):
-    def call(x, window, *, strides=None, padding="VALID", ceil_mode=False, **options):
-        window = (window, window) if isinstance(window, int) else tuple(window)
-        strides = window if strides is None else (strides, strides) if isinstance(strides, int) else tuple(strides)
-        pads = ((padding, padding),) * 2 if isinstance(padding, int) else padding
-        if ceil_mode:
-            pads = cnnjax_pool_padding(x.shape[1:3], window, strides, padding)
-        return pool(x, window, strides, pads, **options)
-
-    return call
-
-
-def cnnjax_pool_padding(sizes, window, strides, padding):
-    sides = (padding, padding) if isinstance(padding, str | int) else padding
-    return tuple(shapes.window_padding(n, k, s, p, ceil_mode=True) for n, k, s, p in zip(sizes, window, strides, sides))
-
-
-def only_flax() -> None:
-    """Put Flax's own functions where the nets look for cnnjax's; before the nets are imported."""
-    ops.max_pool = flax_pool(nn.max_pool)
-    ops.avg_pool = flax_pool(nn.avg_pool)
-    ops.global_avg_pool = lambda x: jnp.mean(x, axis=(1, 2))
-    layers.Conv = layers.conv.Conv = nn.Conv
-    layers.BatchNorm = layers.norm.BatchNorm = nn.BatchNorm
 
 
 def main(kind: str, name: str, batch_size: int, side: int) -> None:
