@@ -76,10 +76,6 @@ def stop_all(peers: list[Peer]) -> None:
         peer.errors.close()
 
 
-def _quiet_seconds(peer: Peer, calibration: Calibration) -> list[float]:
-    return [turn["turn_seconds"] for turn in peer.turns if calibration.quiet(turn["sample"])]
-
-
 def race(peers: list[Peer], *, least: int = LEAST, budget: float = 0.0) -> Calibration:
     """Let the peers train in turns, after one that is not measured.
 
@@ -94,7 +90,7 @@ def race(peers: list[Peer], *, least: int = LEAST, budget: float = 0.0) -> Calib
     for number in range(10_000):
         running = [peer for peer in peers if not peer.failure]
         spent = [sum(turn["turn_seconds"] for turn in peer.turns) for peer in running]
-        quiet = [sum(_quiet_seconds(peer, calibration)) for peer in running]
+        quiet = [sum(t["turn_seconds"] for t in peer.turns if calibration.quiet(t["sample"])) for peer in running]
         if not running or (number > least and (min(quiet) >= budget or max(spent) >= _PATIENCE * budget)):
             break
         for peer in running[:: 1 if number % 2 else -1]:

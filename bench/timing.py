@@ -8,9 +8,7 @@ from dataclasses import dataclass, field
 import jax
 import jax.numpy as jnp
 
-NOISY = (
-    0.15  # a measurement counts when the calibrating matmul on both sides of it is at most this share off its median
-)
+NOISY = 0.15  # how far off its median the calibrating matmul may be on both sides of a measurement that counts
 LEAST = 3  # so many measurements have to count, or no ratio is given
 
 

@@ -4,39 +4,24 @@ KIND `flax` is the same net with Flax's own convolution, pools and batch norm on
 bench/train_step.py switches the CPU path off (CNNJAX_CPU_OPS) for the former.
 """
 
-import resource
 import sys
 import time
 
 import flax
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
-from plain_flax import only_flax
+from jax_nets import net_and_images
 from turns import Turns
 
 
 def main(kind: str, name: str, batch_size: int, side: int) -> None:
     turns = Turns()
-    if kind == "flax":
-        only_flax()
-    from cnnjax.models import build
+    model, images = net_and_images(kind, name, batch_size, side)
     from cnnjax.training import create_state, make_train_step
 
-    options = {"aux_logits": False} if name.startswith("googlenet") else {}
-    channels = 1 if name == "lenet5" else 3
-    state = create_state(
-        build(name, num_classes=10, **options),
-        optax.sgd(0.01, momentum=0.9),
-        (side, side, channels),
-        key=jax.random.key(0),
-    )
-    rng = np.random.default_rng(0)
-    batch = {
-        "image": jnp.asarray(rng.normal(size=(batch_size, side, side, channels)), jnp.float32),
-        "label": jnp.arange(batch_size) % 10,
-    }
+    state = create_state(model, optax.sgd(0.01, momentum=0.9), images.shape[1:], key=jax.random.key(0))
+    batch = {"image": images, "label": jnp.arange(batch_size) % 10}
     jax.block_until_ready((state, batch))
     step = make_train_step()
 
@@ -49,12 +34,7 @@ def main(kind: str, name: str, batch_size: int, side: int) -> None:
     take()
     compile_seconds = time.perf_counter() - start
     version = f"jax {jax.__version__}, flax {flax.__version__}"
-    turns.report(version=version, params=state.num_params, compile_seconds=compile_seconds)
-    while True:
-        turns.wait()
-        seconds, steps = turns.repeat(take)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        turns.report(seconds=seconds, steps=steps, images=batch_size, peak_mb=peak / 1024)
+    turns.serve(take, batch_size, version=version, params=state.num_params, compile_seconds=compile_seconds)
 
 
 if __name__ == "__main__":

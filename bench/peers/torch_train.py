@@ -3,7 +3,6 @@
 KIND is `eager` or `compile`.
 """
 
-import resource
 import sys
 import time
 
@@ -45,12 +44,13 @@ def main(kind: str, name: str, batch_size: int, side: int) -> None:
     except Exception as error:  # torch.compile needs a C++ compiler on the machine
         turns.report(skipped=str(error).strip().splitlines()[0][:60])
         return
-    turns.report(version=f"torch {torch.__version__}", params=params, compile_seconds=time.perf_counter() - start)
-    while True:
-        turns.wait()
-        seconds, steps = turns.repeat(step)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        turns.report(seconds=seconds, steps=steps, images=batch_size, peak_mb=peak / 1024)
+    turns.serve(
+        step,
+        batch_size,
+        version=f"torch {torch.__version__}",
+        params=params,
+        compile_seconds=time.perf_counter() - start,
+    )
 
 
 if __name__ == "__main__":

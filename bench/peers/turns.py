@@ -5,6 +5,7 @@ Only the standard library, since workers run in environments that share nothing 
 
 import json
 import os
+import resource
 import sys
 import time
 from collections.abc import Callable
@@ -42,6 +43,15 @@ class Turns:
             step()
             number += 1
         return self.seconds / number, number
+
+    def serve(self, step: Callable[[], object], images: int, **hello: object) -> None:
+        """Report `hello`, then in each turn call `step`, which takes so many images, and report how long it took."""
+        self.report(**hello)
+        while True:
+            self.wait()
+            seconds, steps = self.repeat(step)
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            self.report(seconds=seconds, steps=steps, images=images, peak_mb=peak / 1024)
 
     def report(self, **values: object) -> None:
         """Send a record."""

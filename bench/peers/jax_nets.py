@@ -1,6 +1,7 @@
-"""The same nets with Flax's own convolution, pools and batch norm on `jax.lax`, for peers of kind `flax`."""
+"""The nets and images of JAX's peers; of kind `flax` with Flax's own convolution, pools and batch norm."""
 
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from cnnjax import layers, ops, shapes
@@ -30,3 +31,15 @@ def only_flax() -> None:
     ops.global_avg_pool = lambda x: jnp.mean(x, axis=(1, 2))
     layers.Conv = layers.conv.Conv = nn.Conv
     layers.BatchNorm = layers.norm.BatchNorm = nn.BatchNorm
+
+
+def net_and_images(kind: str, name: str, batch_size: int, side: int):
+    """Return the net of a kind and random images for it."""
+    if kind == "flax":
+        only_flax()
+    from cnnjax.models import build
+
+    options = {"aux_logits": False} if name.startswith("googlenet") else {}
+    shape = (batch_size, side, side, 1 if name == "lenet5" else 3)
+    images = jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
+    return build(name, num_classes=10, **options), images
