@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from cnnjax.ops.cpu.problem import Problem
+from cnnjax.ops.cpu.stages import stage
 
 
 def divisor(batch: int, most: int) -> int:
@@ -23,6 +24,24 @@ def padded(x, problem: Problem):
     """Return images `[N, H, W, C]` with zeros around them, or cut, as the problem's padding says."""
     edges = ((0, 0, 0), *((low, high, 0) for low, high in problem.padding), (0, 0, 0))
     return lax.pad(x, jnp.zeros((), x.dtype), edges)
+
+
+def tall_product(a, b):
+    """Return `a.T @ b` of two matrices of many rows.
+
+    Example:
+      >>> tall_product(jnp.ones((9, 2)), jnp.ones((9, 3))).tolist()
+      [[9.0, 9.0, 9.0], [9.0, 9.0, 9.0]]
+    """
+    # The narrower one first: up to four times as fast (6,272 rows of 192 and 16). XLA would turn it round again, were it
+    # not a stage.
+    if a.shape[1] > b.shape[1]:
+        return stage(_tall_product)(b, a).T
+    return stage(_tall_product)(a, b)
+
+
+def _tall_product(a, b):
+    return lax.dot_general(a, b, (((0,), (0,)), ((), ())))
 
 
 def _split(array, size: int):

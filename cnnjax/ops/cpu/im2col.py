@@ -32,7 +32,7 @@ def rhs(x, g, problem: Problem):
 
     def product(x, g):
         patches = stage(_patches)(x, problem=problem)
-        return lax.dot_general(patches, g.reshape(-1, g.shape[3]), (((0,), (0,)), ((), ())))
+        return blocks.tall_product(patches, g.reshape(-1, g.shape[3]))
 
     kh, kw, channels, _ = problem.rhs_shape
     rows, columns = problem.out_sizes

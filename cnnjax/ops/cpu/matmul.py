@@ -35,6 +35,4 @@ def lhs(g, kernel, problem: Problem):
 
 def rhs(x, g, problem: Problem):
     """Return the gradient of the kernel."""
-    # Features first, transposed afterwards: up to a third faster than the other way round.
-    product = lax.dot_general(g.reshape(-1, g.shape[3]), _read(x, problem), (((0,), (0,)), ((), ())))
-    return product.T.reshape(problem.rhs_shape)
+    return blocks.tall_product(_read(x, problem), g.reshape(-1, g.shape[3])).reshape(problem.rhs_shape)

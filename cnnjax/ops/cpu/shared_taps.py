@@ -40,7 +40,7 @@ def rhs(x, g, problem: Problem):
     def product(x, g):
         pixels = stage(_columns)(x, problem=problem)
         gradients = stage(_rows)(g, problem=problem, height=height)
-        return lax.dot_general(pixels, gradients, (((0,), (0,)), ((), ())))
+        return blocks.tall_product(pixels, gradients)
 
     floats = height * problem.out_sizes[1] * (kw * channels + kh * features)
     images = blocks.divisor(problem.lhs_shape[0], _BLOCK_BYTES // (4 * floats))

@@ -28,4 +28,6 @@ def stage(f: Callable) -> Callable:
 
 @partial(jax.jit, static_argnames=("f", "static"))
 def _call(*arrays, f, static):
-    return f(*arrays, **dict(static))
+    # Within it all is as ever: jnp.where is a call too, and one that isn't inlined is fused with nothing.
+    with set_xla_metadata(inlineable=None):
+        return f(*arrays, **dict(static))
