@@ -33,6 +33,8 @@ def as_numbers(op: str, name: str, x) -> jax.Array:
 
 def pair(op: str, name: str, value: Size) -> Pair:
     """Return one integer or two as two positive ones (height, width)."""
+    if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
+        value = value.item()  # an array of one number has no length, though its type has
     numbers = tuple(value) if isinstance(value, Iterable) else (value, value)
     if len(numbers) != 2 or not all(isinstance(n, Integral) and n >= 1 for n in numbers):
         raise ValueError(f"{op}: expected {name} of one or two positive integers, got {value!r}. Write {name}=(2, 2).")

@@ -23,6 +23,7 @@ conv_p = Primitive("cnnjax_conv")
 
 def convolve(x, kernel, problem: cpu.Problem, precision: Any) -> jax.Array:
     """Convolve through the primitive."""
+    precision = tuple(precision) if isinstance(precision, list) else precision
     return conv_p.bind(x, kernel, role="out", problem=problem, precision=precision)
 
 
@@ -67,8 +68,13 @@ def _abstract(a, b, *, role, problem, precision):
     return ShapedArray(problem.shape(role), a.dtype)
 
 
+def _eager(a, b, **parameters):
+    # Without jit, for someone who debugs, there is no lowering that could choose.
+    return (_platform if jax.config.jax_disable_jit else _compiled)(a, b, **parameters)
+
+
 @partial(jax.jit, static_argnames=("role", "problem", "precision"))
-def _eager(a, b, *, role, problem, precision):
+def _compiled(a, b, *, role, problem, precision):
     return conv_p.bind(a, b, role=role, problem=problem, precision=precision)
 
 

@@ -1,6 +1,7 @@
 """Convolutions of images `[N, H, W, C]` with kernels `[H, W, I, O]`."""
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 import jax
@@ -83,10 +84,10 @@ def operands(op: str, x, kernel, groups: int):
             "Cast one: kernel.astype(x.dtype)."
         )
     channels, per_group, features = x.shape[3], kernel.shape[2], kernel.shape[3]
-    if groups < 1 or channels % groups or features % groups:
+    if not isinstance(groups, Integral) or groups < 1 or channels % groups or features % groups:
         raise ValueError(
             f"{op}: expected feature_group_count to divide the {channels} channels of x and the {features} features "
-            f"of the kernel, got {groups}. Change the groups or the features."
+            f"of the kernel, got {groups!r}. Change the groups or the features."
         )
     if per_group * groups != channels:
         raise ValueError(

@@ -1,5 +1,6 @@
 """Which convolutions may take the CPU's own algorithms; every other one is `jax.lax`'s, untouched."""
 
+import operator
 import os
 from typing import Any
 
@@ -60,19 +61,25 @@ def fast_problem(
     )
     if not plain:
         return None
-    strides, dilation = tuple(window_strides), (1, 1) if rhs_dilation is None else tuple(rhs_dilation)
-    if len(strides) != 2 or len(dilation) != 2 or not (isinstance(padding, str) or len(padding) == 2):
-        return None
-    sides = (padding, padding) if isinstance(padding, str) else [(int(low), int(high)) for low, high in padding]
     try:
+        strides = _two(window_strides)
+        dilation = (1, 1) if rhs_dilation is None else _two(rhs_dilation)
+        sides = (padding, padding) if isinstance(padding, str) else [_two(side) for side in padding]
+        if len(sides) != 2 or min(strides + dilation) < 1:
+            return None
         pads = [
             shapes.window_padding(n, k, s, p, d)
             for n, k, s, p, d in zip(lhs.shape[1:3], rhs.shape[:2], strides, sides, dilation)
         ]
-    except ValueError:  # whatever is wrong with it, jax.lax says in its own words
+    except (TypeError, ValueError):  # whatever is wrong with it, jax.lax says in its own words
         return None
     problem = cpu.Problem(lhs.shape, rhs.shape, strides, (pads[0], pads[1]), dilation, exact=mode == "exact")
     return problem if any(cpu.choose(role, problem) for role in cpu.ROLES) else None
+
+
+def _two(numbers) -> tuple[int, int]:
+    first, second = (operator.index(number) for number in numbers)
+    return first, second
 
 
 def _plain(lhs, rhs) -> bool:

@@ -1,6 +1,6 @@
 """Local response normalisation, which the nets of 2012 to 2014 have and JAX lacks."""
 
-from functools import partial
+from numbers import Integral
 
 import jax
 import jax.numpy as jnp
@@ -39,8 +39,8 @@ def local_response_norm(x, size: int = 5, *, alpha: float = 1e-4, beta: float = 
         raise TypeError(
             f"local_response_norm: expected x of a floating dtype, got {x.dtype}. Cast it: x.astype('float32')."
         )
-    if size < 1:
-        raise ValueError(f"local_response_norm: expected size of at least 1 channel, got {size}. Caffe's is 5.")
+    if not isinstance(size, Integral) or size < 1:
+        raise ValueError(f"local_response_norm: expected size of at least 1 channel, got {size!r}. Caffe's is 5.")
     # Not jnp.promote_types, which strict promotion forbids.
     wide = x.astype(jnp.float32) if jnp.finfo(x.dtype).bits < 32 else x
     # A window reduction, not shifted slices: into each of those XLA fuses all that makes the sum's operand, so that the
@@ -50,16 +50,22 @@ def local_response_norm(x, size: int = 5, *, alpha: float = 1e-4, beta: float = 
     return (wide * _inverse_power(k + alpha / size * total, beta)).astype(x.dtype)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(1,))
-def _inverse_power(x, power: float):
-    if power == 0.75:  # the usual one, from two roots: a power is an exponential and a logarithm
-        root = lax.rsqrt(x)
-        return root * lax.sqrt(root)
+def _inverse_power(x, power):
+    # Not of a traced power, nor of one that is differentiated.
+    if isinstance(power, float) and power == 0.75:
+        return _inverse_three_quarters(x)
     return x**-power
 
 
-@_inverse_power.defjvp
-def _(power, primals, tangents):
+@jax.custom_jvp
+def _inverse_three_quarters(x):
+    # The usual power, from two roots: others are an exponential and a logarithm.
+    root = lax.rsqrt(x)
+    return root * lax.sqrt(root)
+
+
+@_inverse_three_quarters.defjvp
+def _(primals, tangents):
     (x,), (tangent,) = primals, tangents
-    y = _inverse_power(x, power)
-    return y, tangent * (-power * y / x)
+    y = _inverse_three_quarters(x)
+    return y, tangent * (-0.75 * y / x)

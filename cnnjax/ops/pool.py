@@ -191,6 +191,11 @@ def _check_floating(op, x):
         raise TypeError(f"{op}: expected x of a floating dtype, got {x.dtype}. Cast it: x.astype('float32').")
 
 
+def _check_pixels(op, x):
+    if 0 in x.shape[1:3]:
+        raise ValueError(f"{op}: expected images of at least one pixel, got shape {x.shape}. Leave such a batch out.")
+
+
 def global_avg_pool(x) -> jax.Array:
     """Take the mean over height and width.
 
@@ -207,6 +212,7 @@ def global_avg_pool(x) -> jax.Array:
     """
     x = images("global_avg_pool", x)
     _check_floating("global_avg_pool", x)
+    _check_pixels("global_avg_pool", x)
     return _mean(x, (1, 2))[:, 0, 0]
 
 
@@ -238,6 +244,7 @@ def adaptive_avg_pool(x, output_size: Size) -> jax.Array:
     """
     x = images("adaptive_avg_pool", x)
     _check_floating("adaptive_avg_pool", x)
+    _check_pixels("adaptive_avg_pool", x)
     rows, columns = pair("adaptive_avg_pool", "output_size", output_size)
     if x.shape[1] % rows == 0 and x.shape[2] % columns == 0:
         return avg_pool(x, (x.shape[1] // rows, x.shape[2] // columns))

@@ -1,10 +1,14 @@
 """Output sizes and padding of convolutions, transposed convolutions and pools along one axis."""
 
+from numbers import Integral
+
 Padding = str | int | tuple[int, int]
 
 
 def _check(**numbers: int) -> None:
     for name, value in numbers.items():
+        if not isinstance(value, Integral):
+            raise TypeError(f"shapes: expected {name} to be one integer, got {value!r}. Ask for each axis by itself.")
         if value < 1:
             raise ValueError(f"shapes: expected {name} of at least 1, got {value}. Give a positive integer.")
 
@@ -45,10 +49,20 @@ def resolve_padding(size: int, kernel: int, stride: int, padding: Padding, dilat
         if word in ("SAME", "SAME_LOWER"):
             low, high = same_padding(size, kernel, stride, dilation)
             return (low, high) if word == "SAME" else (high, low)
-        raise ValueError(f"shapes: expected padding SAME, SAME_LOWER, VALID, an int or pairs, got {padding!r}.")
-    if isinstance(padding, tuple):
-        return padding
-    return padding, padding
+        raise ValueError(
+            f"shapes: expected padding SAME, SAME_LOWER, VALID, an int or pairs, got {padding!r}. Write one of them."
+        )
+    return _sides(padding)
+
+
+def _sides(padding: int | tuple[int, int]) -> tuple[int, int]:
+    sides = tuple(padding) if isinstance(padding, tuple | list) else (padding, padding)
+    if len(sides) != 2 or not all(isinstance(side, Integral) for side in sides):
+        raise TypeError(
+            f"shapes: expected padding of an axis as a word, an integer or a pair (low, high), got {padding!r}. "
+            "Write padding=(1, 1)."
+        )
+    return int(sides[0]), int(sides[1])
 
 
 def window_padding(
@@ -101,6 +115,7 @@ def conv_output_size(
     Returns:
       The number of positions.
     Raises:
+      TypeError: If a number is not an integer.
       ValueError: If no window fits; the message says which number is too large.
     Example:
       >>> conv_output_size(224, kernel=7, stride=2, padding=3)
@@ -126,8 +141,8 @@ def conv_transpose_padding(kernel: int, stride: int, padding: Padding, dilation:
             return low, reach + stride - 2 - low
         if word == "VALID":
             return reach - 1, reach + stride - 2 + max(reach - stride, 0) - (reach - 1)
-        raise ValueError(f"shapes: expected padding SAME, VALID, an int or pairs, got {padding!r}.")
-    low, high = padding if isinstance(padding, tuple) else (padding, padding)
+        raise ValueError(f"shapes: expected padding SAME, VALID, an int or pairs, got {padding!r}. Write one of them.")
+    low, high = _sides(padding)
     return reach - 1 - low, reach - 1 - high
 
 
@@ -149,12 +164,17 @@ def conv_transpose_output_size(
     Returns:
       The output size.
     Raises:
-      ValueError: If nothing is left.
+      TypeError: If a number is not an integer.
+      ValueError: If nothing is left, or `output_padding` is negative.
     Example:
       >>> conv_transpose_output_size(7, kernel=4, stride=2, padding=1)
       14
     """
     _check(size=size, kernel=kernel, stride=stride, dilation=dilation)
+    if not isinstance(output_padding, Integral) or output_padding < 0:
+        raise ValueError(
+            f"shapes: expected output_padding of at least 0 pixels, got {output_padding!r}. Give a whole number."
+        )
     low, high = conv_transpose_padding(kernel, stride, padding, dilation)
     output = (size - 1) * stride + 1 + low + high + output_padding - (kernel - 1) * dilation
     if output < 1:

@@ -149,6 +149,35 @@ def test_switch(operands, monkeypatch, mode, fast):
     oracles.close(jax.jit(lambda *a: conv(*a))(*operands), lax_conv(*operands))
 
 
+def test_switch_is_part_of_the_key_of_what_is_compiled(monkeypatch):
+    """One function, one shape, three programs; plain jit of one's own keeps what it was traced with."""
+    x, k = draw((8, 16, 16, 32), (3, 3, 32, 32))
+    x = x.at[3, 8, 8, 5].set(jnp.inf)
+    spread = {}
+    for mode in ("on", "exact", "off"):
+        monkeypatch.setenv(dispatch.SWITCH, mode)
+        spread[mode] = int((~jnp.isfinite(ops.conv2d(x, k))).sum())
+    assert spread["exact"] == spread["off"] == 9 * 32 < spread["on"]
+
+
+def test_the_gradient_of_a_sum_of_outputs_is_right():
+    """XLA for the CPU computes garbage of a reduction after its own kernel's gradient for one repeated number."""
+    x, k = draw((2, 32, 32, 16), (3, 3, 16, 32))
+    found = jax.jit(lambda x, k: (jax.grad(lambda k: ops.conv2d(x, k).sum())(k) ** 2).sum())(x, k)
+    pixels = np.pad(np.asarray(x, np.float64).sum(0), ((1, 1), (1, 1), (0, 0)))
+    taps = np.array([[pixels[a : a + 32, b : b + 32].sum((0, 1)) for b in range(3)] for a in range(3)])
+    np.testing.assert_allclose(found, 32 * (taps**2).sum(), rtol=1e-5)
+
+
+def test_without_jit_it_is_the_platforms(operands):
+    """`jax.disable_jit` is how one debugs."""
+    expected = jax.grad(lambda *a: (lax_conv(*a) ** 2).sum(), (0, 1))(*operands)
+    with jax.disable_jit():
+        found = jax.grad(lambda *a: (conv(*a) ** 2).sum(), (0, 1))(*operands)
+    for gradient, truth in zip(found, expected):
+        oracles.close(gradient, truth)
+
+
 def test_switch_refuses_other_words(operands, monkeypatch):
     monkeypatch.setenv(dispatch.SWITCH, "fast")
     with pytest.raises(ValueError, match="CNNJAX_CPU_OPS: expected one of on, off, exact, got 'fast'"):

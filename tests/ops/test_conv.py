@@ -7,12 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from jax import lax
 from jax.test_util import check_grads
 
 from cnnjax import ops, shapes
+from cnnjax.ops import cpu, dispatch
+from cnnjax.ops.cpu import im2col
 from tests.ops import oracles
 
 CASES = st.fixed_dictionaries(
@@ -25,6 +27,43 @@ CASES = st.fixed_dictionaries(
         "padding": st.sampled_from(["SAME", "VALID", 0, 2, ((0, 1), (2, 0)), ((-1, 2), (0, 0))]),
         "dilation": st.sampled_from([1, 2, (3, 1)]),
     }
+)
+
+# Sizes at which a CPU takes an algorithm of its own for each role, which the small ones above do not reach.
+FAST = st.one_of(
+    st.fixed_dictionaries(
+        {  # Winograd
+            "batch": st.sampled_from([8, 9, 16]),
+            "size": st.tuples(st.integers(9, 13), st.integers(9, 13)),
+            "channels": st.sampled_from([(32, 40, 1), (33, 32, 1), (16, 17, 1)]),
+            "window": st.just((3, 3)),
+            "strides": st.just(1),
+            "padding": st.sampled_from(["SAME", "VALID", ((0, 1), (2, 0))]),
+            "dilation": st.just(1),
+        }
+    ),
+    st.fixed_dictionaries(
+        {  # banded matrices, shared taps, patches
+            "batch": st.integers(8, 12),
+            "size": st.tuples(st.integers(9, 14), st.integers(10, 16)),
+            "channels": st.sampled_from([(1, 6, 1), (3, 16, 1), (6, 16, 1), (5, 20, 1)]),
+            "window": st.sampled_from([(5, 5), (3, 3), (3, 2)]),
+            "strides": st.sampled_from([1, 2, (1, 2)]),
+            "padding": st.sampled_from(["SAME", "VALID", 2]),
+            "dilation": st.sampled_from([1, (2, 1)]),
+        }
+    ),
+    st.fixed_dictionaries(
+        {  # matrix products
+            "batch": st.integers(1, 3),
+            "size": st.tuples(st.integers(3, 9), st.integers(3, 9)),
+            "channels": st.sampled_from([(8, 5, 1), (19, 8, 1)]),
+            "window": st.just((1, 1)),
+            "strides": st.sampled_from([1, 2, (3, 1)]),
+            "padding": st.sampled_from(["SAME", 1, ((-1, 0), (0, 2))]),
+            "dilation": st.just(1),
+        }
+    ),
 )
 
 
@@ -56,9 +95,29 @@ def operands(case):
 @settings(max_examples=25, deadline=None)
 @given(CASES)
 def test_values_and_gradients_equal_lax_in_float64(case):
+    check_values_and_gradients(case)
+
+
+@settings(max_examples=16, deadline=None)
+@given(FAST)
+def test_what_a_cpu_computes_itself_equals_lax_in_float64(case):
     drawn = operands(case)
-    if drawn is None:
-        return
+    assume(drawn is not None)
+    (x, k), strides, padding, dilation, _ = drawn
+    problem = dispatch.fast_problem(jnp.asarray(x), jnp.asarray(k), strides, padding, **dilated(dilation))
+    assume(problem is not None and {cpu.choose(role, problem) for role in cpu.ROLES} - {None, im2col.rhs})
+    check_values_and_gradients(case)
+
+
+def dilated(rhs_dilation):
+    options = ("lhs_dilation", "batch_group_count", "preferred_element_type", "out_sharding")
+    given = {"rhs_dilation": rhs_dilation, "dimension_numbers": ("NHWC", "HWIO", "NHWC"), "feature_group_count": 1}
+    return dict.fromkeys(options) | {"batch_group_count": 1} | given
+
+
+def check_values_and_gradients(case):
+    drawn = operands(case)
+    assume(drawn is not None)
     (x, k), strides, padding, dilation, groups = drawn
 
     def ours(x, k):
@@ -224,6 +283,8 @@ X, K = np.ones((2, 8, 8, 4), np.float32), np.ones((3, 3, 4, 6), np.float32)
         (lambda: ops.conv2d(X, K[:, :, :3]), ValueError, "third axis 4"),
         (lambda: ops.conv2d(X, K, feature_group_count=4), ValueError, "feature_group_count"),
         (lambda: ops.conv2d(X, K, feature_group_count=0), ValueError, "feature_group_count"),
+        (lambda: ops.conv2d(X, K, feature_group_count=None), ValueError, "got None"),
+        (lambda: ops.conv2d(X, K, feature_group_count=2.0), ValueError, "got 2.0"),
         (lambda: ops.conv2d(X, K, np.ones(5, np.float32)), ValueError, "bias of shape (6,)"),
         (lambda: ops.conv2d(X, K, padding=-4), ValueError, "leaves pixels"),
         (lambda: ops.conv2d(X[:, :2], K, padding="VALID"), ValueError, "kernel 3"),
@@ -253,7 +314,24 @@ def test_bad_input_gets_one_sentence(call, error, text):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("padding", [1, (1, 1), [(1.5, 1.0), (1, 1)], [(1, 1, 1), (1, 1, 1)], [(1, 1)]])
+def test_drop_in_refuses_what_lax_refuses_in_its_words(padding):
+    def refused(conv):
+        with pytest.raises((TypeError, ValueError)) as caught:
+            conv(X, K, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        return caught.type, str(caught.value)
+
+    assert refused(ops.conv_general_dilated) == refused(lax.conv_general_dilated)
+
+
+def test_drop_in_takes_precision_as_a_list():
+    layout = {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), "precision": ["highest", "highest"]}
+    y = ops.conv_general_dilated(X, K, (1, 1), "SAME", **layout)
+    oracles.close(y, lax.conv_general_dilated(X, K, (1, 1), "SAME", **layout))
+
+
 def test_numpys_integers_are_integers():
     plain = ops.conv2d(X, K, strides=2, padding=1)
+    np.testing.assert_array_equal(ops.conv2d(X, K, strides=jnp.array(2), padding=1), plain)
     numbers = np.int64(2), np.array([1, 1])
     np.testing.assert_array_equal(ops.conv2d(X, K, strides=numbers[0], padding=numbers[1]), plain)

@@ -1,3 +1,4 @@
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -48,6 +49,21 @@ def test_gradients_in_both_modes():
     check_grads(jax.jit(lambda x: local_response_norm(x, 3, alpha=0.5)), (x,), order=2, rtol=1e-2)
 
 
+@pytest.mark.parametrize("beta", [0.5, 0.75, 1.0])
+def test_every_number_may_be_traced_and_has_its_gradient(beta):
+    x = np.random.default_rng(2).normal(size=(1, 2, 3, 6)).astype(np.float32)
+    numbers = {"alpha": jnp.float32(0.7), "beta": jnp.float32(beta), "k": jnp.float32(1.5)}
+
+    def plain(alpha, beta, k):
+        squares = jnp.pad(x * x, ((0, 0), (0, 0), (0, 0), (1, 1)))
+        return (x / (k + alpha / 3 * sum(squares[..., j : j + 6] for j in range(3))) ** beta).sum()
+
+    expected = jax.grad(lambda numbers: plain(**numbers))(numbers)
+    found = jax.jit(jax.grad(lambda numbers: local_response_norm(x, 3, **numbers).sum()))(numbers)
+    chex.assert_trees_all_close(found, expected, rtol=1e-4)
+    assert all(abs(gradient) > 1e-3 for gradient in jax.tree.leaves(expected))
+
+
 def test_half_precision_is_computed_in_float32(strict_dtypes):
     # 300 squared is beyond float16's 65504.
     x = jnp.full((1, 1, 1, 5), 300.0, jnp.float16)
@@ -63,3 +79,5 @@ def test_refuses_what_it_cannot_normalise():
         local_response_norm(np.ones((1, 2, 2, 3), np.int32), 5)
     with pytest.raises(ValueError, match="expected size of at least 1 channel, got 0"):
         local_response_norm(np.ones((1, 2, 2, 3), np.float32), 0)
+    with pytest.raises(ValueError, match=r"expected size of at least 1 channel, got 2\.5"):
+        local_response_norm(np.ones((1, 2, 2, 3), np.float32), 2.5)

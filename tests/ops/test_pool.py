@@ -235,6 +235,8 @@ def test_sizes_equal_shapes(shape, window, strides, padding, ceil_mode):
         (lambda: ops.max_pool(jnp.ones((1, 8, 8, 3)), 2, padding=-9), ValueError, "Cut off fewer pixels"),
         (lambda: ops.adaptive_avg_pool(jnp.ones((1, 8, 8, 3)), 0), ValueError, "positive integers"),
         (lambda: ops.adaptive_avg_pool(jnp.ones((8, 8, 3)), 2), ValueError, "rank 4"),
+        (lambda: ops.adaptive_avg_pool(jnp.ones((1, 0, 8, 3)), 2), ValueError, "at least one pixel"),
+        (lambda: ops.global_avg_pool(jnp.ones((1, 8, 0, 3))), ValueError, "at least one pixel"),
         (lambda: ops.local_response_norm(jnp.ones((8, 8, 3))), ValueError, "rank 4"),
     ],
 )

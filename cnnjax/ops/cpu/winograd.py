@@ -104,8 +104,8 @@ def _taps(m: Pair, flip: bool = False):
     return np.einsum("ia,jb->jiab", rows, columns).reshape(-1, TAPS**2)
 
 
-# Products of a small matrix and a wide one: as sums of slices, coefficient by coefficient, they took three times as long,
-# since no cache holds a wide kernel.
+# Products of a small matrix and a wide one: sums of slices, coefficient by coefficient, took three times as long, since
+# no cache holds a wide kernel.
 @stage
 def _kernel(kernel, *, m, flip):
     """`[3, 3, C, O]` to `[coefficients, C, O]`."""
