@@ -31,6 +31,15 @@ def test_the_readmes_python_runs(capsys):
     assert 0 <= float(capsys.readouterr().out.split()[-1]) <= 1
 
 
+def test_the_readmes_ops_print_what_it_says(capsys):
+    blocks = re.findall(r"```py\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    (code,) = (block for block in blocks if "conv_general_dilated" in block)
+    exec(compile(code, "README.md", "exec"), {})
+    printed = capsys.readouterr().out
+    (promised,) = re.findall(r"# (\(32.*)", code)
+    assert printed.startswith(promised + "\ninput 28, kernel 3, stride 2")
+
+
 def test_the_readmes_commands_are_the_ones_that_ci_runs():
     readme = (ROOT / "README.md").read_text()
     (train,) = re.findall(r"^(python3 -m venv .*cnnjax train .*)$", readme, re.M)

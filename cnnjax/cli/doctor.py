@@ -9,7 +9,7 @@ import sys
 from importlib import metadata
 from typing import Any
 
-from cnnjax.cli import xla
+from cnnjax.cli import pages, xla
 from cnnjax.cli.output import Output
 from cnnjax.errors import CnnjaxError, UsageError
 
@@ -42,6 +42,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
         "devices": _devices(),
         "convolution": convolution,
         "ynn_fusion": {"switched_off": decision.switched_off, "why": decision.why},
+        "large_pages": pages.obstacle() or "asked for by cnnjax train, GLIBC_TUNABLES=glibc.malloc.hugetlb=1",
         "caches": _caches(),
         # Plain Python sees the same as the command line, unless that has switched the fusion off for itself.
         "canary": {"command_line": here, "python": _elsewhere() if decision.switched_off else here},
@@ -129,6 +130,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
         lines.append(f"devices:      {device['count']} x {device['platform']} ({device['kind']})")
     lines.append(f"convolution:  {found['convolution']['path']}: {found['convolution']['why']}")
     lines.append(f"YNN fusion:   {found['ynn_fusion']['why']}")
+    lines.append(f"large pages:  {found['large_pages']}")
     compiled = caches["compiled_programs"] or "not kept (JAX_COMPILATION_CACHE_DIR=DIR keeps them)"
     lines.append(f"caches:       compiled programs: {compiled}")
     lines += [f"{'':14}{name}: {caches[name]}" for name in ("datasets", "weights")]

@@ -21,6 +21,7 @@ from cnnjax.cli import (
     doctor,
     evaluate,
     export,
+    pages,
     predict,
     receptive_field,
     shapes,
@@ -58,6 +59,7 @@ class _Terminated(KeyboardInterrupt):
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    pages.use_large_pages()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     if "--debug" not in sys.argv:

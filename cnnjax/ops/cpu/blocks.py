@@ -33,7 +33,7 @@ def tall_product(a, b):
       >>> tall_product(jnp.ones((9, 2)), jnp.ones((9, 3))).tolist()
       [[9.0, 9.0, 9.0], [9.0, 9.0, 9.0]]
     """
-    # The narrower one first: up to four times as fast (6,272 rows of 192 and 16). A stage, lest XLA turn it round again.
+    # The narrower one first: up to four times as fast (6,272 rows of 192 and 16). A stage, or XLA would turn it round.
     if a.shape[1] > b.shape[1]:
         return stage(_tall_product)(b, a).T
     return stage(_tall_product)(a, b)
