@@ -22,21 +22,23 @@ def _banded_fits(problem: Problem) -> bool:
 
 def _winograd_fits(role: str, problem: Problem) -> bool:
     plain = problem.rhs_shape[:2] == (3, 3) and problem.strides == problem.dilation == (1, 1)
-    # Measured: with 16 channels XLA's own is the faster forward, and 12 times slower for the kernel's gradient.
-    least = 16 if role == "rhs" else 32
-    if problem.exact or not plain or min(problem.rhs_shape[2:]) < least:
+    width = min(problem.rhs_shape[2:])
+    if problem.exact or not plain or width < 16:
         return False
-    # On maps of 2x2 XLA falls back to a loop, 40 times slower; its kernel gradient is another convolution.
-    if role != "rhs" and problem.lhs_shape[1:3] == problem.out_sizes == (2, 2) and problem.lhs_shape[0] >= 8:
-        return True
+    if role != "rhs":
+        # On maps of 2x2 XLA falls back to a loop, 40 times slower; its kernel gradient is another convolution.
+        if problem.lhs_shape[1:3] == problem.out_sizes == (2, 2) and problem.lhs_shape[0] >= 8:
+            return width >= 32
+        if width <= 32:  # measured: XLA's own is as fast or faster
+            return False
     return winograd.saving(problem) > 1.4 and winograd.image_bytes(problem) <= _IMAGE_BYTES
 
 
 def _shared_taps_fit(role: str, problem: Problem) -> bool:
-    # Measured: 1.1 to 1.4 times as fast as Winograd with 16 channels and as banded products with 3 or 6; with 1, or
-    # with more features, slower.
+    # Measured: 1.3 to 1.8 times as fast as Winograd with 16 or 32 channels, 1.1 to 1.4 times as banded products with 3
+    # or 6; with 1, or with more features, slower.
     (kh, kw, channels, features), one = problem.rhs_shape, problem.strides == (1, 1)
-    narrow = min(kh, kw) > 1 and 3 <= channels <= 16 and features <= 16
+    narrow = min(kh, kw) > 1 and 3 <= channels <= 32 and features <= 32
     return role == "rhs" and one and narrow and not problem.exact
 
 

@@ -117,6 +117,7 @@ def test_winograd_where_xla_has_a_slow_loop():
     two = cpu.Problem((8, 2, 2, 32), (3, 3, 32, 40), (1, 1), SAME, (1, 1))
     assert [cpu.choose(role, two) for role in cpu.ROLES] == [winograd.out, winograd.lhs, im2col.rhs]
     assert cpu.choose("out", dataclasses.replace(two, lhs_shape=(1, 2, 2, 32))) is None
+    assert cpu.choose("out", dataclasses.replace(two, lhs_shape=(8, 9, 9, 32))) is None
     for role in ("out", "lhs"):
         check(winograd, role, two)
 
@@ -144,14 +145,15 @@ def test_lenet_in_blocks(role, problem):
     check(banded, role, problem)
 
 
-def test_sixteen_channels_share_their_taps():
+def test_few_channels_share_their_taps():
     """In blocks as the rule makes them, and not where a zero would meet what is not finite."""
     problem = cpu.Problem((16, 32, 32, 16), (3, 3, 16, 16), (1, 1), SAME, (1, 1))
     assert cpu.choose("rhs", problem) is shared_taps.rhs
     check(shared_taps, "rhs", problem)
     assert cpu.choose("rhs", dataclasses.replace(problem, exact=True)) is None
     assert cpu.choose("rhs", dataclasses.replace(problem, strides=(2, 2))) is im2col.rhs
-    assert cpu.choose("rhs", dataclasses.replace(problem, rhs_shape=(3, 3, 16, 32))) is winograd.rhs
+    assert cpu.choose("rhs", dataclasses.replace(problem, rhs_shape=(3, 3, 16, 32))) is shared_taps.rhs
+    assert cpu.choose("rhs", dataclasses.replace(problem, rhs_shape=(3, 3, 16, 48))) is winograd.rhs
 
 
 def test_exact_mode_takes_patches_only_where_no_padding_meets_what_is_not_finite():
