@@ -3,8 +3,11 @@
 from collections.abc import Iterable, Sequence
 from numbers import Integral
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 Size = int | Sequence[int]
 Pair = tuple[int, int]
@@ -33,9 +36,9 @@ def as_numbers(op: str, name: str, x) -> jax.Array:
 
 def pair(op: str, name: str, value: Size) -> Pair:
     """Return one integer or two as two positive ones (height, width)."""
-    if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
-        value = value.item()  # an array of one number has no length, though its type has
-    numbers = tuple(value) if isinstance(value, Iterable) else (value, value)
+    if isinstance(value, jax.Array | np.ndarray) and value.ndim == 0:
+        value = value.item()  # it has no length, though its type has
+    numbers: tuple[Any, ...] = tuple(value) if isinstance(value, Iterable) else (value, value)
     if len(numbers) != 2 or not all(isinstance(n, Integral) and n >= 1 for n in numbers):
         raise ValueError(f"{op}: expected {name} of one or two positive integers, got {value!r}. Write {name}=(2, 2).")
     return int(numbers[0]), int(numbers[1])

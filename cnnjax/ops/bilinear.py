@@ -70,7 +70,8 @@ def _abstract(a, b, *, role, problem, precision):
 
 def _eager(a, b, **parameters):
     # Without jit, for someone who debugs, there is no lowering that could choose.
-    return (_platform if jax.config.jax_disable_jit else _compiled)(a, b, **parameters)
+    without_jit = jax.config.jax_disable_jit  # pyright: ignore[reportAttributeAccessIssue]
+    return (_platform if without_jit else _compiled)(a, b, **parameters)
 
 
 @partial(jax.jit, static_argnames=("role", "problem", "precision"))

@@ -103,6 +103,7 @@ def test_values_and_gradients_equal_lax_in_float64(case):
 def test_what_a_cpu_computes_itself_equals_lax_in_float64(case):
     drawn = operands(case)
     assume(drawn is not None)
+    assert drawn is not None
     (x, k), strides, padding, dilation, _ = drawn
     problem = dispatch.fast_problem(jnp.asarray(x), jnp.asarray(k), strides, padding, **dilated(dilation))
     assume(problem is not None and {cpu.choose(role, problem) for role in cpu.ROLES} - {None, im2col.rhs})
@@ -118,6 +119,7 @@ def dilated(rhs_dilation):
 def check_values_and_gradients(case):
     drawn = operands(case)
     assume(drawn is not None)
+    assert drawn is not None
     (x, k), strides, padding, dilation, groups = drawn
 
     def ours(x, k):
