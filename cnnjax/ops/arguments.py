@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from numbers import Integral
-
 from typing import Any
 
 import jax
@@ -39,7 +38,7 @@ def pair(op: str, name: str, value: Size) -> Pair:
     if isinstance(value, jax.Array | np.ndarray) and value.ndim == 0:
         value = value.item()  # it has no length, though its type has
     numbers: tuple[Any, ...] = tuple(value) if isinstance(value, Iterable) else (value, value)
-    if len(numbers) != 2 or not all(isinstance(n, Integral) and n >= 1 for n in numbers):
+    if len(numbers) != 2 or not all(isinstance(n, Integral) and int(n) >= 1 for n in numbers):
         raise ValueError(f"{op}: expected {name} of one or two positive integers, got {value!r}. Write {name}=(2, 2).")
     return int(numbers[0]), int(numbers[1])
 
