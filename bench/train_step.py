@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file or
 
 from bench.race import Peer, race, start, stop_all
 from bench.timing import Calibration, ratio
+from cnnjax.cli import pages
 
 # net, batch, side of the images
 NETS = {
@@ -110,7 +111,7 @@ def main() -> None:
     parser.add_argument("--cached", action="store_true", help="time the first step, without and with a compile cache")
     args = parser.parse_args()
     if args.huge_pages:
-        os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
+        os.environ[pages.VARIABLE] = pages.SETTING
     if args.cached:
         cached(args.nets)
         return

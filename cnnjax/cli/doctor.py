@@ -42,7 +42,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
         "devices": _devices(),
         "convolution": convolution,
         "ynn_fusion": {"switched_off": decision.switched_off, "why": decision.why},
-        "large_pages": pages.obstacle() or "asked for by cnnjax train, GLIBC_TUNABLES=glibc.malloc.hugetlb=1",
+        "large_pages": pages.obstacle() or f"asked for by cnnjax train, {pages.VARIABLE}={pages.SETTING}",
         "caches": _caches(),
         # Plain Python sees the same as the command line, unless that has switched the fusion off for itself.
         "canary": {"command_line": here, "python": _elsewhere() if decision.switched_off else here},

@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-_VARIABLE, _SETTING = "GLIBC_TUNABLES", "glibc.malloc.hugetlb=1"
+VARIABLE, SETTING = "GLIBC_TUNABLES", "glibc.malloc.hugetlb=1"
 _MODES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 _OLDEST = (2, 35)  # the first glibc that knows the setting
 
@@ -21,15 +21,15 @@ def use_large_pages() -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     try:
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | {_VARIABLE: _SETTING})
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | {VARIABLE: SETTING})
     except OSError:  # it trains without, too
         return
 
 
 def obstacle() -> str | None:
     """Return why large pages are not asked for; None if they are."""
-    if _VARIABLE in os.environ:
-        return f"{_VARIABLE}={os.environ[_VARIABLE]!r} is set"
+    if VARIABLE in os.environ:
+        return f"{VARIABLE}={os.environ[VARIABLE]!r} is set"
     if not sys.executable:
         return "it is not known how Python was started"
     version = _glibc()
