@@ -49,7 +49,7 @@ def _platform(a, b, *, role, problem, precision):
 
 
 def _on_cpu(a, b, *, role, problem, precision):
-    algorithm = cpu.choose(role, problem) or (cpu.direct.lhs if role == "lhs" else None)
+    algorithm = cpu.choose(role, problem)
     # A CPU multiplies in float32 in any case; in half precision XLA takes its slowest loops for some of this.
     wide = (a.astype(jnp.float32), b.astype(jnp.float32))
     if algorithm is None:

@@ -14,7 +14,6 @@ from jax.test_util import check_grads
 
 from cnnjax import ops, shapes
 from cnnjax.ops import cpu, dispatch
-from cnnjax.ops.cpu import im2col
 from tests.ops import oracles
 
 CASES = st.fixed_dictionaries(
@@ -32,10 +31,10 @@ CASES = st.fixed_dictionaries(
 # Sizes at which a CPU takes an algorithm of its own for each role, which the small ones above do not reach.
 FAST = st.one_of(
     st.fixed_dictionaries(
-        {  # Winograd
+        {  # Winograd, and XLA's own on every core
             "batch": st.sampled_from([8, 9, 16]),
             "size": st.tuples(st.integers(9, 13), st.integers(9, 13)),
-            "channels": st.sampled_from([(40, 48, 1), (33, 36, 1), (16, 40, 1)]),
+            "channels": st.sampled_from([(192, 193, 1), (130, 128, 1), (64, 48, 1)]),
             "window": st.just((3, 3)),
             "strides": st.just(1),
             "padding": st.sampled_from(["SAME", "VALID", ((0, 1), (2, 0))]),
@@ -43,7 +42,7 @@ FAST = st.one_of(
         }
     ),
     st.fixed_dictionaries(
-        {  # banded matrices, shared taps, patches
+        {  # banded matrices, shared taps
             "batch": st.integers(8, 12),
             "size": st.tuples(st.integers(9, 14), st.integers(10, 16)),
             "channels": st.sampled_from([(1, 6, 1), (3, 16, 1), (6, 16, 1), (5, 20, 1)]),
@@ -103,7 +102,7 @@ def test_values_and_gradients_equal_lax_in_float64(case):
 def test_what_a_cpu_computes_itself_equals_lax_in_float64(case):
     (x, k), strides, padding, dilation, _ = operands(case)
     problem = dispatch.fast_problem(jnp.asarray(x), jnp.asarray(k), strides, padding, **dilated(dilation))
-    assume(problem is not None and {cpu.choose(role, problem) for role in cpu.ROLES} - {None, im2col.rhs})
+    assume(problem is not None and any(cpu.choose(role, problem) for role in cpu.ROLES))
     check_values_and_gradients(case)
 
 

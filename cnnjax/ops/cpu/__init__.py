@@ -1,7 +1,6 @@
 """Convolution algorithms that are faster on a CPU than XLA's own: the only room that knows about CPU speed."""
 
-from cnnjax.ops.cpu import direct
 from cnnjax.ops.cpu.problem import ROLES, Problem
 from cnnjax.ops.cpu.rule import choose
 
-__all__ = ["ROLES", "Problem", "choose", "direct"]
+__all__ = ["ROLES", "Problem", "choose"]

@@ -11,11 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from cnnjax.ops.cpu import blocks
 from cnnjax.ops.cpu.problem import Problem
 from cnnjax.ops.cpu.stages import stage
-
-_BLOCK_BYTES = 2 << 20  # one cache's worth of pieces; only sums over the batch gain from blocks
 
 
 def _span(problem: Problem, block: int) -> int:
@@ -35,13 +32,6 @@ def _band(kernel, problem: Problem, block: int):
     spread = jnp.einsum("abco,bij->aicjo", kernel, _selector(problem, block))
     a, i, c, j, o = spread.shape
     return spread.reshape(a * i * c, j * o)
-
-
-def _unband(band, problem: Problem, block: int):
-    """Collect the band: the transpose of `_band`."""
-    kh, _, channels, features = problem.rhs_shape
-    band = band.reshape(kh, _span(problem, block), channels, block, features)
-    return jnp.einsum("aicjo,bij->abco", band, _selector(problem, block))
 
 
 def _rows(x, problem: Problem, block: int):
@@ -80,11 +70,6 @@ def lhs(g, kernel, problem: Problem):
     return stage(_lhs)(g, kernel, problem=problem)
 
 
-def rhs(x, g, problem: Problem):
-    """Return the gradient of the kernel."""
-    return stage(_rhs)(x, g, problem=problem)
-
-
 def _out(x, kernel, *, problem: Problem):
     block = block_size(problem)
     return (_rows(x, problem, block) @ _band(kernel, problem, block)).reshape(problem.out_shape)
@@ -95,15 +80,3 @@ def _lhs(g, kernel, *, problem: Problem):
     pieces = g.reshape(-1, block * g.shape[3]) @ _band(kernel, problem, block).T
     images = jax.ShapeDtypeStruct(problem.lhs_shape, g.dtype)
     return jax.linear_transpose(lambda x: _rows(x, problem, block), images)(pieces)[0]
-
-
-def _rhs(x, g, *, problem: Problem):
-    block = block_size(problem)
-
-    def product(x, g):
-        return lax.dot_general(_rows(x, problem, block), g.reshape(-1, block * g.shape[3]), (((0,), (0,)), ((), ())))
-
-    (kh, _, channels, _), (rows, columns) = problem.rhs_shape, problem.out_sizes
-    floats = rows * (columns // block) * kh * _span(problem, block) * channels
-    images = blocks.divisor(problem.lhs_shape[0], _BLOCK_BYTES // (4 * floats))
-    return _unband(blocks.total(product, x, g, images), problem, block)

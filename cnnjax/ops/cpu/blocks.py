@@ -1,12 +1,12 @@
 """Pad images, and walk over a batch in blocks of them that stay in the cache."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from cnnjax.ops.cpu.problem import Problem
+from cnnjax.ops.cpu.problem import Pair
 from cnnjax.ops.cpu.stages import stage
 
 
@@ -20,9 +20,9 @@ def divisor(batch: int, most: int) -> int:
     return next(size for size in range(min(batch, max(most, 1)), 0, -1) if batch % size == 0)
 
 
-def padded(x, problem: Problem):
-    """Return images `[N, H, W, C]` with zeros around them, or cut, as the problem's padding says."""
-    edges = ((0, 0, 0), *((low, high, 0) for low, high in problem.padding), (0, 0, 0))
+def padded(x, padding: Sequence[Pair]):
+    """Return images `[N, H, W, C]` with zeros around them, or cut where the padding is negative."""
+    edges = ((0, 0, 0), *((low, high, 0) for low, high in padding), (0, 0, 0))
     return lax.pad(x, jnp.zeros((), x.dtype), edges)
 
 
@@ -43,38 +43,27 @@ def _tall_product(a, b):
     return lax.dot_general(a, b, (((0,), (0,)), ((), ())))
 
 
-def _split(array, size: int):
-    return array.reshape(array.shape[0] // size, size, *array.shape[1:])
+def part(array, i, size: int):
+    """Return block i of an array cut into blocks of `size` images, or all of it for None.
 
-
-def total(f: Callable, x, g, size: int):
-    """Return the sum of `f(block of x, block of g)`."""
-    if size == x.shape[0]:
-        return f(x, g)
-    y = jax.eval_shape(f, x[:size], g[:size])
-    start = jnp.zeros(y.shape, y.dtype)
-    return lax.scan(lambda sums, block: (sums + f(*block), None), start, (_split(x, size), _split(g, size)))[0]
-
-
-def stacked(f: Callable, *arrays, size: int):
-    """Return `f(*arrays, i)` of every block i, one after the other.
-
-    f gets the arrays cut into blocks, `[blocks, size, ...]`, and picks its own; `f(*arrays, None)` gets them whole.
+    To be called within a stage: cut before it, the array would be written once more, its producers computed again.
     """
-    count = arrays[0].shape[0] // size
+    return array if i is None else lax.dynamic_slice_in_dim(array, i * size, size)
+
+
+def stacked(f: Callable, batch: int, size: int):
+    """Return `f(i)` of every block i of `size` images, one after the other; f(None) gives all of them."""
+    count = batch // size
     if count == 1:
-        return f(*arrays, None)
-    cut = [_split(array, size) for array in arrays]
-    y = lax.map(lambda i: f(*cut, i), jnp.arange(count))
+        return f(None)
+    y = lax.map(f, jnp.arange(count))
     return y.reshape(-1, *y.shape[2:])
 
 
-def summed(f: Callable, *arrays, size: int):
-    """Return the sum of `f(*arrays, i)` over the blocks i, called as in `stacked`."""
-    count = arrays[0].shape[0] // size
+def summed(f: Callable, batch: int, size: int):
+    """Return the sum of `f(i)` over the blocks i, called as in `stacked`."""
+    count = batch // size
     if count == 1:
-        return f(*arrays, None)
-    cut = [_split(array, size) for array in arrays]
-    y = jax.eval_shape(f, *cut, 0)
-    sums = jnp.zeros(y.shape, y.dtype)
-    return lax.fori_loop(0, count, lambda i, sums: sums + f(*cut, i), sums)
+        return f(None)
+    y = jax.eval_shape(f, 0)
+    return lax.fori_loop(0, count, lambda i, sums: sums + f(i), jnp.zeros(y.shape, y.dtype))

@@ -1,13 +1,60 @@
-"""XLA's own convolution for the gradient of images, put so that it is as fast in a loop as outside of one.
+"""XLA's own convolution in all three roles, put so that its routine for every core takes it.
 
-XLA turns a kernel round within its convolution, and puts that right for its fast routine only outside of loops: inside
-of one, a micro-batch's or a scan's, such a convolution is 4 to 8 times slower.
+XLA:CPU gives a plain convolution to YNNPACK, which keeps to one core where outputs have fewer than 128 channels, and
+anything whose images are dilated to Eigen, which takes all cores. Images, kernel and steps twice as far apart on the
+first axis mean the same convolution, and the zeros in between are never read.
+
+XLA also turns a kernel round, or transposes images, within its convolution, and puts that right for a fast routine only
+outside of loops: inside of one, a micro-batch's or a scan's, such a convolution is 4 to 8 times slower. Hence kernels
+are turned and images transposed here, before it.
 """
+
+from collections.abc import Sequence
 
 from jax import lax
 
-from cnnjax.ops.cpu.problem import Problem
+from cnnjax.ops.cpu import blocks
+from cnnjax.ops.cpu.problem import Pair, Problem
 from cnnjax.ops.cpu.stages import stage
+
+_PARALLEL_MACS = 20_000_000  # measured: below it one core has done the work before a second has been woken
+
+
+def _convolve(x, kernel, strides: Pair, padding: Sequence[Pair], dilation: Pair):
+    """Convolve `[N, H, W, C]` and `[KH, KW, C, O]` on every core."""
+    fits = all((k - 1) * d < n for n, k, d in zip(x.shape[1:3], kernel.shape[:2], dilation))
+    if not fits:  # XLA would take a loop 40 times slower, and would put padding back that it can see
+        x, padding = stage(blocks.padded)(x, padding=tuple(padding)), ((0, 0), (0, 0))
+    (low, high), columns = padding
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (2 * strides[0], strides[1]),
+        ((2 * low, 2 * high), columns),
+        lhs_dilation=(2, 1),
+        rhs_dilation=(2 * dilation[0], dilation[1]),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
+def _pays(channels: int, features: int, problem: Problem) -> bool:
+    # Measured: Eigen reads few channels of dilated images slowly, and has up to 16 features without any dilation.
+    large = problem.macs >= _PARALLEL_MACS or max(problem.rhs_shape[:2]) > min(problem.lhs_shape[1:3])
+    return channels >= 16 and max(channels, features) > 16 and large
+
+
+def out(x, kernel, problem: Problem):
+    """Return the convolution."""
+    if _pays(*problem.rhs_shape[2:], problem):
+        return _convolve(x, kernel, problem.strides, problem.padding, problem.dilation)
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        problem.strides,
+        problem.padding,
+        rhs_dilation=problem.dilation,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
 
 
 @stage
@@ -19,16 +66,12 @@ def _turned(kernel):
 def lhs(g, kernel, problem: Problem):
     """Return the gradient of the images: g, its pixels apart by the strides, convolved with the turned kernel."""
     edges = []
-    for n, k, out, stride, dilation, (low, _) in zip(
-        problem.lhs_shape[1:3],
-        problem.rhs_shape[:2],
-        problem.out_sizes,
-        problem.strides,
-        problem.dilation,
-        problem.padding,
-    ):
+    for n, k, rows, stride, dilation, (low, _) in _axes(problem):
         reach = (k - 1) * dilation
-        edges.append((reach - low, n + low - (out - 1) * stride - 1))
+        edges.append((reach - low, n + low - (rows - 1) * stride - 1))
+    channels, features = problem.rhs_shape[2:]
+    if problem.strides == (1, 1) and _pays(features, channels, problem):
+        return _convolve(g, _turned(kernel), (1, 1), edges, problem.dilation)
     return lax.conv_general_dilated(
         g,
         _turned(kernel),
@@ -37,4 +80,36 @@ def lhs(g, kernel, problem: Problem):
         lhs_dilation=problem.strides,
         rhs_dilation=problem.dilation,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
+@stage
+def _by_channel(x):
+    """Transpose images `[N, H, W, C]` to `[C, H, W, N]`."""
+    return x.transpose(3, 1, 2, 0)
+
+
+@stage
+def _by_pixel(g):
+    """Transpose gradients `[N, H', W', O]` to `[H', W', N, O]`."""
+    return g.transpose(1, 2, 0, 3)
+
+
+def rhs(x, g, problem: Problem):
+    """Return the gradient of the kernel: a channel's images convolved with the gradients, the batch summed over."""
+    edges = []
+    for n, k, rows, stride, dilation, (low, _) in _axes(problem):
+        edges.append((low, (k - 1) * dilation + (rows - 1) * stride + 1 - n - low))
+    y = _convolve(_by_channel(x), _by_pixel(g), problem.dilation, edges, problem.strides)
+    return y.transpose(1, 2, 0, 3)
+
+
+def _axes(problem: Problem):
+    return zip(
+        problem.lhs_shape[1:3],
+        problem.rhs_shape[:2],
+        problem.out_sizes,
+        problem.strides,
+        problem.dilation,
+        problem.padding,
     )

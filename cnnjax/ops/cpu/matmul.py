@@ -10,7 +10,7 @@ from cnnjax.ops.cpu.problem import Problem
 def _read(x, problem: Problem):
     """Return the pixels that the windows read, after padding or cutting, `[N * H', C]`."""
     if any(map(any, problem.padding)):
-        x = blocks.padded(x, problem)
+        x = blocks.padded(x, problem.padding)
     x = lax.slice(x, (0, 0, 0, 0), x.shape, (1, *problem.strides, 1))
     return x.reshape(-1, x.shape[3])
 

@@ -15,16 +15,19 @@ from cnnjax.ops.cpu.stages import stage
 _BLOCK_BYTES = 2 << 20  # of both copies: measured, twice as much leaves the cache
 
 
-def _columns(x, *, problem: Problem):
-    """Return the pixels under each of the kernel's columns side by side: `[N * (H + padding) * W', KW * C]`."""
+@stage
+def _columns(x, i, *, problem: Problem, images: int):
+    """Return the pixels under each of the kernel's columns side by side: `[n * (H + padding) * W', KW * C]`."""
     columns, (_, kw, channels, _) = problem.out_sizes[1], problem.rhs_shape
-    x = blocks.padded(x, problem)
+    x = blocks.padded(blocks.part(x, i, images), problem.padding)
     starts = range(0, kw * problem.dilation[1], problem.dilation[1])
     return jnp.concatenate([x[:, :, start : start + columns] for start in starts], axis=3).reshape(-1, kw * channels)
 
 
-def _rows(g, *, problem: Problem, height: int):
-    """Return the gradients as each of the kernel's rows meets them, side by side: `[N * height * W', KH * O]`."""
+@stage
+def _rows(g, i, *, problem: Problem, images: int, height: int):
+    """Return the gradients as each of the kernel's rows meets them, side by side: `[n * height * W', KH * O]`."""
+    g = blocks.part(g, i, images)
     kh, features = problem.rhs_shape[0], g.shape[3]
     zero, starts = jnp.zeros((), g.dtype), range(0, kh * problem.dilation[0], problem.dilation[0])
     around = [(start, height - g.shape[1] - start, 0) for start in starts]
@@ -37,11 +40,12 @@ def rhs(x, g, problem: Problem):
     kh, kw, channels, features = problem.rhs_shape
     height = problem.lhs_shape[1] + sum(problem.padding[0])
 
-    def product(x, g):
-        pixels = stage(_columns)(x, problem=problem)
-        gradients = stage(_rows)(g, problem=problem, height=height)
-        return blocks.tall_product(pixels, gradients)
-
     floats = height * problem.out_sizes[1] * (kw * channels + kh * features)
     images = blocks.divisor(problem.lhs_shape[0], _BLOCK_BYTES // (4 * floats))
-    return blocks.total(product, x, g, images).reshape(kw, channels, kh, features).transpose(2, 0, 1, 3)
+
+    def product(i):
+        pixels = _columns(x, i, problem=problem, images=images)
+        return blocks.tall_product(pixels, _rows(g, i, problem=problem, images=images, height=height))
+
+    sums = blocks.summed(product, problem.lhs_shape[0], images)
+    return sums.reshape(kw, channels, kh, features).transpose(2, 0, 1, 3)

@@ -66,15 +66,12 @@ def _mix(matrix, parts, axis: int):
     return functools.reduce(operator.add, map(term, range(len(parts))))
 
 
-def _block(x, i):
-    return x if i is None else lax.dynamic_index_in_dim(x, i, 0, keepdims=False)
-
-
 @stage
-def _pad(x, i, *, width, low, sizes):
-    """Pad block i of images `[blocks, n, H, W * C]` to `sizes`; columns and channels are one axis for long copies."""
-    x = _block(x, i)
-    channels = x.shape[2] // width
+def _pad(x, i, *, images, low, sizes):
+    """Pad block i of images `[N, H, W, C]` to `sizes`: `[n, rows, columns * C]`, one axis for long copies."""
+    x = blocks.part(x, i, images)
+    width, channels = x.shape[2:]
+    x = x.reshape(*x.shape[:2], -1)
     rows = (low[0], sizes[0] - low[0] - x.shape[1], 0)
     columns = (low[1] * channels, (sizes[1] - low[1] - width) * channels, 0)
     return lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), rows, columns))
@@ -138,12 +135,12 @@ def _pieces(problem: Problem, m: Pair) -> int:
     return blocks.divisor(problem.lhs_shape[0], most // image_bytes(problem))
 
 
-def _images(x, i, problem: Problem, m: Pair):
+def _images(x, i, problem: Problem, m: Pair, images: int):
     """Return block i of images as coefficients `[(m + 2)^2, n * tiles, C]`."""
     counts = [_count(size, each) for size, each in zip(problem.out_sizes, m)]
     sizes = ((counts[0] + 1) * m[0], (counts[1] + 1) * m[1])
     low = (problem.padding[0][0], problem.padding[1][0])
-    x = _pad(x, i, width=problem.lhs_shape[2], low=low, sizes=sizes)
+    x = _pad(x, i, images=images, low=low, sizes=sizes)
     v = _image_columns(_image_rows(x, m=m[0]), m=m[1], channels=problem.lhs_shape[3])
     return v.reshape(_coefficients(m), -1, v.shape[2])
 
@@ -156,14 +153,14 @@ def _convolve(x, kernel, problem: Problem, flip: bool):
     n = _pieces(problem, m)
     u = _kernel(kernel, m=m, flip=flip)
 
-    def block(x, i):
-        v = _images(x, i, problem, m)
+    def block(i):
+        v = _images(x, i, problem, m, n)
         y = lax.dot_general(v, u, (((2,), (2 if flip else 1,)), ((0,), (0,))))
         y = _output_columns(y.reshape(m[1] + 2, -1, features), m=m[1])
         y = y.reshape(m[0] + 2, n * counts[0], -1)
         return _output_rows(y, m=m[0], images=n)
 
-    y = blocks.stacked(block, x.reshape(*x.shape[:2], -1), size=n)
+    y = blocks.stacked(block, problem.lhs_shape[0], n)
     y = y.reshape(-1, counts[0] * m[0], counts[1] * m[1], features)
     return y[:, :height, :width]
 
@@ -183,11 +180,13 @@ def lhs(g, kernel, problem: Problem):
 
 
 @stage
-def _gradient_rows(g, i, *, m, width, sizes):
-    """Block i of `[blocks, n, H, W * O]`, padded to whole tiles, to `[m + 2, n * tiles, L]`."""
-    g = _block(g, i)
-    edges = ((0, 0, 0), (0, sizes[0] - g.shape[1], 0), (0, (sizes[1] - width) * (g.shape[2] // width), 0))
-    g = lax.pad(g, jnp.zeros((), g.dtype), edges).reshape(-1, m, g.shape[2] // width * sizes[1])
+def _gradient_rows(g, i, *, m, images, sizes):
+    """Block i of `[N, H, W, O]`, padded to whole tiles, to `[m + 2, n * tiles, L]`."""
+    g = blocks.part(g, i, images)
+    height, width, features = g.shape[1:]
+    edges = ((0, 0, 0), (0, sizes[0] - height, 0), (0, (sizes[1] - width) * features, 0))
+    g = lax.pad(g.reshape(-1, height, width * features), jnp.zeros((), g.dtype), edges)
+    g = g.reshape(-1, m, features * sizes[1])
     return _mix(filtering(m).output.T, [g[:, a] for a in range(m)], 0)
 
 
@@ -209,12 +208,12 @@ def rhs(x, g, problem: Problem):
     m = tiles(problem)
     (height, width), features = problem.out_sizes, problem.rhs_shape[3]
     sizes = (_count(height, m[0]) * m[0], _count(width, m[1]) * m[1])
+    n = _pieces(problem, m)
 
-    def block(x, g, i):
-        v = _images(x, i, problem, m)
-        d = _gradient_rows(g, i, m=m[0], width=width, sizes=sizes)
+    def block(i):
+        v = _images(x, i, problem, m, n)
+        d = _gradient_rows(g, i, m=m[0], images=n, sizes=sizes)
         d = _gradient_columns(d, m=m[1], features=features).reshape(v.shape[0], -1, features)
         return lax.dot_general(v, d, (((1,), (1,)), ((0,), (0,))))
 
-    flat = (x.reshape(*x.shape[:2], -1), g.reshape(*g.shape[:2], -1))
-    return _kernel_gradient(blocks.summed(block, *flat, size=_pieces(problem, m)), m=m)
+    return _kernel_gradient(blocks.summed(block, problem.lhs_shape[0], n), m=m)

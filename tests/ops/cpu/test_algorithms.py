@@ -1,6 +1,8 @@
 """Every CPU algorithm in every role, whatever the rule says, against numpy in float64."""
 
 import dataclasses
+import re
+from functools import partial
 
 import jax
 import numpy as np
@@ -9,10 +11,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cnnjax.ops import cpu
-from cnnjax.ops.cpu import banded, blocks, direct, im2col, matmul, shared_taps, winograd
+from cnnjax.ops.cpu import banded, blocks, direct, matmul, shared_taps, winograd
 from tests.ops import oracles
 
-ALGORITHMS = [*((banded, role) for role in cpu.ROLES), (im2col, "rhs"), (direct, "lhs")]
+ALGORITHMS = [(banded, "out"), (banded, "lhs"), *((direct, role) for role in cpu.ROLES)]
 
 PROBLEMS = st.builds(
     cpu.Problem,
@@ -44,6 +46,39 @@ def test_every_role_equals_numpy_in_float64(algorithm, role, problem):
     if min(problem.out_sizes) < 1 or min(sizes) < 1:
         return
     check(algorithm, role, problem)
+
+
+@pytest.mark.parametrize("role", cpu.ROLES)
+@settings(max_examples=15)
+@given(problem=PROBLEMS)
+@example(problem=cpu.Problem((2, 2, 3, 4), (3, 3, 4, 5), (1, 1), ((1, 1), (1, 1)), (1, 1)))  # a kernel beyond its image
+@example(problem=cpu.Problem((2, 6, 5, 4), (2, 3, 4, 5), (2, 3), ((-1, 2), (0, 1)), (2, 1)))
+def test_dilated_images_mean_the_same_convolution(role, problem):
+    if (
+        min(problem.out_sizes) < 1
+        or min(n + sum(edges) for n, edges in zip(problem.lhs_shape[1:3], problem.padding)) < 1
+    ):
+        return
+    with pytest.MonkeyPatch.context() as patch:  # at every size
+        patch.setattr(direct, "_pays", lambda channels, features, problem: True)
+        check(direct, role, problem)
+
+
+@pytest.mark.parametrize("size", [14, 2])
+def test_what_xla_would_do_on_one_core_or_in_a_loop_has_dilated_images(size):
+    """The compiled program's own words; YNNPACK would be a fusion."""
+    problem = cpu.Problem((64, size, size, 64), (3, 3, 64, 48), (1, 1), ((1, 1), (1, 1)), (1, 1))
+    for role in cpu.ROLES:
+        assert cpu.choose(role, problem) is getattr(direct, role)
+        a, b = {"out": (problem.lhs_shape, problem.rhs_shape), "lhs": (problem.out_shape, problem.rhs_shape)}.get(
+            role, (problem.lhs_shape, problem.out_shape)
+        )
+        shapes = [jax.ShapeDtypeStruct(shape, np.float32) for shape in (a, b)]
+        program = jax.jit(partial(getattr(direct, role), problem=problem)).lower(*shapes).compile().as_text()
+        (window,) = re.findall(r" convolution\(.*?window=\{(.*?)\}", program)
+        assert "lhs_dilate=2x1" in window
+        assert "ynn" not in program
+        check(direct, role, problem)
 
 
 @given(problem=PROBLEMS, images=st.integers(1, 2))
@@ -91,8 +126,8 @@ def test_winograd_in_blocks_equals_numpy_in_float64(problem, role, m):
 
 SAME = ((1, 1), (1, 1))
 RESNET = [
-    cpu.Problem((8, 16, 16, 64), (3, 3, 64, 48), (1, 1), SAME, (1, 1)),
-    cpu.Problem((32, 4, 4, 96), (3, 3, 96, 128), (1, 1), SAME, (1, 1)),
+    cpu.Problem((8, 16, 16, 192), (3, 3, 192, 208), (1, 1), SAME, (1, 1)),
+    cpu.Problem((32, 4, 4, 256), (3, 3, 256, 192), (1, 1), SAME, (1, 1)),
 ]
 
 
@@ -104,26 +139,20 @@ def test_winograd_of_many_channels(role, problem):
 
 
 def test_winograd_is_for_many_tiles_of_plain_convolutions():
-    one, many = (cpu.Problem((n, 7, 7, 64), (3, 3, 64, 64), (1, 1), ((1, 1), (1, 1)), (1, 1)) for n in (1, 32))
-    others = [{"strides": (2, 2)}, {"dilation": (2, 2)}, {"exact": True}, {"rhs_shape": (5, 5, 64, 64)}]
-    others += [{"rhs_shape": (3, 3, 8, 64)}, {"lhs_shape": (2, 224, 224, 64)}]
+    one, many = (cpu.Problem((n, 7, 7, 192), (3, 3, 192, 192), (1, 1), SAME, (1, 1)) for n in (1, 32))
+    others = [{"strides": (2, 2)}, {"dilation": (2, 2)}, {"rhs_shape": (5, 5, 192, 192)}]
+    others += [{"rhs_shape": (3, 3, 96, 192)}, {"lhs_shape": (2, 224, 224, 192)}]
     for role in cpu.ROLES:
         assert cpu.choose(role, many) is getattr(winograd, role)
         for problem in (one, *(dataclasses.replace(many, **other) for other in others)):
-            assert cpu.choose(role, problem) is (im2col.rhs if role == "rhs" and not problem.exact else None)
-
-
-def test_winograd_where_xla_has_a_slow_loop():
-    two = cpu.Problem((8, 2, 2, 32), (3, 3, 32, 40), (1, 1), SAME, (1, 1))
-    assert [cpu.choose(role, two) for role in cpu.ROLES] == [winograd.out, winograd.lhs, im2col.rhs]
-    assert cpu.choose("out", dataclasses.replace(two, lhs_shape=(1, 2, 2, 32))) is None
-    assert cpu.choose("out", dataclasses.replace(two, lhs_shape=(8, 9, 9, 32))) is None
-    for role in ("out", "lhs"):
-        check(winograd, role, two)
+            assert cpu.choose(role, problem) is getattr(direct, role)
+        exact = cpu.choose(role, dataclasses.replace(many, exact=True))
+        assert exact is (None if role == "rhs" else getattr(direct, role))
 
 
 def test_a_stage_stays_a_call_and_equal_ones_are_one_function():
-    problem = cpu.Problem((8, 16, 16, 64), (3, 3, 64, 64), (1, 1), SAME, (1, 1))
+    problem = RESNET[1]
+    problem = dataclasses.replace(problem, rhs_shape=(3, 3, 256, 256))
     shapes = [jax.ShapeDtypeStruct(shape, np.float32) for shape in (problem.lhs_shape, problem.rhs_shape)]
     lowered = jax.jit(lambda x, k: winograd.out(winograd.out(x, k, problem), k, problem)).lower(*shapes).as_text()
     once = jax.jit(lambda x, k: winograd.out(x, k, problem)).lower(*shapes).as_text()
@@ -140,9 +169,9 @@ def test_one_by_one_is_always_a_product(exact, strides):
 @pytest.mark.parametrize("role", cpu.ROLES)
 @pytest.mark.parametrize("problem", LENET)
 def test_lenet_in_blocks(role, problem):
-    many = role == "rhs" and problem.rhs_shape[2] > 1
-    assert cpu.choose(role, problem) is (shared_taps.rhs if many else getattr(banded, role))
-    check(banded, role, problem)
+    rhs = shared_taps.rhs if problem.rhs_shape[2] > 1 else direct.rhs
+    assert cpu.choose(role, problem) is (rhs if role == "rhs" else getattr(banded, role))
+    check(direct if role == "rhs" else banded, role, problem)
 
 
 def test_few_channels_share_their_taps():
@@ -151,13 +180,12 @@ def test_few_channels_share_their_taps():
     assert cpu.choose("rhs", problem) is shared_taps.rhs
     check(shared_taps, "rhs", problem)
     assert cpu.choose("rhs", dataclasses.replace(problem, exact=True)) is None
-    assert cpu.choose("rhs", dataclasses.replace(problem, strides=(2, 2))) is im2col.rhs
-    assert cpu.choose("rhs", dataclasses.replace(problem, rhs_shape=(3, 3, 16, 32))) is shared_taps.rhs
-    assert cpu.choose("rhs", dataclasses.replace(problem, rhs_shape=(3, 3, 16, 48))) is winograd.rhs
+    for other in ({"strides": (2, 2)}, {"rhs_shape": (3, 3, 16, 32)}, {"rhs_shape": (3, 3, 3, 16)}):
+        assert cpu.choose("rhs", dataclasses.replace(problem, **other)) is direct.rhs
 
 
-def test_exact_mode_takes_patches_only_where_no_padding_meets_what_is_not_finite():
-    for padding, expected in ((SAME, None), (((0, 0), (0, 0)), im2col.rhs)):
+def test_exact_mode_makes_kernel_gradients_only_where_no_padding_meets_what_is_not_finite():
+    for padding, expected in ((SAME, None), (((0, 0), (0, 0)), direct.rhs)):
         problem = cpu.Problem((8, 16, 16, 16), (3, 3, 16, 32), (2, 2), padding, (1, 1), exact=True)
         assert cpu.choose("rhs", problem) is expected
 
