@@ -139,9 +139,7 @@ def test_accelerators_get_their_own_convolutions(operands):
         assert "rhs_dilate = [4, 1]" not in text
     text = traced.lower(lowering_platforms=("cpu",)).as_text()
     assert text.count("dot_general") >= 2  # banded
-    assert (
-        text.count("stablehlo.convolution") == text.count("rhs_dilate = [4, 1]") == 1
-    )  # the kernel's, of images dilated
+    assert text.count("stablehlo.convolution") == text.count("rhs_dilate = [4, 1]") == 1  # of dilated images
 
 
 @pytest.mark.parametrize(("mode", "fast"), [("on", True), ("", True), ("off", False), ("exact", False)])
