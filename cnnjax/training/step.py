@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from cnnjax.batch import Batch
+from cnnjax.training import small_heaps
 from cnnjax.training.averaging import update_average
 from cnnjax.training.gradients import Loss, compute_gradients, make_objective
 from cnnjax.training.losses import softmax_cross_entropy
@@ -77,7 +78,7 @@ def make_train_step(
             metrics = _without_examples(metrics, finite)
         return new.replace(step=state.step + 1), metrics
 
-    return jax.jit(train_step, donate_argnums=0)
+    return small_heaps.jit(train_step, donate_argnums=0)
 
 
 def make_eval_step(*, loss: Loss = softmax_cross_entropy, confusion: bool = False, mirrored: bool = False) -> EvalStep:
@@ -98,7 +99,7 @@ def make_eval_step(*, loss: Loss = softmax_cross_entropy, confusion: bool = Fals
         logits = compute_logits(state, batch.image, mirrored=mirrored)
         return classification_metrics(logits, batch.label, loss(logits, batch.label), batch.mask, confusion=confusion)
 
-    return jax.jit(eval_step)
+    return small_heaps.jit(eval_step)
 
 
 def compute_logits(state: TrainState, images: jax.Array, *, mirrored: bool = False) -> jax.Array:

@@ -16,18 +16,17 @@ _BLOCK_BYTES = 2 << 20  # of both copies: measured, twice as much leaves the cac
 
 
 @stage
-def _columns(x, i, *, problem: Problem, images: int):
+def _columns(x, *, problem: Problem):
     """Return the pixels under each of the kernel's columns side by side: `[n * (H + padding) * W', KW * C]`."""
     columns, (_, kw, channels, _) = problem.out_sizes[1], problem.rhs_shape
-    x = blocks.padded(blocks.part(x, i, images), problem.padding)
+    x = blocks.padded(x, problem.padding)
     starts = range(0, kw * problem.dilation[1], problem.dilation[1])
     return jnp.concatenate([x[:, :, start : start + columns] for start in starts], axis=3).reshape(-1, kw * channels)
 
 
 @stage
-def _rows(g, i, *, problem: Problem, images: int, height: int):
+def _rows(g, *, problem: Problem, height: int):
     """Return the gradients as each of the kernel's rows meets them, side by side: `[n * height * W', KH * O]`."""
-    g = blocks.part(g, i, images)
     kh, features = problem.rhs_shape[0], g.shape[3]
     zero, starts = jnp.zeros((), g.dtype), range(0, kh * problem.dilation[0], problem.dilation[0])
     around = [(start, height - g.shape[1] - start, 0) for start in starts]
@@ -44,8 +43,8 @@ def rhs(x, g, problem: Problem):
     images = blocks.divisor(problem.lhs_shape[0], _BLOCK_BYTES // (4 * floats))
 
     def product(i):
-        pixels = _columns(x, i, problem=problem, images=images)
-        return blocks.tall_product(pixels, _rows(g, i, problem=problem, images=images, height=height))
+        pixels = _columns(blocks.part(x, i, size=images), problem=problem)
+        return blocks.tall_product(pixels, _rows(blocks.part(g, i, size=images), problem=problem, height=height))
 
     sums = blocks.summed(product, problem.lhs_shape[0], images)
     return sums.reshape(kw, channels, kh, features).transpose(2, 0, 1, 3)

@@ -67,9 +67,8 @@ def _mix(matrix, parts, axis: int):
 
 
 @stage
-def _pad(x, i, *, images, low, sizes):
-    """Pad block i of images `[N, H, W, C]` to `sizes`: `[n, rows, columns * C]`, one axis for long copies."""
-    x = blocks.part(x, i, images)
+def _pad(x, *, low, sizes):
+    """Pad images `[n, H, W, C]` to `sizes`: `[n, rows, columns * C]`, one axis for long copies."""
     width, channels = x.shape[2:]
     x = x.reshape(*x.shape[:2], -1)
     rows = (low[0], sizes[0] - low[0] - x.shape[1], 0)
@@ -140,7 +139,7 @@ def _images(x, i, problem: Problem, m: Pair, images: int):
     counts = [_count(size, each) for size, each in zip(problem.out_sizes, m)]
     sizes = ((counts[0] + 1) * m[0], (counts[1] + 1) * m[1])
     low = (problem.padding[0][0], problem.padding[1][0])
-    x = _pad(x, i, images=images, low=low, sizes=sizes)
+    x = _pad(blocks.part(x, i, size=images), low=low, sizes=sizes)
     v = _image_columns(_image_rows(x, m=m[0]), m=m[1], channels=problem.lhs_shape[3])
     return v.reshape(_coefficients(m), -1, v.shape[2])
 
@@ -180,9 +179,8 @@ def lhs(g, kernel, problem: Problem):
 
 
 @stage
-def _gradient_rows(g, i, *, m, images, sizes):
-    """Block i of `[N, H, W, O]`, padded to whole tiles, to `[m + 2, n * tiles, L]`."""
-    g = blocks.part(g, i, images)
+def _gradient_rows(g, *, m, sizes):
+    """`[n, H, W, O]`, padded to whole tiles, to `[m + 2, n * tiles, L]`."""
     height, width, features = g.shape[1:]
     edges = ((0, 0, 0), (0, sizes[0] - height, 0), (0, (sizes[1] - width) * features, 0))
     g = lax.pad(g.reshape(-1, height, width * features), jnp.zeros((), g.dtype), edges)
@@ -212,7 +210,7 @@ def rhs(x, g, problem: Problem):
 
     def block(i):
         v = _images(x, i, problem, m, n)
-        d = _gradient_rows(g, i, m=m[0], images=n, sizes=sizes)
+        d = _gradient_rows(blocks.part(g, i, size=n), m=m[0], sizes=sizes)
         d = _gradient_columns(d, m=m[1], features=features).reshape(v.shape[0], -1, features)
         return lax.dot_general(v, d, (((1,), (1,)), ((0,), (0,))))
 

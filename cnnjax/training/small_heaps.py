@@ -1,0 +1,105 @@
+"""`jit` for steps on a CPU, whose memory malloc hands out again instead of asking the system each time.
+
+XLA keeps all intermediate arrays of a program in one heap and asks malloc for it at every call. glibc takes what
+exceeds 32 MB from the system anew, page by page, which is a tenth to a sixth of a training step (`bench/README.md`); of
+several smaller heaps it keeps most.
+"""
+
+import functools
+import math
+import os
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.core import Tracer
+
+from cnnjax import jaxpr
+from cnnjax.ops.dispatch import cpu_mode
+
+_FLAG = "xla_multiheap_size_constraint_per_heap"
+_HEAP_BYTES = 31 << 20
+_MARGIN = 1.25  # what XLA may add to an array, such as padding; it prints a warning for each that fits no heap
+
+
+def jit(function: Callable, **options: Any) -> "SmallHeapJit":
+    """Return `jax.jit(function, **options)`, compiled for small heaps where it runs on a CPU and its arrays fit them.
+
+    It is `jax.jit` and nothing more within another transformation, on accelerators, under `CNNJAX_CPU_OPS=off`, where
+    `XLA_FLAGS` says something of heaps, and where compiled programs are to be kept in a cache, since XLA cannot write
+    one of several heaps. So is what its `lower` and `trace` return.
+
+    Example:
+      >>> jit(lambda x: x + 1)(1.0).item()
+      2.0
+    """
+    return SmallHeapJit(function, options)
+
+
+class SmallHeapJit:
+    """Choose between two compilations of a function by its arguments; see `jit`."""
+
+    def __init__(self, function: Callable, options: dict[str, Any]):
+        self._plain = jax.jit(function, **options)
+        self._small = jax.jit(function, compiler_options={_FLAG: _HEAP_BYTES}, **options)
+        self._fits: dict[Any, bool] = {}
+        functools.update_wrapper(self, function)
+
+    def __call__(self, *args: Any) -> Any:
+        return self._chosen(args)(*args)
+
+    def __getattr__(self, name: str) -> Any:
+        # The rest of what a jitted function has, such as `lower` and `eval_shape`.
+        if name.startswith("__") or name == "_plain":
+            raise AttributeError(name)
+        return getattr(self._plain, name)
+
+    def _chosen(self, args: tuple) -> Callable:
+        leaves, structure = jax.tree.flatten(args)
+        if any(isinstance(leaf, Tracer) for leaf in leaves) or not _allowed():
+            return self._plain
+        key = structure, tuple((getattr(leaf, "shape", ()), getattr(leaf, "dtype", type(leaf))) for leaf in leaves)
+        if key not in self._fits:
+            # The trace is not lost: the call that follows finds it.
+            self._fits[key] = _on_cpu(leaves) and _MARGIN * _largest(self._plain.trace(*args).jaxpr) <= _HEAP_BYTES
+        return self._small if self._fits[key] else self._plain
+
+
+def _allowed() -> bool:
+    spoken_for = cpu_mode() == "off" or _FLAG in os.environ.get("XLA_FLAGS", "")
+    return not spoken_for and not _without_jit() and not _is_cached() and _known()
+
+
+def _without_jit() -> bool:
+    return jax.config.jax_disable_jit  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _is_cached() -> bool:
+    config: Any = jax.config
+    return bool(config.jax_enable_compilation_cache and config.jax_compilation_cache_dir)
+
+
+@functools.cache
+def _known() -> bool:
+    """Say whether this XLA has the setting."""
+    try:
+        jax.jit(lambda x: x, compiler_options={_FLAG: _HEAP_BYTES}).lower(0.0).compile()
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True
+
+
+def _on_cpu(leaves: list) -> bool:
+    devices = {device for leaf in leaves if isinstance(leaf, jax.Array) for device in leaf.devices()}
+    return {device.platform for device in devices or jax.devices()[:1]} == {"cpu"}
+
+
+def _largest(closed: Any) -> int:
+    """Return the bytes of the largest array that a function makes or takes."""
+    avals = [var.aval for step in jaxpr.walk(closed) for var in step.eqn.outvars]
+    return max((_bytes(aval) for aval in [*closed.in_avals, *avals]), default=0)
+
+
+def _bytes(aval: Any) -> int:
+    size, dtype = math.prod(getattr(aval, "shape", ())), getattr(aval, "dtype", None)
+    return size * getattr(dtype, "itemsize", 4)

@@ -1,0 +1,155 @@
+"""Steps on a CPU are compiled for small heaps; everything else about them is `jax.jit`'s."""
+
+import re
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+
+from cnnjax import layers
+from cnnjax.ops import dispatch
+from cnnjax.training import create_state, make_eval_step, make_train_step, small_heaps
+
+
+def chain(x, rounds=6):
+    """Keep several arrays as large as x alive at once."""
+    kept = [jnp.sin(x)]
+    for _ in range(rounds):
+        kept.append(jnp.cumsum(kept[-1], axis=0))
+    return sum(jnp.flip(a, 0) for a in kept)
+
+
+@pytest.fixture(autouse=True)
+def without_cache():
+    """Switch off the cache of compiled programs that these tests run with."""
+    folder = jax.config.values["jax_compilation_cache_dir"]
+    jax.config.update("jax_compilation_cache_dir", None)
+    compilation_cache.reset_cache()
+    yield
+    jax.config.update("jax_compilation_cache_dir", folder)
+    compilation_cache.reset_cache()
+
+
+def heaps(jitted, x, folder):
+    """Return the sizes of the temporary memory that XLA's own report names."""
+    jitted.lower(x).compile(compiler_options={"xla_dump_to": str(folder)})
+    (report,) = folder.glob("*chain*buffer-assignment.txt")
+    return [int(n) for n in re.findall(r"allocation \d+: size (\d+), preallocated-temp", report.read_text())]
+
+
+def test_the_memory_of_a_function_is_in_several_small_heaps(tmp_path):
+    x = jnp.ones((1024, 2048))  # 8 MB
+    jitted = small_heaps.jit(chain)
+    plain, small = heaps(jitted._plain, x, tmp_path / "plain"), heaps(jitted._small, x, tmp_path / "small")
+    assert len(plain) == 1
+    assert plain[0] > small_heaps._HEAP_BYTES
+    assert len(small) > 1
+    assert max(small) <= small_heaps._HEAP_BYTES
+
+
+def test_values_are_those_of_jit_and_the_function_is_traced_once():
+    traces = []
+
+    def f(x):
+        traces.append(x)
+        return chain(x)
+
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(64, 32)), jnp.float32)
+    jitted = small_heaps.jit(f)
+    first, again = jitted(x), jitted(x)
+    assert len(traces) == 1
+    np.testing.assert_array_equal(first, jax.jit(chain)(x))
+    np.testing.assert_array_equal(first, again)
+
+
+def chosen(jitted, *args):
+    return {id(jitted._small): "small", id(jitted._plain): "plain"}[id(jitted._chosen(args))]
+
+
+def test_only_what_fits_is_compiled_for_small_heaps():
+    jitted = small_heaps.jit(lambda x: jnp.broadcast_to(x, (9, *x.shape)).sum(0) + 1)
+    shapes = {size: jax.ShapeDtypeStruct((size,), jnp.float32) for size in (1 << 10, 1 << 20)}
+    assert {size: chosen(jitted, shape) for size, shape in shapes.items()} == {1 << 10: "small", 1 << 20: "plain"}
+    assert chosen(jitted, jnp.zeros(7, jnp.int8)) == "small"
+
+
+def test_nothing_is_done_where_a_setting_speaks_against_it(monkeypatch):
+    jitted = small_heaps.jit(lambda x: x + 1)
+    assert chosen(jitted, 1.0) == "small"
+    with monkeypatch.context() as patch:
+        patch.setenv(dispatch.SWITCH, "off")
+        assert chosen(jitted, 1.0) == "plain"
+    with monkeypatch.context() as patch:
+        patch.setenv("XLA_FLAGS", f"--{small_heaps._FLAG}=1000000")
+        assert chosen(jitted, 1.0) == "plain"
+    with jax.disable_jit():
+        assert jitted(1.0) == 2
+    with monkeypatch.context() as patch:  # another XLA, that does not know it
+        patch.setattr(small_heaps, "_FLAG", "xla_has_no_such_setting")
+        patch.setattr(small_heaps, "_known", small_heaps._known.__wrapped__)
+        assert chosen(jitted, 1.0) == "plain"
+        assert small_heaps.jit(lambda x: x + 1)(1.0) == 2
+    with monkeypatch.context() as patch:
+        patch.setattr(small_heaps, "_on_cpu", lambda leaves: False)
+        assert chosen(jitted, 2) == "plain"
+
+
+def test_what_a_cache_is_to_keep_has_one_heap(tmp_path):
+    """XLA cannot write a program with several, and JAX would warn at each compilation."""
+    jitted = small_heaps.jit(lambda x: x + 1)
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path))
+    assert chosen(jitted, 1.0) == "plain"
+    assert jitted(1.0) == 2
+    assert list(tmp_path.iterdir())
+
+
+def test_every_transformation_of_a_jitted_function_works():
+    jitted, x = small_heaps.jit(lambda x: (x**3).sum()), jnp.arange(4.0)
+    np.testing.assert_allclose(jax.grad(jitted)(x), 3 * x**2)
+    np.testing.assert_allclose(jax.jit(lambda x: 2 * jitted(x))(x), 72)
+    np.testing.assert_allclose(jax.vmap(jitted)(x[:, None]), x**3)
+    assert jax.eval_shape(jitted, x).shape == jitted.eval_shape(x).shape == ()
+    assert jitted.trace(x).jaxpr.in_avals[0].shape == (4,)
+    np.testing.assert_allclose(jitted.lower(jax.ShapeDtypeStruct((4,), jnp.float32)).compile()(x), 36)
+    total, _ = jax.lax.scan(lambda c, x: (c + jitted(x), None), 0.0, x[:, None])
+    np.testing.assert_allclose(total, 36)
+
+
+def test_options_are_those_of_jit():
+    jitted, x = small_heaps.jit(lambda x: x + 1, donate_argnums=0), jnp.zeros(5)
+    jitted(x)
+    assert x.is_deleted()
+
+
+class Net(nn.Module):
+    """Convolutions whose arrays, of 8 MB each, need several heaps."""
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        for name in "abc":
+            x = nn.relu(layers.ConvNormAct(16, (3, 3), name=name)(x, train=train)) + 1
+        return nn.Dense(3)(x.mean((1, 2)))
+
+
+def test_training_in_several_heaps_is_training_in_one_bit_by_bit():
+    rng = np.random.default_rng(0)
+    batch = {"image": rng.normal(size=(32, 64, 64, 16)).astype(np.float32), "label": np.arange(32) % 3}
+    step = make_train_step()
+    results = {}
+    for name in ("_plain", "_small"):
+        state = create_state(Net(), optax.sgd(0.1, momentum=0.9), (1, 64, 64, 16), key=jax.random.key(0))
+        assert step._chosen((state, batch)) is step._small  # what it takes by itself
+        for _ in range(3):
+            state, metrics = getattr(step, name)(state, batch)
+        results[name] = jax.device_get((state.params, state.batch_stats, state.opt_state, metrics))
+    jax.tree.map(np.testing.assert_array_equal, results["_plain"], results["_small"])
+
+
+@pytest.mark.parametrize("make", [make_train_step, partial(make_train_step, accumulate=2), make_eval_step])
+def test_the_steps_are_compiled_so(make):
+    assert isinstance(make(), small_heaps.SmallHeapJit)
