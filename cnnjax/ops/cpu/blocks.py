@@ -43,14 +43,18 @@ def _tall_product(a, b):
     return lax.dot_general(a, b, (((0,), (0,)), ((), ())))
 
 
-@stage
-def part(array, i, *, size: int):
-    """Return block i of an array cut into blocks of `size` images, or all of it for None.
+def pick(array, i, size: int):
+    """Return block i of an array cut into blocks of `size` images, or all of it for None; to be called in a stage.
 
-    A stage: reshaped into blocks, the array would be written once more and its producers computed again, and a slice
-    fused into what reads it takes several times as long as a copy.
+    Cut outside of one, the array would be written once more and its producers computed again.
     """
     return array if i is None else lax.dynamic_slice_in_dim(array, i * size, size)
+
+
+@stage
+def part(array, i, *, size: int):
+    """Return the same as a stage of its own: a slice fused into what reads it in pieces takes several times as long."""
+    return pick(array, i, size)
 
 
 def stacked(f: Callable, batch: int, size: int):

@@ -16,10 +16,14 @@ _BLOCK_BYTES = 2 << 20  # of both copies: measured, twice as much leaves the cac
 
 
 @stage
+def _padded(x, i, *, problem: Problem, images: int):
+    return blocks.padded(blocks.pick(x, i, images), problem.padding)
+
+
+@stage
 def _columns(x, *, problem: Problem):
-    """Return the pixels under each of the kernel's columns side by side: `[n * (H + padding) * W', KW * C]`."""
+    """Return the pixels under each of the kernel's columns, of padded images, side by side: `[n * H * W', KW * C]`."""
     columns, (_, kw, channels, _) = problem.out_sizes[1], problem.rhs_shape
-    x = blocks.padded(x, problem.padding)
     starts = range(0, kw * problem.dilation[1], problem.dilation[1])
     return jnp.concatenate([x[:, :, start : start + columns] for start in starts], axis=3).reshape(-1, kw * channels)
 
@@ -43,7 +47,7 @@ def rhs(x, g, problem: Problem):
     images = blocks.divisor(problem.lhs_shape[0], _BLOCK_BYTES // (4 * floats))
 
     def product(i):
-        pixels = _columns(blocks.part(x, i, size=images), problem=problem)
+        pixels = _columns(_padded(x, i, problem=problem, images=images), problem=problem)
         return blocks.tall_product(pixels, _rows(blocks.part(g, i, size=images), problem=problem, height=height))
 
     sums = blocks.summed(product, problem.lhs_shape[0], images)
