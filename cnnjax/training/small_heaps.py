@@ -45,8 +45,8 @@ class SmallHeapJit:
         self._fits: dict[Any, bool] = {}
         functools.update_wrapper(self, function)
 
-    def __call__(self, *args: Any) -> Any:
-        return self._chosen(args)(*args)
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._chosen(args, kwargs)(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
         # The rest of what a jitted function has, such as `lower` and `eval_shape`.
@@ -54,14 +54,14 @@ class SmallHeapJit:
             raise AttributeError(name)
         return getattr(self._plain, name)
 
-    def _chosen(self, args: tuple) -> Callable:
-        leaves, structure = jax.tree.flatten(args)
+    def _chosen(self, args: tuple, kwargs: dict[str, Any]) -> Callable:
+        leaves, structure = jax.tree.flatten((args, kwargs))
         if any(isinstance(leaf, Tracer) for leaf in leaves) or not _allowed():
             return self._plain
         key = structure, tuple((getattr(leaf, "shape", ()), getattr(leaf, "dtype", type(leaf))) for leaf in leaves)
         if key not in self._fits:
             # The trace is not lost: the call that follows finds it.
-            self._fits[key] = _on_cpu(leaves) and _MARGIN * _largest(self._plain.trace(*args).jaxpr) <= _HEAP_BYTES
+            self._fits[key] = _on_cpu(leaves) and _fit(self._plain.trace(*args, **kwargs).jaxpr)
         return self._small if self._fits[key] else self._plain
 
 
@@ -94,10 +94,10 @@ def _on_cpu(leaves: list) -> bool:
     return {device.platform for device in devices or jax.devices()[:1]} == {"cpu"}
 
 
-def _largest(closed: Any) -> int:
-    """Return the bytes of the largest array that a function makes or takes."""
+def _fit(closed: Any) -> bool:
+    """Say whether every array that a function takes or makes fits a heap."""
     avals = [var.aval for step in jaxpr.walk(closed) for var in step.eqn.outvars]
-    return max((_bytes(aval) for aval in [*closed.in_avals, *avals]), default=0)
+    return _MARGIN * max(map(_bytes, [*closed.in_avals, *avals]), default=0) <= _HEAP_BYTES
 
 
 def _bytes(aval: Any) -> int:

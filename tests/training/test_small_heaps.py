@@ -68,7 +68,7 @@ def test_values_are_those_of_jit_and_the_function_is_traced_once():
 
 
 def chosen(jitted, *args):
-    return {id(jitted._small): "small", id(jitted._plain): "plain"}[id(jitted._chosen(args))]
+    return {id(jitted._small): "small", id(jitted._plain): "plain"}[id(jitted._chosen(args, {}))]
 
 
 def test_only_what_fits_is_compiled_for_small_heaps():
@@ -122,6 +122,7 @@ def test_every_transformation_of_a_jitted_function_works():
 
 def test_options_are_those_of_jit():
     jitted, x = small_heaps.jit(lambda x: x + 1, donate_argnums=0), jnp.zeros(5)
+    jitted(x=jnp.zeros(5))
     jitted(x)
     assert x.is_deleted()
 
@@ -143,7 +144,7 @@ def test_training_in_several_heaps_is_training_in_one_bit_by_bit():
     results = {}
     for name in ("_plain", "_small"):
         state = create_state(Net(), optax.sgd(0.1, momentum=0.9), (1, 64, 64, 16), key=jax.random.key(0))
-        assert step._chosen((state, batch)) is step._small  # what it takes by itself
+        assert step._chosen((state, batch), {}) is step._small  # what it takes by itself
         for _ in range(3):
             state, metrics = getattr(step, name)(state, batch)
         results[name] = jax.device_get((state.params, state.batch_stats, state.opt_state, metrics))
