@@ -40,13 +40,19 @@ class SmallHeapJit:
     """Choose between two compilations of a function by its arguments; see `jit`."""
 
     def __init__(self, function: Callable, options: dict[str, Any]):
-        self._plain = jax.jit(function, **options)
-        self._small = jax.jit(function, compiler_options={_FLAG: _HEAP_BYTES}, **options)
+        self._plain: Any = jax.jit(function, **options)
+        self._small: Any = jax.jit(function, compiler_options={_FLAG: _HEAP_BYTES}, **options)
         self._fits: dict[Any, bool] = {}
         functools.update_wrapper(self, function)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._chosen(args, kwargs)(*args, **kwargs)
+
+    def clear_cache(self) -> None:
+        """Forget both compilations and what was decided."""
+        for jitted in (self._plain, self._small):
+            jitted.clear_cache()
+        self._fits.clear()
 
     def __getattr__(self, name: str) -> Any:
         # The rest of what a jitted function has, such as `lower` and `eval_shape`.

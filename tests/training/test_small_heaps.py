@@ -120,6 +120,18 @@ def test_every_transformation_of_a_jitted_function_works():
     np.testing.assert_allclose(total, 36)
 
 
+def test_a_cleared_cache_compiles_anew():
+    traces = []
+    jitted = small_heaps.jit(lambda x: traces.append(x) or x + 1)
+    for expected in (1, 1):
+        jitted(1.0)
+        assert len(traces) == expected
+    jitted.clear_cache()
+    assert not jitted._fits
+    jitted(1.0)
+    assert len(traces) == 2
+
+
 def test_options_are_those_of_jit():
     jitted, x = small_heaps.jit(lambda x: x + 1, donate_argnums=0), jnp.zeros(5)
     jitted(x=jnp.zeros(5))

@@ -39,8 +39,19 @@ def _shared_taps_fit(role: str, problem: Problem) -> bool:
     return role == "rhs" and one and narrow and not problem.exact
 
 
+def _multiplies_padding(role: str, problem: Problem) -> bool:
+    # Zero times what is not finite is NaN. A kernel's gradient meets the padding, and so does a kernel larger than what
+    # it runs over, since that is padded beforehand.
+    if role == "rhs":
+        return any(map(any, problem.padding))
+    over = problem.lhs_shape[1:3] if role == "out" else problem.out_sizes
+    return any((k - 1) * d >= n for n, k, d in zip(over, problem.rhs_shape[:2], problem.dilation))
+
+
 def choose(role: str, problem: Problem) -> Callable | None:
     """Return the algorithm for a role (`out`, `lhs`, `rhs`) of a convolution, or None for the platform's own."""
+    if problem.exact and _multiplies_padding(role, problem):
+        return None
     if problem.rhs_shape[:2] == (1, 1) and problem.rhs_shape[2] >= 8:
         return _MATMUL[role]
     if _shared_taps_fit(role, problem):
@@ -49,6 +60,4 @@ def choose(role: str, problem: Problem) -> Callable | None:
         return _BANDED[role]
     if _winograd_fits(role, problem):
         return _WINOGRAD[role]
-    # Where its padding meets a gradient that is not finite, zero times it is NaN.
-    spreads = role == "rhs" and any(map(any, problem.padding))
-    return None if problem.exact and spreads else _DIRECT[role]
+    return _DIRECT[role]

@@ -190,6 +190,17 @@ def test_exact_mode_makes_kernel_gradients_only_where_no_padding_meets_what_is_n
         assert cpu.choose("rhs", problem) is expected
 
 
+@pytest.mark.parametrize(("size", "window", "roles"), [(2, 3, cpu.ROLES), (1, 3, cpu.ROLES), (5, 1, ("rhs",))])
+def test_exact_mode_multiplies_no_padding_with_what_is_not_finite(size, window, roles):
+    """A kernel larger than its image, which is otherwise padded first, and the product of a padded 1x1 convolution."""
+    x, k, g = (8, size, size, 32), (window, window, 32, 48), (8, *[size + 3 - window] * 2, 48)
+    problem = cpu.Problem(x, k, (1, 1), SAME, (1, 1))
+    assert problem.out_shape == g
+    for role in roles:
+        assert cpu.choose(role, problem) is not None
+        assert cpu.choose(role, dataclasses.replace(problem, exact=True)) is None
+
+
 def test_exact_mode_chooses_nothing_that_spreads():
     for problem in LENET:
         exact = cpu.Problem(problem.lhs_shape, problem.rhs_shape, problem.strides, problem.padding, (1, 1), exact=True)
