@@ -20,21 +20,20 @@ from cnnjax.ops.cpu.stages import stage
 _PARALLEL_MACS = 20_000_000  # measured: below it one core has done the work before a second has been woken
 
 
+def _xla(x, kernel, strides: Pair, padding: Sequence[Pair], image_dilation: Pair, kernel_dilation: Pair):
+    return lax.conv_general_dilated(
+        x, kernel, strides, padding, image_dilation, kernel_dilation, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
 def _convolve(x, kernel, strides: Pair, padding: Sequence[Pair], dilation: Pair):
     """Convolve `[N, H, W, C]` and `[KH, KW, C, O]` on every core."""
     fits = all((k - 1) * d < n for n, k, d in zip(x.shape[1:3], kernel.shape[:2], dilation))
     if not fits:  # XLA would take a loop 40 times slower, and would put padding back that it can see
         x, padding = stage(blocks.padded)(x, padding=tuple(padding)), ((0, 0), (0, 0))
     (low, high), columns = padding
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        (2 * strides[0], strides[1]),
-        ((2 * low, 2 * high), columns),
-        lhs_dilation=(2, 1),
-        rhs_dilation=(2 * dilation[0], dilation[1]),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
+    padding = ((2 * low, 2 * high), columns)
+    return _xla(x, kernel, (2 * strides[0], strides[1]), padding, (2, 1), (2 * dilation[0], dilation[1]))
 
 
 def _pays(channels: int, features: int, problem: Problem) -> bool:
@@ -47,14 +46,7 @@ def out(x, kernel, problem: Problem):
     """Return the convolution."""
     if _pays(*problem.rhs_shape[2:], problem):
         return _convolve(x, kernel, problem.strides, problem.padding, problem.dilation)
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        problem.strides,
-        problem.padding,
-        rhs_dilation=problem.dilation,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
+    return _xla(x, kernel, problem.strides, problem.padding, (1, 1), problem.dilation)
 
 
 @stage
@@ -72,15 +64,7 @@ def lhs(g, kernel, problem: Problem):
     channels, features = problem.rhs_shape[2:]
     if problem.strides == (1, 1) and _pays(features, channels, problem):
         return _convolve(g, _turned(kernel), (1, 1), edges, problem.dilation)
-    return lax.conv_general_dilated(
-        g,
-        _turned(kernel),
-        (1, 1),
-        edges,
-        lhs_dilation=problem.strides,
-        rhs_dilation=problem.dilation,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
+    return _xla(g, _turned(kernel), (1, 1), edges, problem.strides, problem.dilation)
 
 
 @stage
