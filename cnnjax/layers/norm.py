@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from cnnjax import ops
+from cnnjax.ops.channels import channel_mean, spread
 
 
 class BatchNorm(nn.Module):
@@ -44,30 +45,25 @@ class BatchNorm(nn.Module):
         dtype = self.dtype or x.dtype
         x = x if x.dtype == jnp.float64 else x.astype(jnp.float32)
         if self.use_running_average:
-            mean, var = (_channels(stats.value, x) for stats in (running_mean, running_var))
+            mean, var = (stats.value.astype(x.dtype) for stats in (running_mean, running_var))
         else:
-            axes = tuple(range(x.ndim - 1))
-            mean = jnp.mean(x, axes, keepdims=True)
+            mean = channel_mean(x)
             # Both sums in one pass over x; rounding can make the difference negative.
-            var = jnp.maximum(jnp.mean(x * x, axes, keepdims=True) - mean * mean, 0.0)
+            var = jnp.maximum(channel_mean(x * x) - mean * mean, 0.0)
             if not self.is_initializing():
                 running_mean.value = self._moved(running_mean.value, mean)
                 running_var.value = self._moved(running_var.value, var)
         factor = jax.lax.rsqrt(var + self.epsilon)
         if self.use_scale:
-            factor *= _channels(self.param("scale", self.scale_init, shape), x)
+            factor *= self.param("scale", self.scale_init, shape).astype(x.dtype)
         shift = -mean * factor
         if self.use_bias:
-            shift += _channels(self.param("bias", nn.initializers.zeros, shape), x)
+            shift += self.param("bias", nn.initializers.zeros, shape).astype(x.dtype)
         # One product and one sum a pixel; its gradient then takes a pass less than that of (x - mean) * factor.
-        return (x * factor + shift).astype(dtype)
+        return (x * spread(factor, x) + spread(shift, x)).astype(dtype)
 
     def _moved(self, old: jax.Array, new: jax.Array) -> jax.Array:
-        return self.momentum * old + (1 - self.momentum) * new.reshape(old.shape).astype(old.dtype)
-
-
-def _channels(values: jax.Array, x: jax.Array) -> jax.Array:
-    return values.astype(x.dtype).reshape((1,) * (x.ndim - 1) + values.shape)
+        return self.momentum * old + (1 - self.momentum) * new.astype(old.dtype)
 
 
 class LocalResponseNorm(nn.Module):

@@ -14,9 +14,10 @@ import jax.numpy as jnp
 from jax import lax
 from jax.core import ShapedArray
 from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
+from jax.interpreters import ad, batching
 
 from cnnjax.ops import cpu
+from cnnjax.ops.lowering import lower_on_one_cpu
 
 conv_p = Primitive("cnnjax_conv")
 
@@ -55,12 +56,6 @@ def _on_cpu(a, b, *, role, problem, precision):
     if algorithm is None:
         return _platform(*wide, role=role, problem=problem, precision=precision).astype(a.dtype)
     return algorithm(*wide, problem).astype(a.dtype)
-
-
-def _lower_on_cpu(context, a, b, **parameters):
-    # Blocks of a sharded batch would be gathered from the other devices: only one device takes the fast path.
-    alone = getattr(context.module_context.axis_context, "num_devices", None) == 1
-    return mlir.lower_fun(_on_cpu if alone else _platform, multiple_results=False)(context, a, b, **parameters)
 
 
 def _abstract(a, b, *, role, problem, precision):
@@ -112,5 +107,4 @@ conv_p.def_impl(_eager)
 conv_p.def_abstract_eval(_abstract)
 ad.defbilinear(conv_p, _transpose_first, _transpose_second)
 batching.primitive_batchers[conv_p] = _batch
-mlir.register_lowering(conv_p, mlir.lower_fun(_platform, multiple_results=False))
-mlir.register_lowering(conv_p, _lower_on_cpu, platform="cpu")
+lower_on_one_cpu(conv_p, _on_cpu, _platform)

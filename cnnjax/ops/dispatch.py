@@ -89,13 +89,14 @@ def _plain(lhs, rhs) -> bool:
         and array.ndim == 4
         and array.dtype in _DTYPES
         and all(isinstance(size, int) and size > 0 for size in array.shape)
-        and _on_no_mesh(array)
+        and on_no_mesh(array)
         for array in (lhs, rhs)
     )
     return arrays and lhs.dtype == rhs.dtype
 
 
-def _on_no_mesh(array) -> bool:
+def on_no_mesh(array) -> bool:
+    """Say whether an array belongs to no mesh whose axes its type shows."""
     # Under manual or explicit axes a type carries its sharding, and blocks would cut across it.
     aval = jax.typeof(array)
     return jax.sharding.get_abstract_mesh().empty and aval.sharding.mesh.empty and not getattr(aval, "vma", None)

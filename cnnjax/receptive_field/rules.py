@@ -74,9 +74,19 @@ def _broadcast(reach, params, old, new):
     return rearrange(reach, [source.get(axis) for axis in range(len(new))])
 
 
+def _spread(reach, params, old, new):
+    del params
+    return _broadcast(reach, {"broadcast_dimensions": (len(new) - 1,)}, old, new)
+
+
 def _reduce(reach, params, old, new):
     del old, new
     return maximum(reach, params["axes"])
+
+
+def _channel_sum(reach, params, old, new):
+    del params
+    return _reduce(reach, {"axes": tuple(range(len(old) - 1))}, old, new)
 
 
 def _general_reduce(eqn, operands, shapes, note):
@@ -190,6 +200,8 @@ RULES: dict[str, Rule] = {
     **convolution.RULES,
     **indexing.RULES,
     "broadcast_in_dim": _mapping(_broadcast),
+    "cnnjax_channel_sum": _mapping(_channel_sum),
+    "cnnjax_spread": _mapping(_spread),
     "fft": _fourier,
     "reduce": _general_reduce,
     "reduce_window_sum": _mapping(_sum_window),

@@ -1,0 +1,148 @@
+"""Sums over all pixels and what is spread over them, against NumPy in float64 and under every transformation."""
+
+import math
+import os
+import re
+import subprocess
+import sys
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+from cnnjax.layers import BatchNorm
+from cnnjax.ops.channels import channel_mean, channel_sum, spread
+
+OTHERS = ("cuda", "tpu")
+SHAPES = [(16, 9, 7, 3), (7, 5, 3, 2), (1, 31, 33, 5), (3, 1), (1, 1, 1, 4), (64, 8, 8, 130), (12, 100, 2), (2, 700, 6)]
+
+
+def draw(shape, seed=0):
+    return jnp.asarray(np.random.default_rng(seed).normal(0.5, 1.0, size=shape), jnp.float32)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_equals_numpy_in_float64(shape):
+    x, axes = draw(shape), tuple(range(len(shape) - 1))
+    wide = np.asarray(x, np.float64)
+    for f, expected in ((channel_sum, wide.sum(axes)), (channel_mean, wide.mean(axes))):
+        for call in (f, jax.jit(f)):
+            np.testing.assert_allclose(call(x), expected, rtol=1e-5, atol=1e-5 * np.abs(wide).sum(axes).max())
+    squares = jax.jit(lambda x: channel_sum(x * x))(x)
+    np.testing.assert_allclose(squares, (wide**2).sum(axes), rtol=1e-5)
+    values = draw(shape[-1:])
+    np.testing.assert_array_equal(jax.jit(spread)(values, x), np.broadcast_to(values, shape))
+
+
+def test_each_is_the_others_transpose_in_any_order_and_mode():
+    x, values = draw((6, 5, 3)), draw((3,), 1)
+
+    def f(x, values):
+        y = x * spread(values, x)
+        return channel_sum(y * y * y) + channel_mean(x) * values
+
+    check_grads(jax.jit(f), (x, values), order=3, modes=("fwd", "rev"), eps=1e-2, atol=3e-2, rtol=3e-2)
+    backward = str(jax.make_jaxpr(lambda x, v, g: jax.vjp(f, x, v)[1](g))(x, values, values))
+    assert "cnnjax_channel_sum" in backward
+    assert "reduce_sum" not in backward
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_vmap(axis):
+    x = draw((3, 4, 5))
+    ours, theirs = (jax.vmap(f, axis)(x) for f in (channel_sum, lambda x: x.sum(0)))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+    values = draw((5, 3))
+    spread_out = jax.jit(jax.vmap(spread, (0, None)))(values, jnp.zeros((2, 4, 3)))
+    np.testing.assert_array_equal(spread_out, np.broadcast_to(values[:, None, None], (5, 2, 4, 3)))
+
+
+def test_nan_and_infinity_stay_in_their_channel():
+    x = draw((16, 8, 8, 3)).at[3, 2, 1, 0].set(jnp.nan).at[9, 7, 7, 2].set(jnp.inf)
+    sums = np.asarray(jax.jit(channel_sum)(x))
+    assert np.isnan(sums[0])
+    assert np.isfinite(sums[1])
+    assert sums[2] == np.inf
+
+
+def largest_sum(text: str) -> int:
+    """Return how many numbers the largest reduction of a StableHLO module reads."""
+    reductions = re.findall(r"stablehlo\.reduce\(.*?\((tensor<[\dx]+)", text)
+    return max((math.prod(int(n) for n in re.findall(r"\d+", sizes)) for sizes in reductions), default=0)
+
+
+def test_only_one_cpu_adds_slices(monkeypatch):
+    x = draw((16, 16, 16, 4))
+    norm = BatchNorm(use_running_average=False)
+    variables = norm.init(jax.random.key(0), x)
+
+    def step(x):
+        return jax.grad(lambda x: (norm.apply(variables, x, mutable=["batch_stats"])[0] ** 3).sum())(x)
+
+    def lowered(platform):
+        return jax.jit(lambda x: step(x)).trace(x).lower(lowering_platforms=(platform,)).as_text()
+
+    slices = {platform: re.findall(r"stablehlo\.slice.*16x16x16x4", lowered(platform)) for platform in ("cpu", *OTHERS)}
+    assert [platform for platform, found in slices.items() if found] == ["cpu"]
+    ours = jax.jit(lambda x: step(x))(x)
+    monkeypatch.setenv("CNNJAX_CPU_OPS", "off")
+    assert not re.findall(r"stablehlo\.slice.*16x16x16x4", lowered("cpu"))
+    np.testing.assert_allclose(ours, jax.jit(lambda x: step(x))(x), rtol=1e-3, atol=1e-4)
+
+
+def test_no_large_reduction_is_left_for_xla():
+    x = draw((16, 16, 16, 4))
+    assert largest_sum(jax.jit(lambda x: x.sum((0, 1, 2))).lower(x).as_text()) == x.size
+    assert 0 < largest_sum(jax.jit(channel_sum).lower(x).as_text()) <= 64 * 4
+
+
+def test_without_jit_it_is_jaxs_own_sum():
+    x = draw((16, 8, 8, 3))
+    with jax.disable_jit():
+        np.testing.assert_allclose(channel_sum(x), x.sum((0, 1, 2)), rtol=1e-5)
+
+
+def test_exports_with_and_without_a_symbolic_batch():
+    x = draw((8, 4, 4, 3))
+    f = jax.jit(lambda x: x - spread(channel_mean(x), x))
+    (batch,) = jax.export.symbolic_shape("b")
+    for size in (8, batch):
+        exported = jax.export.export(f)(jax.ShapeDtypeStruct((size, 4, 4, 3), jnp.float32))
+        np.testing.assert_allclose(exported.call(x), f(x), rtol=1e-5, atol=1e-6)
+
+
+SHARDED = r"""
+import re
+import jax, jax.numpy as jnp, numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+from flax import linen as nn
+from cnnjax.layers import BatchNorm
+
+mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.{axis},))
+data = np.random.default_rng(0).normal(1.0, 2.0, size=(16, 4, 4, 3)).astype(np.float32)
+x = jax.device_put(data, NamedSharding(mesh, P("data")))
+
+def run(norm, x):
+    variables = norm.init(jax.random.key(0), jnp.ones((1, 1, 1, 3)))
+    step = jax.value_and_grad(lambda x: (norm.apply(variables, x, mutable=["batch_stats"])[0] ** 3).sum())
+    compiled = jax.jit(step).lower(x).compile()
+    return re.findall(r" (all-\w+|collective-\w+|reduce-scatter)\(", compiled.as_text()), compiled(x)
+
+with jax.set_mesh(mesh):
+    collectives, (value, gradient) = run(BatchNorm(use_running_average=False), x)
+assert collectives and set(collectives) == {{"all-reduce"}}, collectives
+whole = run(BatchNorm(use_running_average=False), data)[1]
+np.testing.assert_allclose(value, whole[0], rtol=1e-4)
+np.testing.assert_allclose(gradient, whole[1], rtol=1e-3, atol=1e-4)
+"""
+
+
+@pytest.mark.parametrize("axis", ["Auto", "Explicit"])
+def test_a_sharded_batch_norm_only_reduces_over_devices(axis):
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
+    code = SHARDED.format(axis=axis)
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
