@@ -26,27 +26,34 @@ def _xla(x, kernel, strides: Pair, padding: Sequence[Pair], image_dilation: Pair
     )
 
 
-def _convolve(x, kernel, strides: Pair, padding: Sequence[Pair], dilation: Pair):
-    """Convolve `[N, H, W, C]` and `[KH, KW, C, O]` on every core."""
+def _convolve(x, kernel, strides: Pair, padding: Sequence[Pair], dilation: Pair, every_core: bool):
+    """Convolve `[N, H, W, C]` and `[KH, KW, C, O]`."""
     fits = all((k - 1) * d < n for n, k, d in zip(x.shape[1:3], kernel.shape[:2], dilation))
     if not fits:  # XLA would take a loop 40 times slower, and would put padding back that it can see
         x, padding = stage(blocks.padded)(x, padding=tuple(padding)), ((0, 0), (0, 0))
+    if not every_core:
+        return _xla(x, kernel, strides, padding, (1, 1), dilation)
     (low, high), columns = padding
     padding = ((2 * low, 2 * high), columns)
     return _xla(x, kernel, (2 * strides[0], strides[1]), padding, (2, 1), (2 * dilation[0], dilation[1]))
 
 
 def _pays(channels: int, features: int, problem: Problem) -> bool:
-    # Measured: Eigen reads few channels of dilated images slowly, and has up to 16 features without any dilation.
-    large = problem.macs >= _PARALLEL_MACS or max(problem.rhs_shape[:2]) > min(problem.lhs_shape[1:3])
-    return channels >= 16 and max(channels, features) > 16 and large
+    # Measured: Eigen reads few channels of dilated images slowly, writes few features no faster than 16, and has these
+    # without any dilation.
+    return min(channels, features) >= 16 < max(channels, features) and problem.macs >= _PARALLEL_MACS
+
+
+def _pays_for_kernels(problem: Problem) -> bool:
+    # Measured: the images are what is read as channels, the channels as images.
+    images, channels = problem.lhs_shape[0], problem.lhs_shape[3]
+    return images >= 8 or (images > 1 and channels < 16)
 
 
 def out(x, kernel, problem: Problem):
     """Return the convolution."""
-    if _pays(*problem.rhs_shape[2:], problem):
-        return _convolve(x, kernel, problem.strides, problem.padding, problem.dilation)
-    return _xla(x, kernel, problem.strides, problem.padding, (1, 1), problem.dilation)
+    every_core = _pays(*problem.rhs_shape[2:], problem)
+    return _convolve(x, kernel, problem.strides, problem.padding, problem.dilation, every_core)
 
 
 @stage
@@ -62,8 +69,9 @@ def lhs(g, kernel, problem: Problem):
         reach = (k - 1) * dilation
         edges.append((reach - low, n + low - (rows - 1) * stride - 1))
     channels, features = problem.rhs_shape[2:]
-    if problem.strides == (1, 1) and _pays(features, channels, problem):
-        return _convolve(g, _turned(kernel), (1, 1), edges, problem.dilation)
+    if problem.strides == (1, 1):
+        every_core = _pays(features, channels, problem)
+        return _convolve(g, _turned(kernel), (1, 1), edges, problem.dilation, every_core)
     return _xla(g, _turned(kernel), (1, 1), edges, problem.strides, problem.dilation)
 
 
@@ -84,7 +92,8 @@ def rhs(x, g, problem: Problem):
     edges = []
     for n, k, rows, stride, dilation, (low, _) in _axes(problem):
         edges.append((low, (k - 1) * dilation + (rows - 1) * stride + 1 - n - low))
-    y = _convolve(_by_channel(x), _by_pixel(g), problem.dilation, edges, problem.strides)
+    every_core = _pays_for_kernels(problem)
+    y = _convolve(_by_channel(x), _by_pixel(g), problem.dilation, edges, problem.strides, every_core)
     return y.transpose(1, 2, 0, 3)
 
 

@@ -24,12 +24,14 @@ def _banded_fits(role: str, problem: Problem) -> bool:
 
 
 def _winograd_fits(role: str, problem: Problem) -> bool:
-    # Measured on two whole cores: with fewer channels XLA's own is as fast or faster, where all cores take part in it.
+    # Measured on two whole cores: with fewer channels XLA's own is as fast or faster, where all cores take part in it,
+    # which kernel gradients of a few images hardly let them.
     plain = problem.rhs_shape[:2] == (3, 3) and problem.strides == problem.dilation == (1, 1)
-    wide = min(problem.rhs_shape[2:]) >= (128 if role == "rhs" else 192)
-    if problem.exact or not plain or not wide:
+    few = role == "rhs" and problem.lhs_shape[0] <= 4
+    wide = min(problem.rhs_shape[2:]) >= (64 if few else 128 if role == "rhs" else 192)
+    if problem.exact or not plain or not wide or winograd.image_bytes(problem) > _IMAGE_BYTES:
         return False
-    return winograd.saving(problem) > 1.4 and winograd.image_bytes(problem) <= _IMAGE_BYTES
+    return few or winograd.saving(problem) > 1.4
 
 
 def _shared_taps_fit(role: str, problem: Problem) -> bool:
