@@ -17,7 +17,9 @@ def images(op: str, x) -> jax.Array:
     """Return x as an array after checking that it is a batch of images, `[N, H, W, C]`."""
     x = as_numbers(op, "x", x)
     if x.ndim != 4:
-        hint = " Add a channel axis: x[..., None]." if x.ndim == 3 else " Reshape x."
+        hint = " Reshape x."
+        if x.ndim == 3:  # a last axis as short as that of colours is one of channels
+            hint = " Add a batch axis: x[None]." if x.shape[2] <= 4 else " Add a channel axis: x[..., None]."
         raise ValueError(f"{op}: expected x of rank 4 [N, H, W, C], got shape {x.shape}.{hint}")
     return x
 

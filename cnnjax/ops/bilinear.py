@@ -24,7 +24,11 @@ conv_p = Primitive("cnnjax_conv")
 
 def convolve(x, kernel, problem: cpu.Problem, precision: Any) -> jax.Array:
     """Convolve through the primitive."""
-    precision = tuple(precision) if isinstance(precision, list) else precision
+    if precision is not None:
+        # A CPU's own algorithms have no use for it; JAX says in its own words what is no precision.
+        one = jax.ShapeDtypeStruct((1, 1, 1), x.dtype)
+        jax.eval_shape(partial(lax.conv, window_strides=(1,), padding="VALID", precision=precision), one, one)
+        precision = tuple(precision) if isinstance(precision, list) else precision
     return conv_p.bind(x, kernel, role="out", problem=problem, precision=precision)
 
 

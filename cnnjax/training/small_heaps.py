@@ -64,10 +64,11 @@ class SmallHeapJit:
         leaves, structure = jax.tree.flatten((args, kwargs))
         if any(isinstance(leaf, Tracer) for leaf in leaves) or not _allowed():
             return self._plain
-        key = structure, tuple((getattr(leaf, "shape", ()), getattr(leaf, "dtype", type(leaf))) for leaf in leaves)
+        kinds = tuple((getattr(leaf, "shape", ()), getattr(leaf, "dtype", type(leaf))) for leaf in leaves)
+        key = structure, _platform(leaves), kinds
         if key not in self._fits:
             # The trace is not lost: the call that follows finds it.
-            self._fits[key] = _on_cpu(leaves) and _fit(self._plain.trace(*args, **kwargs).jaxpr)
+            self._fits[key] = key[1] == "cpu" and _fit(self._plain.trace(*args, **kwargs).jaxpr)
         return self._small if self._fits[key] else self._plain
 
 
@@ -95,9 +96,10 @@ def _known() -> bool:
     return True
 
 
-def _on_cpu(leaves: list) -> bool:
-    devices = {device for leaf in leaves if isinstance(leaf, jax.Array) for device in leaf.devices()}
-    return {device.platform for device in devices or jax.devices()[:1]} == {"cpu"}
+def _platform(leaves: list) -> str:
+    """Return where a call with these arguments runs: where its arrays are, which is one platform for all of them."""
+    device = next((next(iter(leaf.devices())) for leaf in leaves if isinstance(leaf, jax.Array)), None)
+    return (device or jax.devices()[0]).platform
 
 
 def _fit(closed: Any) -> bool:

@@ -272,6 +272,7 @@ X, K = np.ones((2, 8, 8, 4), np.float32), np.ones((3, 3, 4, 6), np.float32)
     [
         (lambda: ops.conv2d(np.ones((32, 28, 28), np.float32), K), ValueError, "got shape (32, 28, 28). Add a channel"),
         (lambda: ops.conv2d(X, K[0]), ValueError, "kernel of rank 4"),
+        (lambda: ops.conv2d(X[0, ..., :3], K), ValueError, "Add a batch axis: x[None]."),
         (lambda: ops.conv2d(X, K[:, :, :3]), ValueError, "third axis 4"),
         (lambda: ops.conv2d(X, K, feature_group_count=4), ValueError, "feature_group_count"),
         (lambda: ops.conv2d(X, K, feature_group_count=0), ValueError, "feature_group_count"),
@@ -314,6 +315,13 @@ def test_drop_in_refuses_what_lax_refuses_in_its_words(padding):
         return caught.type, str(caught.value)
 
     assert refused(ops.conv_general_dilated) == refused(lax.conv_general_dilated)
+
+
+@pytest.mark.parametrize("precision", ["bogus", ("high", "bogus"), ["high"] * 3, 7])
+def test_drop_in_refuses_what_is_no_precision(precision):
+    for conv in (ops.conv_general_dilated, lax.conv_general_dilated):
+        with pytest.raises((TypeError, ValueError), match="[Pp]recision"):
+            conv(X, K, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), precision=precision)
 
 
 def test_drop_in_takes_precision_as_a_list():

@@ -95,8 +95,9 @@ def test_nothing_is_done_where_a_setting_speaks_against_it(monkeypatch):
         assert chosen(jitted, 1.0) == "plain"
         assert small_heaps.jit(lambda x: x + 1)(1.0) == 2
     with monkeypatch.context() as patch:
-        patch.setattr(small_heaps, "_on_cpu", lambda leaves: False)
-        assert chosen(jitted, 2) == "plain"
+        patch.setattr(small_heaps, "_platform", lambda leaves: "cuda")
+        assert chosen(jitted, 1.0) == "plain"  # the same shapes elsewhere
+    assert chosen(jitted, 1.0) == "small"
 
 
 def test_what_a_cache_is_to_keep_has_one_heap(tmp_path):
