@@ -320,7 +320,7 @@ def test_drop_in_refuses_what_lax_refuses_in_its_words(padding):
 @pytest.mark.parametrize("precision", ["bogus", ("high", "bogus"), ["high"] * 3, 7])
 def test_drop_in_refuses_what_is_no_precision(precision):
     for conv in (ops.conv_general_dilated, lax.conv_general_dilated):
-        with pytest.raises((TypeError, ValueError), match="[Pp]recision"):
+        with pytest.raises((TypeError, ValueError), match=r"[Pp]recision"):
             conv(X, K, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), precision=precision)
 
 
