@@ -1,20 +1,67 @@
 """Convolution, normalisation, activation: linen modules on cnnjax's convolution."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax.linen.dtypes import promote_dtype
 
 from cnnjax import ops
 
-# Flax's own layer with its own parameters, initialisers and arguments; only the arithmetic on a CPU is another.
-Conv = functools.partial(nn.Conv, conv_general_dilated=ops.conv_general_dilated)
-
 Size = int | tuple[int, int]
 Padding = str | int | tuple[tuple[int, int], tuple[int, int]]
+
+
+class Conv(nn.Module):
+    """Convolve; parameters and initial values are those of `flax.linen.Conv`: `kernel` `[KH, KW, C, O]`, `bias` `[O]`.
+
+    Args:
+      features: Output channels.
+      kernel_size: Taps, one integer or two.
+      strides: Pixels between windows, one integer or two.
+      padding: `"SAME"`, `"VALID"`, an integer or `((top, bottom), (left, right))`.
+      kernel_dilation: Pixels between the kernel's taps, one integer or two.
+      feature_group_count: Groups of channels that don't mix.
+      use_bias: Whether there is a `bias`.
+      kernel_init: Initialiser of the kernel.
+      bias_init: Initialiser of the bias.
+      dtype: What is computed in; None for what x and the parameters promote to.
+      param_dtype: What the parameters are kept in.
+    Example:
+      >>> Conv(8, 3).init_with_output(jax.random.key(0), jnp.ones((1, 9, 7, 4)))[0].shape
+      (1, 9, 7, 8)
+    """
+
+    features: int
+    kernel_size: Size
+    strides: Size = 1
+    padding: Padding = "SAME"
+    kernel_dilation: Size = 1
+    feature_group_count: int = 1
+    use_bias: bool = True
+    kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
+    bias_init: nn.initializers.Initializer = nn.initializers.zeros
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map `[N, H, W, C]` to `[N, H', W', features]`."""
+        shape = (*_pair(self.kernel_size), x.shape[-1] // self.feature_group_count, self.features)
+        kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
+        bias = self.param("bias", self.bias_init, shape[3:], self.param_dtype) if self.use_bias else None
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
+        return ops.conv2d(
+            x,
+            kernel,
+            bias,
+            strides=self.strides,
+            padding=self.padding,
+            kernel_dilation=self.kernel_dilation,
+            feature_group_count=self.feature_group_count,
+        )
 
 
 class ConvNormAct(nn.Module):
@@ -56,8 +103,8 @@ class ConvNormAct(nn.Module):
         """Map `[N, H, W, C]` to `[N, H', W', features]`; `train` takes the batch's own statistics."""
         x = Conv(
             self.features,
-            _pair(self.kernel_size),
-            strides=_pair(self.strides),
+            self.kernel_size,
+            strides=self.strides,
             padding=self.padding,
             use_bias=self.norm is None if self.use_bias is None else self.use_bias,
             kernel_init=self.kernel_init,

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from cnnjax import ops
-from cnnjax.ops.channels import channel_mean, spread
+from cnnjax.ops.channels import channel_means, scale, spread
 
 
 class BatchNorm(nn.Module):
@@ -47,9 +47,8 @@ class BatchNorm(nn.Module):
         if self.use_running_average:
             mean, var = (stats.value.astype(x.dtype) for stats in (running_mean, running_var))
         else:
-            mean = channel_mean(x)
-            # Both sums in one pass over x; rounding can make the difference negative.
-            var = jnp.maximum(channel_mean(x * x) - mean * mean, 0.0)
+            mean, square = channel_means(x)
+            var = jnp.maximum(square - mean * mean, 0.0)  # rounding can make the difference negative
             if not self.is_initializing():
                 running_mean.value = self._moved(running_mean.value, mean)
                 running_var.value = self._moved(running_var.value, var)
@@ -60,7 +59,7 @@ class BatchNorm(nn.Module):
         if self.use_bias:
             shift += self.param("bias", nn.initializers.zeros, shape).astype(x.dtype)
         # One product and one sum a pixel; its gradient then takes a pass less than that of (x - mean) * factor.
-        return (x * spread(factor, x) + spread(shift, x)).astype(dtype)
+        return (scale(x, factor) + spread(shift, x)).astype(dtype)
 
     def _moved(self, old: jax.Array, new: jax.Array) -> jax.Array:
         return self.momentum * old + (1 - self.momentum) * new.astype(old.dtype)

@@ -13,14 +13,14 @@ __all__ = ["lenet5"]
 FIELD, SMALLEST = 32, 28
 
 
-def centring(x: jax.Array) -> list[tuple[int, int]]:
+def centring(x: jax.Array) -> tuple[tuple[int, int], tuple[int, int]]:
     """Return C1's padding: what centres images of less than the paper's field in it.
 
     Args:
       x: Images, `[N, H, W, C]`.
     """
-    margins = [max(0, FIELD - size) for size in x.shape[1:3]]
-    return [(margin // 2, margin - margin // 2) for margin in margins]
+    rows, columns = (max(0, FIELD - size) for size in x.shape[1:3])
+    return (rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2)
 
 
 class LeNet5(nn.Module):

@@ -1,23 +1,26 @@
-"""One number a channel, spread over all pixels, and the sum over them: linear functions, each other's transposes.
+"""What batch normalisation and biases do with one number a channel, and its transposes.
 
-They are what batch normalisation needs forward and backward. As primitives of their own they stay among themselves
-under differentiation, and a CPU, alone and unsharded, sums as `cnnjax.ops.cpu.sums` does.
+`scale` and `spread` take a number a channel to all pixels, `channel_dot` and `channel_sum` take all pixels to one: as
+primitives of their own they stay among themselves under differentiation, in any order and mode, and a CPU, alone and
+unsharded, sums as `cnnjax.ops.cpu.sums` does.
 """
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jax.core import ShapedArray
 from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
+from jax.interpreters import ad, batching
 
 from cnnjax.ops.cpu import sums
 from cnnjax.ops.dispatch import cpu_mode, on_no_mesh
 from cnnjax.ops.lowering import lower_on_one_cpu
 
-sum_p = Primitive("cnnjax_channel_sum")
-spread_p = Primitive("cnnjax_spread")
+sum_p, dot_p = Primitive("cnnjax_channel_sum"), Primitive("cnnjax_channel_dot")
+spread_p, scale_p = Primitive("cnnjax_channel_spread"), Primitive("cnnjax_channel_scale")
 
 
 def channel_sum(x: jax.Array) -> jax.Array:
@@ -30,14 +33,25 @@ def channel_sum(x: jax.Array) -> jax.Array:
     return sum_p.bind(x) if _has_a_fast_sum(x) else _sum(x)
 
 
-def channel_mean(x: jax.Array) -> jax.Array:
-    """Return the mean over all axes but the last: `[..., C]` to `[C]`.
+def channel_dot(x: jax.Array, y: jax.Array) -> jax.Array:
+    """Sum a product over all axes but the last: two `[..., C]` to `[C]`.
 
     Example:
-      >>> channel_mean(jnp.ones((2, 3, 4))).tolist()
-      [1.0, 1.0, 1.0, 1.0]
+      >>> channel_dot(jnp.full((2, 3), 2.0), jnp.arange(6.0).reshape(2, 3)).tolist()
+      [6.0, 10.0, 14.0]
     """
-    return channel_sum(x) / math.prod(x.shape[:-1])
+    return dot_p.bind(x, y) if _has_a_fast_sum(x) else _dot(x, y)
+
+
+def channel_means(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return the means of x and of its square over all axes but the last: `[..., C]` to two `[C]`.
+
+    Example:
+      >>> [mean.tolist() for mean in channel_means(jnp.full((2, 3, 2), 3.0))]
+      [[3.0, 3.0], [9.0, 9.0]]
+    """
+    count = math.prod(x.shape[:-1])
+    return channel_sum(x) / count, channel_dot(x, x) / count
 
 
 def spread(values: jax.Array, like: jax.Array) -> jax.Array:
@@ -52,9 +66,17 @@ def spread(values: jax.Array, like: jax.Array) -> jax.Array:
       >>> spread(jnp.arange(2.0), jnp.zeros((3, 2))).tolist()
       [[0.0, 1.0], [0.0, 1.0], [0.0, 1.0]]
     """
-    if _has_a_fast_sum(like):
-        return spread_p.bind(values, shape=like.shape)
-    return values.reshape((1,) * (like.ndim - 1) + values.shape)
+    return spread_p.bind(values, shape=like.shape) if _has_a_fast_sum(like) else _aligned(values, like.ndim)
+
+
+def scale(x: jax.Array, values: jax.Array) -> jax.Array:
+    """Multiply every channel of `[..., C]` by a number of its own, `[C]`.
+
+    Example:
+      >>> scale(jnp.ones((2, 2)), jnp.arange(2.0)).tolist()
+      [[0.0, 1.0], [0.0, 1.0]]
+    """
+    return scale_p.bind(x, values) if _has_a_fast_sum(x) else _scale(x, values)
 
 
 def _has_a_fast_sum(x) -> bool:
@@ -62,44 +84,48 @@ def _has_a_fast_sum(x) -> bool:
     return cpu_mode() != "off" and known and x.ndim > 1 and on_no_mesh(x)
 
 
+def _aligned(values, ndim: int):
+    return values.reshape((1,) * (ndim - 1) + values.shape)
+
+
 def _sum(x):
     return jnp.sum(x, tuple(range(x.ndim - 1)))
+
+
+def _dot(x, y):
+    return _sum(x * y)
 
 
 def _spread(values, *, shape):
     return jnp.broadcast_to(values, shape)
 
 
-@jax.jit
-def _compiled_sum(x):
-    return sum_p.bind(x)
+def _scale(x, values):
+    return x * _aligned(values, x.ndim)
 
 
-def _eager_sum(x):
-    # Without jit, for someone who debugs, there is no lowering that could choose.
-    without_jit = jax.config.jax_disable_jit  # pyright: ignore[reportAttributeAccessIssue]
-    return (_sum if without_jit else _compiled_sum)(x)
+def _define(primitive: Primitive, plain: Callable, fast: Callable, shape: Callable) -> None:
+    """Give a primitive its meaning, `plain`, how one CPU computes it, `fast`, and the shape of its result."""
+
+    def eager(*operands, **parameters):
+        # Without jit, for someone who debugs, there is no lowering that could choose.
+        without_jit = jax.config.jax_disable_jit  # pyright: ignore[reportAttributeAccessIssue]
+        return (plain if without_jit else jax.jit(primitive.bind, static_argnames="shape"))(*operands, **parameters)
+
+    def batch(operands, dims, **parameters):
+        return jax.vmap(partial(plain, **parameters), dims)(*operands), 0
+
+    primitive.def_impl(eager)
+    primitive.def_abstract_eval(lambda x, *others, **parameters: ShapedArray(shape(x, **parameters), x.dtype))
+    batching.primitive_batchers[primitive] = batch
+    lower_on_one_cpu(primitive, fast, plain)
 
 
-def _batch_sum(operands, dims):
-    x = jnp.moveaxis(operands[0], dims[0], 0)
-    return jnp.sum(x, tuple(range(1, x.ndim - 1))), 0
-
-
-def _batch_spread(operands, dims, *, shape):
-    values = jnp.moveaxis(operands[0], dims[0], 0)
-    size, channels = values.shape
-    return jnp.broadcast_to(values.reshape(size, *(1,) * (len(shape) - 1), channels), (size, *shape)), 0
-
-
-sum_p.def_impl(_eager_sum)
-sum_p.def_abstract_eval(lambda x: ShapedArray(x.shape[-1:], x.dtype))
+_define(sum_p, _sum, sums.over_pixels, lambda x: x.shape[-1:])
+_define(dot_p, _dot, sums.of_products, lambda x: x.shape[-1:])
+_define(spread_p, _spread, _spread, lambda values, shape: shape)
+_define(scale_p, _scale, _scale, lambda x: x.shape)
 ad.deflinear2(sum_p, lambda cotangent, x: [spread_p.bind(cotangent, shape=x.aval.shape)])
-batching.primitive_batchers[sum_p] = _batch_sum
-lower_on_one_cpu(sum_p, sums.over_pixels, _sum)
-
-spread_p.def_impl(_spread)
-spread_p.def_abstract_eval(lambda values, *, shape: ShapedArray(shape, values.dtype))
 ad.deflinear2(spread_p, lambda cotangent, values, *, shape: [sum_p.bind(cotangent)])
-batching.primitive_batchers[spread_p] = _batch_spread
-mlir.register_lowering(spread_p, mlir.lower_fun(_spread, multiple_results=False))
+ad.defbilinear(scale_p, lambda ct, x, values: scale_p.bind(ct, values), lambda ct, x, values: dot_p.bind(x, ct))
+ad.defbilinear(dot_p, lambda ct, x, y: scale_p.bind(y, ct), lambda ct, x, y: scale_p.bind(x, ct))

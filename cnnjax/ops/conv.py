@@ -11,6 +11,7 @@ from jax import lax
 from cnnjax import shapes
 from cnnjax.ops import bilinear, dispatch
 from cnnjax.ops.arguments import PaddingLike, Size, as_numbers, images, pair, per_axis
+from cnnjax.ops.channels import spread
 from cnnjax.ops.opaque import opaque
 
 NHWC = ("NHWC", "HWIO", "NHWC")
@@ -103,7 +104,7 @@ def add_bias(op: str, y, bias):
     bias = as_numbers(op, "bias", bias)
     if bias.shape != y.shape[3:]:
         raise ValueError(f"{op}: expected bias of shape {y.shape[3:]}, got {bias.shape}. Give one number a feature.")
-    return y + bias.astype(y.dtype).reshape(1, 1, 1, -1)
+    return y + spread(bias.astype(y.dtype), y)
 
 
 def _pads(op, sizes, taps, strides, padding, dilation):

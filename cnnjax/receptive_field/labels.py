@@ -8,6 +8,7 @@ from jax.extend import core
 from cnnjax import jaxpr
 
 _PLAIN = {
+    "cnnjax_channel_dot": "sum over axes",
     "cnnjax_channel_sum": "sum over axes",
     "concatenate": "concatenation",
     "cond": "branches",

@@ -74,19 +74,37 @@ def _broadcast(reach, params, old, new):
     return rearrange(reach, [source.get(axis) for axis in range(len(new))])
 
 
-def _spread(reach, params, old, new):
-    del params
-    return _broadcast(reach, {"broadcast_dimensions": (len(new) - 1,)}, old, new)
-
-
 def _reduce(reach, params, old, new):
     del old, new
     return maximum(reach, params["axes"])
 
 
-def _channel_sum(reach, params, old, new):
-    del params
-    return _reduce(reach, {"axes": tuple(range(len(old) - 1))}, old, new)
+def _over_pixels(reach, params, old, new):
+    del params, new
+    return maximum(reach, tuple(range(len(old) - 1)))
+
+
+def _to_pixels(reach, params, old, new):
+    del params, old
+    return rearrange(reach, [None] * (len(new) - 1) + [0])
+
+
+def _channel_dot(eqn, operands, shapes, note):
+    del eqn, note
+    return [
+        joined(
+            [
+                Value(shapes[0], tuple(_over_pixels(reach, {}, operand.shape, shapes[0]) for reach in operand.reaches))
+                for operand in operands
+            ]
+        )
+    ]
+
+
+def _channel_scale(eqn, operands, shapes, note):
+    x, values = operands
+    spread = Value(shapes[0], tuple(_to_pixels(reach, {}, values.shape, shapes[0]) for reach in values.reaches))
+    return combining.elementwise(eqn, [x, spread], shapes, note)
 
 
 def _general_reduce(eqn, operands, shapes, note):
@@ -200,8 +218,10 @@ RULES: dict[str, Rule] = {
     **convolution.RULES,
     **indexing.RULES,
     "broadcast_in_dim": _mapping(_broadcast),
-    "cnnjax_channel_sum": _mapping(_channel_sum),
-    "cnnjax_spread": _mapping(_spread),
+    "cnnjax_channel_dot": _channel_dot,
+    "cnnjax_channel_scale": _channel_scale,
+    "cnnjax_channel_spread": _mapping(_to_pixels),
+    "cnnjax_channel_sum": _mapping(_over_pixels),
     "fft": _fourier,
     "reduce": _general_reduce,
     "reduce_window_sum": _mapping(_sum_window),

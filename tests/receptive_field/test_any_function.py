@@ -16,7 +16,7 @@ from flax import nnx
 from jax import lax
 
 from cnnjax import ops
-from cnnjax.ops.channels import channel_mean, spread
+from cnnjax.ops import channels
 from cnnjax.receptive_field import receptive_field
 
 SHAPE = (1, 5, 6, 2)
@@ -184,7 +184,11 @@ EXACT = {
     "padded by wrapping": lambda x: jnp.pad(x, [(0, 0), (2, 1), (1, 3), (0, 0)], "wrap"),
     "padded with the mean": lambda x: jnp.pad(x, [(0, 0), (2, 1), (0, 0), (0, 0)], "mean"),
     "normalised over the image": lambda x: x - x.mean((1, 2), keepdims=True),
-    "normalised over the batch": lambda x: x - spread(channel_mean(conv(x)[:, :2]), x),
+    "normalised over the batch": lambda x: x - channels.spread(channels.channel_sum(conv(x)[:, :2]), x),
+    "scaled by a channel's square": lambda x: channels.scale(
+        conv(x), channels.channel_dot(x[:, :2, 1:3], x[:, :2, 2:4])
+    ),
+    "scaled by channels": lambda x: channels.scale(conv(x), jnp.arange(2.0)),
     "normalised along rows": lambda x: x / jnp.linalg.norm(x, axis=2, keepdims=True),
     "channel picked": lambda x: jnp.concatenate([x, shifted(x)], -1)[..., :2],
     "a branch that does less": lambda x: jnp.concatenate([x[:, 2:], conv(x)[:, :2]], 1),
