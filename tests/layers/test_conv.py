@@ -10,19 +10,35 @@ from flax import linen as nn
 from cnnjax.layers import Conv, ConvNormAct
 
 
-def test_is_linens_convolution_with_the_same_parameters():
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"kernel_size": (3, 2), "strides": 2, "padding": ((1, 0), (2, 1))},
+        {"kernel_size": (2, 3), "strides": (1, 2), "padding": 1, "kernel_dilation": (2, 1), "use_bias": False},
+        {"kernel_size": (1, 3), "padding": "VALID", "feature_group_count": 2, "bias_init": nn.initializers.normal()},
+        {"kernel_size": (3, 3), "dtype": jnp.bfloat16, "kernel_init": nn.initializers.normal(0.1)},
+        {"kernel_size": (3, 3), "param_dtype": jnp.bfloat16},
+    ],
+)
+def test_is_linens_convolution_with_the_same_parameters(options):
     images = np.random.default_rng(0).normal(size=(3, 9, 7, 2)).astype(np.float32)
-    options = {"features": 4, "kernel_size": (3, 2), "strides": 2, "padding": ((1, 0), (2, 1))}
-    ours, theirs = Conv(**options), nn.Conv(**options)
+    ours, theirs = Conv(features=4, **options), nn.Conv(features=4, **options)
     variables = theirs.init(jax.random.key(0), images)
     chex.assert_trees_all_equal(ours.init(jax.random.key(0), images), variables)
 
     def loss(layer):
-        return lambda variables, images: (layer.apply(variables, images) ** 2).sum()
+        return lambda variables, images: (layer.apply(variables, images).astype(jnp.float32) ** 2).sum()
 
     expected = jax.jit(jax.value_and_grad(loss(theirs), (0, 1)))(variables, images)
     found = jax.jit(jax.value_and_grad(loss(ours), (0, 1)))(variables, images)
-    chex.assert_trees_all_close(found, expected, rtol=1e-4, atol=1e-4)
+    half = jnp.bfloat16 in options.values()
+    chex.assert_trees_all_equal_shapes_and_dtypes(found, expected)
+    chex.assert_trees_all_close(found, expected, rtol=3e-2 if half else 1e-4, atol=1e-1 if half else 1e-4)
+
+
+def test_a_convolutions_errors_are_those_of_ops():
+    with pytest.raises(ValueError, match=r"conv2d: expected x of rank 4 .* Add a batch axis: x\[None\]\."):
+        Conv(4, 3).init(jax.random.key(0), jnp.ones((9, 7, 3)))
 
 
 def test_conv_norm_act_is_its_three_parts_in_this_order():
