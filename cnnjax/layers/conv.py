@@ -9,6 +9,8 @@ from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
 
 from cnnjax import ops
+from cnnjax.ops import arguments
+from cnnjax.ops.conv import check_groups
 
 Size = int | tuple[int, int]
 Padding = str | int | tuple[tuple[int, int], tuple[int, int]]
@@ -49,7 +51,10 @@ class Conv(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map `[N, H, W, C]` to `[N, H', W', features]`."""
-        shape = (*_pair(self.kernel_size), x.shape[-1] // self.feature_group_count, self.features)
+        x = arguments.images("Conv", x)
+        taps = arguments.pair("Conv", "kernel_size", self.kernel_size)
+        check_groups("Conv", x.shape[3], self.features, self.feature_group_count)
+        shape = (*taps, x.shape[3] // self.feature_group_count, self.features)
         kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
         bias = self.param("bias", self.bias_init, shape[3:], self.param_dtype) if self.use_bias else None
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
@@ -115,7 +120,3 @@ class ConvNormAct(nn.Module):
         if self.norm is not None:
             x = self.norm(use_running_average=not train, dtype=self.dtype, name="norm")(x)
         return x if self.act is None else self.act(x)
-
-
-def _pair(size: Size) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else size

@@ -2,7 +2,7 @@
 
 `scale` and `spread` take a number a channel to all pixels, `channel_dot` and `channel_sum` take all pixels to one: as
 primitives of their own they stay among themselves under differentiation, in any order and mode, and a CPU, alone and
-unsharded, sums as `cnnjax.ops.cpu.sums` does.
+unsharded, sums as `cnnjax.ops.cpu.sums` does. What meets in one has one float dtype.
 """
 
 import math
@@ -30,7 +30,7 @@ def channel_sum(x: jax.Array) -> jax.Array:
       >>> channel_sum(jnp.ones((2, 3, 4))).tolist()
       [6.0, 6.0, 6.0, 6.0]
     """
-    return sum_p.bind(x) if _has_a_fast_sum(x) else _sum(x)
+    return sum_p.bind(x) if _is_ours(x) else _sum(x)
 
 
 def channel_dot(x: jax.Array, y: jax.Array) -> jax.Array:
@@ -40,7 +40,7 @@ def channel_dot(x: jax.Array, y: jax.Array) -> jax.Array:
       >>> channel_dot(jnp.full((2, 3), 2.0), jnp.arange(6.0).reshape(2, 3)).tolist()
       [6.0, 10.0, 14.0]
     """
-    return dot_p.bind(x, y) if _has_a_fast_sum(x) else _dot(x, y)
+    return dot_p.bind(x, y) if _is_ours(x) else _dot(x, y)
 
 
 def channel_means(x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -66,7 +66,7 @@ def spread(values: jax.Array, like: jax.Array) -> jax.Array:
       >>> spread(jnp.arange(2.0), jnp.zeros((3, 2))).tolist()
       [[0.0, 1.0], [0.0, 1.0], [0.0, 1.0]]
     """
-    return spread_p.bind(values, shape=like.shape) if _has_a_fast_sum(like) else _aligned(values, like.ndim)
+    return spread_p.bind(values, shape=like.shape) if _is_ours(like) else _aligned(values, like.ndim)
 
 
 def scale(x: jax.Array, values: jax.Array) -> jax.Array:
@@ -76,10 +76,10 @@ def scale(x: jax.Array, values: jax.Array) -> jax.Array:
       >>> scale(jnp.ones((2, 2)), jnp.arange(2.0)).tolist()
       [[0.0, 1.0], [0.0, 1.0]]
     """
-    return scale_p.bind(x, values) if _has_a_fast_sum(x) else _scale(x, values)
+    return scale_p.bind(x, values) if _is_ours(x) else _scale(x, values)
 
 
-def _has_a_fast_sum(x) -> bool:
+def _is_ours(x) -> bool:
     known = all(isinstance(size, int) and size > 0 for size in x.shape)
     return cpu_mode() != "off" and known and x.ndim > 1 and on_no_mesh(x)
 
@@ -122,7 +122,7 @@ def _define(primitive: Primitive, plain: Callable, fast: Callable, shape: Callab
 
 
 _define(sum_p, _sum, sums.over_pixels, lambda x: x.shape[-1:])
-_define(dot_p, _dot, sums.of_products, lambda x: x.shape[-1:])
+_define(dot_p, _dot, sums.over_pixels, lambda x: x.shape[-1:])
 _define(spread_p, _spread, _spread, lambda values, shape: shape)
 _define(scale_p, _scale, _scale, lambda x: x.shape)
 ad.deflinear2(sum_p, lambda cotangent, x: [spread_p.bind(cotangent, shape=x.aval.shape)])

@@ -85,17 +85,22 @@ def operands(op: str, x, kernel, groups: int):
             "Cast one: kernel.astype(x.dtype)."
         )
     channels, per_group, features = x.shape[3], kernel.shape[2], kernel.shape[3]
-    if not isinstance(groups, Integral) or groups < 1 or channels % groups or features % groups:
-        raise ValueError(
-            f"{op}: expected feature_group_count to divide the {channels} channels of x and the {features} features "
-            f"of the kernel, got {groups!r}. Change the groups or the features."
-        )
+    check_groups(op, channels, features, groups)
     if per_group * groups != channels:
         raise ValueError(
             f"{op}: expected a kernel with {channels // groups} input channels for x {x.shape} in {groups} group(s), "
             f"got kernel {kernel.shape}. Make the kernel's third axis {channels // groups}."
         )
     return x, kernel
+
+
+def check_groups(op: str, channels: int, features: int, groups: int) -> None:
+    """Raise unless groups divide both."""
+    if not isinstance(groups, Integral) or groups < 1 or channels % groups or features % groups:
+        raise ValueError(
+            f"{op}: expected feature_group_count to divide the {channels} channels of x and the {features} features "
+            f"of the kernel, got {groups!r}. Change the groups or the features."
+        )
 
 
 def add_bias(op: str, y, bias):
@@ -109,7 +114,9 @@ def add_bias(op: str, y, bias):
 
 def _pads(op, sizes, taps, strides, padding, dilation):
     """Return padding as pairs, after checking that a window fits; the error names the op."""
-    sides = per_axis(op, padding)
+    sides: Any = per_axis(op, padding)
+    if not all(isinstance(size, int) for size in sizes):  # unknown while a function is exported: jax.lax checks them
+        return padding if isinstance(padding, str) else sides
     try:
         return [shapes.window_padding(n, k, s, p, d) for n, k, s, p, d in zip(sizes, taps, strides, sides, dilation)]
     except ValueError as error:

@@ -97,9 +97,10 @@ def _known() -> bool:
 
 
 def _platform(leaves: list) -> str:
-    """Return where a call with these arguments runs: where its arrays are, which is one platform for all of them."""
-    device = next((next(iter(leaf.devices())) for leaf in leaves if isinstance(leaf, jax.Array)), None)
-    return (device or jax.devices()[0]).platform
+    """Return where a call with these arguments runs: an accelerator's name if one holds any of them."""
+    platforms = {device.platform for leaf in leaves if isinstance(leaf, jax.Array) for device in leaf.devices()}
+    platforms = platforms or {jax.devices()[0].platform}
+    return min(platforms - {"cpu"}, default="cpu")
 
 
 def _fit(closed: Any) -> bool:

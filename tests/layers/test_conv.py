@@ -2,6 +2,7 @@ import functools
 
 import chex
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -36,9 +37,28 @@ def test_is_linens_convolution_with_the_same_parameters(options):
     chex.assert_trees_all_close(found, expected, rtol=3e-2 if half else 1e-4, atol=1e-1 if half else 1e-4)
 
 
-def test_a_convolutions_errors_are_those_of_ops():
-    with pytest.raises(ValueError, match=r"conv2d: expected x of rank 4 .* Add a batch axis: x\[None\]\."):
-        Conv(4, 3).init(jax.random.key(0), jnp.ones((9, 7, 3)))
+@pytest.mark.parametrize(
+    ("options", "shape", "text"),
+    [
+        ({}, (9, 7, 3), "x of rank 4 [N, H, W, C], got shape (9, 7, 3). Add a batch axis: x[None]."),
+        ({"kernel_size": (3, 3, 3)}, (1, 9, 7, 3), "kernel_size of one or two positive integers"),
+        ({"feature_group_count": 2}, (1, 9, 7, 3), "feature_group_count to divide the 3 channels"),
+        ({"feature_group_count": 0}, (1, 9, 7, 3), "feature_group_count to divide"),
+        ({"padding": "VALID"}, (1, 2, 7, 3), "2"),
+    ],
+)
+def test_a_bad_convolution_gets_one_sentence(options, shape, text):
+    with pytest.raises(ValueError, match=r"^(Conv|conv2d): expected ") as caught:
+        Conv(4, **{"kernel_size": 3} | options).init(jax.random.key(0), jnp.ones(shape))
+    assert text in str(caught.value)
+
+
+def test_exports_with_every_size_of_an_image_unknown():
+    layer, x = Conv(4, 3, strides=2), jnp.ones((2, 9, 8, 3))
+    variables = layer.init(jax.random.key(0), x)
+    sizes = jax.export.symbolic_shape("b, h, w", constraints=("h >= 3", "w >= 3"))
+    exported = jax.export.export(jax.jit(layer.apply))(variables, jax.ShapeDtypeStruct((*sizes, 3), jnp.float32))
+    np.testing.assert_allclose(exported.call(variables, x), layer.apply(variables, x), rtol=1e-5, atol=1e-6)
 
 
 def test_conv_norm_act_is_its_three_parts_in_this_order():

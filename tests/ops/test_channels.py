@@ -47,7 +47,7 @@ def test_each_is_the_others_transpose_in_any_order_and_mode():
         y = scale(x, values) + spread(values * values, x)
         return channel_sum(y * y * y) + channel_dot(x, y) * values
 
-    check_grads(jax.jit(f), (x, values), order=3, modes=("fwd", "rev"), eps=1e-2, atol=3e-2, rtol=3e-2)
+    check_grads(jax.jit(f), (x, values), order=2, modes=("fwd", "rev"), eps=1e-2, atol=3e-2, rtol=3e-2)
     backward = str(jax.make_jaxpr(lambda x, v, g: jax.vjp(f, x, v)[1](g))(x, values, values))
     assert "cnnjax_channel_sum" in backward
     assert "cnnjax_channel_dot" in backward
@@ -57,8 +57,8 @@ def test_each_is_the_others_transpose_in_any_order_and_mode():
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_vmap(axis):
     x, y, values = draw((3, 4, 5, 2)), draw((3, 4, 5, 2), 1), draw((5, 2))
-    for f, plain in ((channel_sum, lambda x: x.sum((0, 1))), (channel_dot, lambda x, y: (x * y).sum((0, 1)))):
-        operands = (x, y)[: f.__code__.co_argcount]
+    plain_sum, plain_dot = lambda x: x.sum((0, 1)), lambda x, y: (x * y).sum((0, 1))
+    for f, plain, operands in ((channel_sum, plain_sum, (x,)), (channel_dot, plain_dot, (x, y))):
         chex.assert_trees_all_close(jax.vmap(f, axis)(*operands), jax.vmap(plain, axis)(*operands), rtol=1e-5)
     one = jnp.zeros((3, 4, 2))
     expected = np.broadcast_to(values[:, None, None], (5, 3, 4, 2))
@@ -74,6 +74,13 @@ def test_nan_and_infinity_stay_in_their_channel():
     assert sums[2] == np.inf
 
 
+def test_half_precision_is_summed_in_float32():
+    x = jnp.full((64, 9, 9, 2), 40.0, jnp.float16).at[::2].set(-40.0).at[0, 0, 0].set(3.0)
+    np.testing.assert_array_equal(jax.jit(channel_sum)(x), np.asarray(x, np.float64).sum((0, 1, 2)))
+    ones = jnp.ones((16, 64, 64, 1), jnp.bfloat16)
+    assert jax.jit(channel_dot)(ones, ones).tolist() == [ones.size]
+
+
 def largest_sum(text: str) -> int:
     """Return how many numbers the largest reduction of a StableHLO module reads."""
     reductions = re.findall(r"stablehlo\.reduce\(.*?\((tensor<[\dx]+)", text)
@@ -82,6 +89,7 @@ def largest_sum(text: str) -> int:
 
 def test_only_one_cpu_adds_slices(monkeypatch):
     x = draw((16, 16, 16, 4))
+    assert x.size == 16384
     norm = BatchNorm(use_running_average=False)
     variables = norm.init(jax.random.key(0), x)
 
@@ -91,11 +99,11 @@ def test_only_one_cpu_adds_slices(monkeypatch):
     def lowered(platform):
         return jax.jit(lambda x: step(x)).trace(x).lower(lowering_platforms=(platform,)).as_text()
 
-    slices = {platform: re.findall(r"stablehlo\.slice.*16x16x16x4", lowered(platform)) for platform in ("cpu", *OTHERS)}
+    slices = {platform: re.findall(r"stablehlo\.slice.*tensor<16384x", lowered(platform)) for platform in ("cpu", *OTHERS)}
     assert [platform for platform, found in slices.items() if found] == ["cpu"]
     ours = jax.jit(lambda x: step(x))(x)
     monkeypatch.setenv("CNNJAX_CPU_OPS", "off")
-    assert not re.findall(r"stablehlo\.slice.*16x16x16x4", lowered("cpu"))
+    assert not re.findall(r"stablehlo\.slice.*tensor<16384x", lowered("cpu"))
     np.testing.assert_allclose(ours, jax.jit(lambda x: step(x))(x), rtol=1e-3, atol=1e-4)
 
 
@@ -126,6 +134,7 @@ import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 from flax import linen as nn
 from cnnjax.layers import BatchNorm
+from cnnjax.ops.channels import channel_dot
 
 mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.{axis},))
 data = np.random.default_rng(0).normal(1.0, 2.0, size=(16, 4, 4, 3)).astype(np.float32)
@@ -137,8 +146,10 @@ def run(norm, x):
     compiled = jax.jit(step).lower(x).compile()
     return re.findall(r" (all-\w+|collective-\w+|reduce-scatter)\(", compiled.as_text()), compiled(x)
 
-with jax.set_mesh(mesh):
+with jax.set_mesh(mesh) if {context} else jax.enable_x64(False):
     collectives, (value, gradient) = run(BatchNorm(use_running_average=False), x)
+    assert "stablehlo.slice" not in jax.jit(lambda x: channel_dot(x, x)).lower(x).as_text()
+assert "stablehlo.slice" in jax.jit(lambda x: channel_dot(x, x)).lower(data).as_text()
 assert collectives and set(collectives) == {{"all-reduce"}}, collectives
 whole = run(BatchNorm(use_running_average=False), data)[1]
 np.testing.assert_allclose(value, whole[0], rtol=1e-4)
@@ -146,9 +157,9 @@ np.testing.assert_allclose(gradient, whole[1], rtol=1e-3, atol=1e-4)
 """
 
 
-@pytest.mark.parametrize("axis", ["Auto", "Explicit"])
-def test_a_sharded_batch_norm_only_reduces_over_devices(axis):
+@pytest.mark.parametrize(("axis", "context"), [("Auto", False), ("Auto", True), ("Explicit", True)])
+def test_a_sharded_batch_norm_only_reduces_over_devices(axis, context):
     environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
-    code = SHARDED.format(axis=axis)
+    code = SHARDED.format(axis=axis, context=context)
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

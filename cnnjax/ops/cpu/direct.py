@@ -9,6 +9,7 @@ outside of loops: inside of one, a micro-batch's or a scan's, such a convolution
 are turned and images transposed here, before it.
 """
 
+import math
 from collections.abc import Sequence
 
 from jax import lax
@@ -18,6 +19,7 @@ from cnnjax.ops.cpu.problem import Pair, Problem
 from cnnjax.ops.cpu.stages import stage
 
 _PARALLEL_MACS = 20_000_000  # measured: below it one core has done the work before a second has been woken
+_LARGE = 1 << 19  # numbers of a few images that are worth every core: measured
 
 
 def _xla(x, kernel, strides: Pair, padding: Sequence[Pair], image_dilation: Pair, kernel_dilation: Pair):
@@ -45,9 +47,8 @@ def _pays(channels: int, features: int, problem: Problem) -> bool:
 
 
 def _pays_for_kernels(problem: Problem) -> bool:
-    # Measured: the images are what is read as channels, the channels as images.
-    images, channels = problem.lhs_shape[0], problem.lhs_shape[3]
-    return images >= 8 or (images > 1 and channels < 16)
+    # Measured: here images are read as channels, and few of them slowly, unless they leave the caches.
+    return problem.lhs_shape[0] >= 8 or math.prod(problem.lhs_shape) >= _LARGE
 
 
 def out(x, kernel, problem: Problem):

@@ -5,56 +5,57 @@ YNNPACK fusion is fast but computes garbage in places (`cnnjax.ops.opaque`), so 
 """
 
 import functools
+import math
 import operator
 
-from cnnjax.ops.cpu import blocks
+import jax.numpy as jnp
+
 from cnnjax.ops.cpu.stages import stage
 
 _SLICES = 8  # added at a time: each pass leaves an eighth for the next to read
 _LEAST = 64  # pixels that are summed as they are
 
 
-# Stages, or XLA would compute what makes x again for each sum of it, and fuse the passes into a single one that reads
-# 64 places at a time.
-def over_pixels(x):
-    """Return the sum of `[N, ..., C]` over all axes but the last.
+def over_pixels(*factors):
+    """Return the sum of a product of arrays `[..., C]` over all axes but the last, half precision in float32.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> over_pixels(jnp.ones((100, 2))).tolist()
-      [100.0, 100.0]
-    """
-    return _rest(_images(x))
-
-
-def of_products(x, y):
-    """Return the sum of `x * y`, two `[N, ..., C]`, over all axes but the last.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> of_products(jnp.ones((100, 2)), 3 * jnp.ones((100, 2))).tolist()
+      >>> over_pixels(jnp.ones((100, 2)), jnp.full((100, 2), 3.0)).tolist()
       [300.0, 300.0]
     """
-    return _rest(_images(x, y))
+    *axes, channels = factors[0].shape
+    size = math.prod(axes) // _SLICES
+    slices = _first(*factors, length=size * channels).reshape(size, channels)
+    return _rest(slices, _tail(*factors, start=size * _SLICES * channels)).astype(factors[0].dtype)
+
+
+# Stages, or XLA would compute what makes a factor again for each sum of it, and fuse the passes into a single one that
+# reads 64 places at a time.
+@stage
+def _first(*factors, length: int):
+    """Return an eighth of the products, flat, the others added to them."""
+    return _added([_product(factors, i * length, (i + 1) * length) for i in range(_SLICES)])
 
 
 @stage
-def _images(*factors):
-    """Add the products of several images, up to eight at a time."""
-    x = functools.reduce(operator.mul, factors)
-    size = x.shape[0] // blocks.divisor(x.shape[0], _SLICES)
-    return _added([x[start : start + size] for start in range(0, x.shape[0], size)])
+def _tail(*factors, start: int):
+    """Return the few products that eight does not divide: `[pixels, C]`."""
+    return _product(factors, start, factors[0].size).reshape(-1, factors[0].shape[-1])
 
 
 @stage
-def _rest(x):
-    channels, rest = x.shape[-1], []
-    x = x.reshape(-1, channels)
+def _rest(x, *rest):
+    channels, parts = x.shape[1], list(rest)
     while x.shape[0] > _LEAST:
         size = x.shape[0] // _SLICES
-        rest.append(x[size * _SLICES :])
+        parts.append(x[size * _SLICES :])
         x = _added(list(x[: size * _SLICES].reshape(_SLICES, size * channels))).reshape(size, channels)
-    return _added([part.sum(0) for part in (x, *rest) if part.shape[0]])
+    return _added([part.sum(0) for part in (x, *parts)])
+
+
+def _product(factors, start: int, stop: int):
+    dtype = jnp.promote_types(factors[0].dtype, jnp.float32)
+    return functools.reduce(operator.mul, (factor.reshape(-1)[start:stop].astype(dtype) for factor in factors))
 
 
 def _added(parts):
