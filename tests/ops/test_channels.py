@@ -99,7 +99,7 @@ def test_only_one_cpu_adds_slices(monkeypatch):
     def lowered(platform):
         return jax.jit(lambda x: step(x)).trace(x).lower(lowering_platforms=(platform,)).as_text()
 
-    slices = {platform: re.findall(r"stablehlo\.slice.*tensor<16384x", lowered(platform)) for platform in ("cpu", *OTHERS)}
+    slices = {name: re.findall(r"stablehlo\.slice.*tensor<16384x", lowered(name)) for name in ("cpu", *OTHERS)}
     assert [platform for platform, found in slices.items() if found] == ["cpu"]
     ours = jax.jit(lambda x: step(x))(x)
     monkeypatch.setenv("CNNJAX_CPU_OPS", "off")
