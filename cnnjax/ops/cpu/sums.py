@@ -14,6 +14,7 @@ from cnnjax.ops.cpu.stages import stage
 
 _SLICES = 8  # added at a time: each pass leaves an eighth for the next to read
 _LEAST = 64  # pixels that are summed as they are
+_SMALL = 1 << 17  # numbers for which several passes take longer than XLA's own reduction
 
 
 def over_pixels(*factors):
@@ -24,6 +25,9 @@ def over_pixels(*factors):
       [300.0, 300.0]
     """
     *axes, channels = factors[0].shape
+    if factors[0].size < _SMALL:
+        x = functools.reduce(operator.mul, factors)
+        return jnp.sum(x, tuple(range(len(axes))))
     size = math.prod(axes) // _SLICES
     slices = _first(*factors, length=size * channels).reshape(size, channels)
     return _rest(slices, _tail(*factors, start=size * _SLICES * channels)).astype(factors[0].dtype)
