@@ -80,9 +80,10 @@ def operands(op: str, x, kernel, groups: int):
     """Return x and kernel after checking ranks, dtypes and channels."""
     x, kernel = images(op, x), kernel_array(op, kernel)
     if x.dtype != kernel.dtype:
+        # Cast to integers, a kernel of fractions would be nothing but zeros.
+        cast = "kernel.astype(x.dtype)" if jnp.issubdtype(x.dtype, jnp.inexact) else "x.astype(kernel.dtype)"
         raise TypeError(
-            f"{op}: expected x and kernel of one dtype, got {x.dtype} and {kernel.dtype}. "
-            "Cast one: kernel.astype(x.dtype)."
+            f"{op}: expected x and kernel of one dtype, got {x.dtype} and {kernel.dtype}. Cast one: {cast}."
         )
     channels, per_group, features = x.shape[3], kernel.shape[2], kernel.shape[3]
     check_groups(op, channels, features, groups)

@@ -6,7 +6,7 @@ import jax
 from jax import lax
 
 from cnnjax import shapes
-from cnnjax.ops.arguments import PaddingLike, Size, pair, per_axis
+from cnnjax.ops.arguments import PaddingLike, Size, images, pair, per_axis
 from cnnjax.ops.conv import NHWC, add_bias, conv_general_dilated, kernel_array, operands
 
 
@@ -51,6 +51,12 @@ def conv_transpose2d(
         raise ValueError(f"{op}: expected output_padding of at least 0, got {output_padding}. Pad more to get less.")
     kernel = kernel_array(op, kernel)
     if transpose_kernel:
+        channels = images(op, x).shape[3]
+        if kernel.shape[3] != channels:
+            raise ValueError(
+                f"{op}: expected a kernel [H, W, O, {channels}] for x {x.shape}, got {kernel.shape}. "
+                f"Make the kernel's fourth axis {channels}, or leave transpose_kernel out."
+            )
         kernel = lax.transpose(lax.rev(kernel, (0, 1)), (0, 1, 3, 2))
     x, kernel = operands(op, x, kernel, 1)
     strides, dilation = pair(op, "strides", strides), pair(op, "kernel_dilation", kernel_dilation)

@@ -282,7 +282,12 @@ X, K = np.ones((2, 8, 8, 4), np.float32), np.ones((3, 3, 4, 6), np.float32)
         (lambda: ops.conv2d(X, K, padding=-4), ValueError, "leaves pixels"),
         (lambda: ops.conv2d(X[:, :2], K, padding="VALID"), ValueError, "kernel 3"),
         (lambda: ops.conv2d(X, K, strides=(1, 2, 3)), ValueError, "strides"),
-        (lambda: ops.conv2d(X, K.astype(np.float16)), TypeError, "one dtype"),
+        (
+            lambda: ops.conv2d(X, K.astype(np.float16)),
+            TypeError,
+            "one dtype, got float32 and float16. Cast one: kernel.",
+        ),
+        (lambda: ops.conv2d(X.astype(np.uint8), K), TypeError, "Cast one: x.astype"),
         (lambda: ops.conv2d(X.astype(bool), K), TypeError, "numeric dtype"),
         (lambda: ops.conv2d(X.astype(str), K), TypeError, "numeric array"),
         (lambda: ops.depthwise_conv2d(X, K), ValueError, "feature_group_count"),
@@ -298,6 +303,11 @@ X, K = np.ones((2, 8, 8, 4), np.float32), np.ones((3, 3, 4, 6), np.float32)
         (lambda: ops.conv_transpose2d(X, "kernel", transpose_kernel=True), TypeError, "kernel to be a numeric array"),
         (lambda: ops.conv_transpose2d(X, K[0], transpose_kernel=True), ValueError, "kernel of rank 4"),
         (lambda: ops.conv_transpose2d(X[..., :3], K), ValueError, "third axis 3"),
+        (
+            lambda: ops.conv_transpose2d(X[..., :3], K, transpose_kernel=True),
+            ValueError,
+            "Make the kernel's fourth axis 3",
+        ),
     ],
 )
 def test_bad_input_gets_one_sentence(call, error, text):
