@@ -67,17 +67,6 @@ def _abstract(a, b, *, role, problem, precision):
     return ShapedArray(problem.shape(role), a.dtype)
 
 
-def _eager(a, b, **parameters):
-    # Without jit, for someone who debugs, there is no lowering that could choose.
-    without_jit = jax.config.jax_disable_jit  # pyright: ignore[reportAttributeAccessIssue]
-    return (_platform if without_jit else _compiled)(a, b, **parameters)
-
-
-@partial(jax.jit, static_argnames=("role", "problem", "precision"))
-def _compiled(a, b, *, role, problem, precision):
-    return conv_p.bind(a, b, role=role, problem=problem, precision=precision)
-
-
 def _transpose_first(cotangent, _, b, *, role, problem, precision):
     """Return the cotangent of x, of g or of x."""
     bind = partial(conv_p.bind, problem=problem, precision=precision)
@@ -107,8 +96,7 @@ def _batch(operands, dims, *, role, problem, precision):
     return y.reshape(size, batch, *y.shape[1:]), 0
 
 
-conv_p.def_impl(_eager)
 conv_p.def_abstract_eval(_abstract)
 ad.defbilinear(conv_p, _transpose_first, _transpose_second)
 batching.primitive_batchers[conv_p] = _batch
-lower_on_one_cpu(conv_p, _on_cpu, _platform)
+lower_on_one_cpu(conv_p, _on_cpu, _platform, ("role", "problem", "precision"))

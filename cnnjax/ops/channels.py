@@ -107,18 +107,12 @@ def _scale(x, values):
 def _define(primitive: Primitive, plain: Callable, fast: Callable, shape: Callable) -> None:
     """Give a primitive its meaning, `plain`, how one CPU computes it, `fast`, and the shape of its result."""
 
-    def eager(*operands, **parameters):
-        # Without jit, for someone who debugs, there is no lowering that could choose.
-        without_jit = jax.config.jax_disable_jit  # pyright: ignore[reportAttributeAccessIssue]
-        return (plain if without_jit else jax.jit(primitive.bind, static_argnames="shape"))(*operands, **parameters)
-
     def batch(operands, dims, **parameters):
         return jax.vmap(partial(plain, **parameters), dims)(*operands), 0
 
-    primitive.def_impl(eager)
     primitive.def_abstract_eval(lambda x, *others, **parameters: ShapedArray(shape(x, **parameters), x.dtype))
     batching.primitive_batchers[primitive] = batch
-    lower_on_one_cpu(primitive, fast, plain)
+    lower_on_one_cpu(primitive, fast, plain, ("shape",))
 
 
 _define(sum_p, _sum, sums.over_pixels, lambda x: x.shape[-1:])

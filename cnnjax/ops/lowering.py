@@ -1,14 +1,27 @@
-"""How a primitive of ours reaches the compiler: as the platform has it, or on a CPU as `cnnjax.ops.cpu` has it."""
+"""How a primitive of ours is computed: as the platform has it, or on a CPU as `cnnjax.ops.cpu` has it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import jax
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
 
 
-def lower_on_one_cpu(primitive: Primitive, fast: Callable, plain: Callable) -> None:
-    """Lower a primitive to `fast` on a CPU that is alone and unsharded, and to `plain` everywhere else."""
-    mlir.register_lowering(primitive, mlir.lower_fun(plain, multiple_results=False))
+def lower_on_one_cpu(primitive: Primitive, fast: Callable, plain: Callable, static: Sequence[str] = ()) -> None:
+    """Compute a primitive by `fast` on a CPU that is alone and unsharded, and by `plain` everywhere else.
+
+    Args:
+      primitive: The primitive, of one result.
+      fast: A function of its operands and parameters.
+      plain: The same.
+      static: Names of the parameters.
+    """
+    compiled = jax.jit(primitive.bind, static_argnames=static)
+
+    def eager(*operands, **parameters):
+        # Without jit, for someone who debugs, there is no lowering that could choose.
+        without_jit = jax.config.jax_disable_jit  # pyright: ignore[reportAttributeAccessIssue]
+        return (plain if without_jit else compiled)(*operands, **parameters)
 
     def lower(context, *operands, **parameters):
         # Blocks of a sharded batch would be gathered from the other devices: only one device takes the fast path.
@@ -16,4 +29,6 @@ def lower_on_one_cpu(primitive: Primitive, fast: Callable, plain: Callable) -> N
         rule = mlir.lower_fun(fast if alone else plain, multiple_results=False)
         return rule(context, *operands, **parameters)
 
+    primitive.def_impl(eager)
+    mlir.register_lowering(primitive, mlir.lower_fun(plain, multiple_results=False))
     mlir.register_lowering(primitive, lower, platform="cpu")
