@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file or as a module
 
-from bench.race import race, start, stop_all
+from bench.race import race, same_nets, start, stop_all
 from bench.timing import ratio
 from bench.train_step import NETS
 
@@ -32,6 +32,7 @@ def measure(net: str, batch_size: int, budget: float) -> str:
         start("flax", sys.executable, "jax_infer.py", ["flax", *arguments], CNNJAX_CPU_OPS="off"),
     ]
     try:
+        same_nets(peers)
         calibration = race(peers, least=5, budget=budget)
         failures = [f"{peer.name} {peer.failure}" for peer in peers if peer.failure]
         if failures:

@@ -69,6 +69,15 @@ def start(name: str, python: str, script: str, arguments: list[str], **environme
     return peer
 
 
+def same_nets(peers: list[Peer]) -> None:
+    """Fail each peer whose net has not the first one's number of parameters: its time would say nothing."""
+    running = [peer for peer in peers if not peer.failure]
+    for peer in running[1:]:
+        ours, theirs = running[0].hello["params"], peer.hello["params"]
+        if theirs != ours:
+            peer.failure = f"failed: its net has {theirs:,} parameters, {running[0].name}'s {ours:,}"
+
+
 def stop_all(peers: list[Peer]) -> None:
     for peer in peers:
         peer.process.kill()

@@ -23,7 +23,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file or as a module
 
-from bench.race import Peer, race, start, stop_all
+from bench.race import Peer, race, same_nets, start, stop_all
 from bench.timing import Calibration, ratio
 from cnnjax.cli import pages
 
@@ -122,6 +122,7 @@ def main() -> None:
         print(name)
         peers = start_net(name, args.peers)
         try:
+            same_nets(peers)
             rows.append(report(peers, race(peers, least=args.least, budget=args.budget)))
         finally:
             stop_all(peers)

@@ -24,12 +24,17 @@ def cnnjax_pool_padding(sizes, window, strides, padding):
     return tuple(shapes.window_padding(n, k, s, p, ceil_mode=True) for n, k, s, p in zip(sizes, window, strides, sides))
 
 
+def flax_conv(features, kernel_size, **options):
+    """Make Flax's convolution of two axes; an integer for its kernel would be one axis, and another net."""
+    return nn.Conv(features, (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size, **options)
+
+
 def only_flax() -> None:
     """Put Flax's own functions where the nets look for cnnjax's; before the nets are imported."""
     ops.max_pool = flax_pool(nn.max_pool)
     ops.avg_pool = flax_pool(nn.avg_pool)
     ops.global_avg_pool = lambda x: jnp.mean(x, axis=(1, 2))
-    layers.Conv = layers.conv.Conv = nn.Conv
+    layers.Conv = layers.conv.Conv = flax_conv
     layers.BatchNorm = layers.norm.BatchNorm = nn.BatchNorm
 
 
