@@ -1,6 +1,6 @@
 """Max, average, adaptive and global pooling of images `[N, H, W, C]`."""
 
-from functools import partial, reduce
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -8,72 +8,9 @@ import numpy as np
 from jax import lax
 
 from cnnjax import shapes
+from cnnjax.ops import windows
 from cnnjax.ops.arguments import PaddingLike, Size, images, pair, per_axis
-
-# Longer windows than this are folded by doubling: log2(k) passes instead of k slices.
-_LONGEST_FOLD = 8
-
-
-def _first_max(a, b):
-    # Not jnp.maximum: a tie goes to the first, so does its gradient, and NaN stays.
-    return jnp.where((a >= b) | (a != a), a, b)
-
-
-def _slices(x, starts, length, stride, axis):
-    return [lax.slice_in_dim(x, s, s + (length - 1) * stride + 1, stride, axis) for s in starts]
-
-
-def _fold(x, combine, kernel, stride, axis):
-    """Combine `kernel` neighbours along one axis, in order, at every `stride`-th position."""
-    length = (x.shape[axis] - kernel) // stride + 1
-    if kernel <= _LONGEST_FOLD:
-        return reduce(combine, _slices(x, range(kernel), length, stride, axis))
-    powers, parts, done = x, [], 0
-    for bit in range(kernel.bit_length()):
-        width = 1 << bit
-        if kernel & width:
-            parts += _slices(powers, [done], length, stride, axis)
-            done += width
-        if done < kernel:
-            room = powers.shape[axis] - width
-            powers = combine(*_slices(powers, [0, width], room, 1, axis))
-    return reduce(combine, parts)
-
-
-def _fold_window(x, combine, window, strides):
-    # Along a row first, then down: of equal values the first in reading order wins.
-    x = _fold(x, combine, window[1], strides[1], 2)
-    return _fold(x, combine, window[0], strides[0], 1)
-
-
-def _lowest(dtype):
-    return -jnp.inf if jnp.issubdtype(dtype, jnp.floating) else jnp.iinfo(dtype).min
-
-
-def _max_by_slices(x, *, window, strides, padding):
-    if any(map(any, padding)):
-        x = lax.pad(x, jnp.array(_lowest(x.dtype), x.dtype), _edges(padding))
-    return _fold_window(x, _first_max, window, strides)
-
-
-def _edges(padding):
-    return [(0, 0, 0), *((low, high, 0) for low, high in padding), (0, 0, 0)]
-
-
-def _max_by_window(x, *, window, strides, padding):
-    init = np.array(_lowest(x.dtype), x.dtype)
-    return lax.reduce_window(x, init, lax.max, (1, *window, 1), (1, *strides, 1), [(0, 0), *padding, (0, 0)])
-
-
-def _sum_by_slices(x, *, window, strides, padding):
-    if any(map(any, padding)):
-        x = lax.pad(x, jnp.zeros((), x.dtype), _edges(padding))
-    return _fold_window(x, jnp.add, window, strides)
-
-
-def _sum_by_window(x, *, window, strides, padding):
-    init = np.zeros((), x.dtype)
-    return lax.reduce_window(x, init, lax.add, (1, *window, 1), (1, *strides, 1), [(0, 0), *padding, (0, 0)])
+from cnnjax.ops.maxima import max_of_windows
 
 
 def _windows(op, x, window, strides, padding, ceil_mode):
@@ -123,7 +60,7 @@ def max_pool(
     arguments = {"window": window, "strides": strides, "padding": pads}
     # XLA:CPU expands the gradient of reduce_window into a slow loop, and its fused 2/2 maximum drops NaN.
     return lax.platform_dependent(
-        x, cpu=partial(_max_by_slices, **arguments), default=partial(_max_by_window, **arguments)
+        x, cpu=partial(max_of_windows, **arguments), default=partial(windows.max_by_window, **arguments)
     )
 
 
@@ -171,7 +108,9 @@ def avg_pool(
     wide = _wide(x.dtype)
     arguments = {"window": window, "strides": strides, "padding": pads}
     sums = lax.platform_dependent(
-        x.astype(wide), cpu=partial(_sum_by_slices, **arguments), default=partial(_sum_by_window, **arguments)
+        x.astype(wide),
+        cpu=partial(windows.sum_by_slices, **arguments),
+        default=partial(windows.sum_by_window, **arguments),
     )
     counted = declared if count_include_pad else ((0, 0), (0, 0))
     rows, columns = map(_counts, x.shape[1:3], window, strides, pads, counted)
