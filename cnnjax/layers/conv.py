@@ -1,5 +1,6 @@
 """Convolution, normalisation, activation: linen modules on cnnjax's convolution."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -79,9 +80,10 @@ class ConvNormAct(nn.Module):
       kernel_size: Taps, one integer or two.
       strides: Pixels between windows, one integer or two.
       padding: `"SAME"`, `"VALID"`, an integer or `((top, bottom), (left, right))`.
-      norm: Makes the normalisation, called as `norm(use_running_average=..., dtype=..., name="norm")`, for example
-        `cnnjax.layers.BatchNorm`; None for none.
-      act: The activation; None for none.
+      norm: Makes the normalisation: `norm(use_running_average=not train, dtype=..., name="norm")`, without what it does
+        not take or a `partial` has filled in. For example `cnnjax.layers.BatchNorm`, `nn.GroupNorm`, or
+        `partial(BatchNorm, use_running_average=True)` for statistics that never change; None for none.
+      act: The activation, a function of an array; None for none.
       use_bias: Whether the convolution has a bias; None for exactly when nothing normalises after it.
       kernel_init: Initialiser of the kernel.
       bias_init: Initialiser of the bias.
@@ -106,6 +108,9 @@ class ConvNormAct(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """Map `[N, H, W, C]` to `[N, H', W', features]`; `train` takes the batch's own statistics."""
+        for name, value, example in (("norm", self.norm, "cnnjax.layers.BatchNorm"), ("act", self.act, "nn.relu")):
+            if value is not None and not callable(value):
+                raise TypeError(f"ConvNormAct: expected a callable or None as {name}, got {value!r}. Give {example}.")
         x = Conv(
             self.features,
             self.kernel_size,
@@ -118,5 +123,13 @@ class ConvNormAct(nn.Module):
             name="conv",
         )(x)
         if self.norm is not None:
-            x = self.norm(use_running_average=not train, dtype=self.dtype, name="norm")(x)
+            options = _accepted(self.norm, use_running_average=not train, dtype=self.dtype)
+            x = self.norm(**options, name="norm")(x)
         return x if self.act is None else self.act(x)
+
+
+def _accepted(make: Callable[..., nn.Module], **options: Any) -> dict[str, Any]:
+    """Return the options that a maker of modules takes and that no `partial` has filled in."""
+    parameters, filled = inspect.signature(make).parameters, getattr(make, "keywords", {})
+    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    return {name: value for name, value in options.items() if (name in parameters or takes_all) and name not in filled}

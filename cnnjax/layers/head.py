@@ -40,6 +40,11 @@ class DenseHead(nn.Module):
         """Map features `[N, ...]`, flattened, to logits, float32, `[N, num_classes]`."""
         x = x.reshape(x.shape[0], -1)
         widths = (*self.hidden, self.num_classes)
+        if len(self.dropout) > len(widths) or not all(0 <= rate <= 1 for rate in self.dropout):
+            raise ValueError(
+                f"DenseHead: expected at most {len(widths)} rates in [0, 1], one a layer, got {self.dropout}. "
+                "Leave the last ones out for 0."
+            )
         rates = (*self.dropout, *[0.0] * (len(widths) - len(self.dropout)))
         for number, (width, rate) in enumerate(zip(widths, rates, strict=True), 1):
             last = number == len(widths)

@@ -28,6 +28,8 @@ class StochasticDepth(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """Map a branch `[N, H, W, C]` to itself, or to zero for the dropped examples."""
+        if not 0 <= self.rate < 1:
+            raise ValueError(f"StochasticDepth: expected rate in [0, 1), got {self.rate}. At 1 no branch is left.")
         if not train or not self.rate:
             return x
         keep = jax.random.bernoulli(self.make_rng("dropout"), 1 - self.rate, (x.shape[0], 1, 1, 1))

@@ -41,7 +41,10 @@ def pair(op: str, name: str, value: Size) -> Pair:
         value = value.item()  # it has no length, though its type has
     numbers: tuple[Any, ...] = tuple(value) if isinstance(value, Iterable) else (value, value)
     if len(numbers) != 2 or not all(isinstance(n, Integral) and int(n) >= 1 for n in numbers):
-        raise ValueError(f"{op}: expected {name} of one or two positive integers, got {value!r}. Write {name}=(2, 2).")
+        raise ValueError(
+            f"{op}: expected {name} of one or two positive integers, got {value!r}. "
+            f"Write {name}=2 for both axes, or {name}=(2, 3) for height and width."
+        )
     return int(numbers[0]), int(numbers[1])
 
 

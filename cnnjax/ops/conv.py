@@ -229,5 +229,10 @@ def depthwise_conv2d(
       >>> depthwise_conv2d(jnp.ones((1, 5, 5, 2)), jnp.ones((3, 3, 1, 6))).shape
       (1, 5, 5, 6)
     """
-    channels = images("depthwise_conv2d", x).shape[3]
+    channels, shape = images("depthwise_conv2d", x).shape[3], kernel_array("depthwise_conv2d", kernel).shape
+    if shape[2] != 1 or shape[3] % max(channels, 1):
+        raise ValueError(
+            f"depthwise_conv2d: expected a kernel [H, W, 1, M * {channels}] for x of {channels} channels, got {shape}. "
+            f"Make its third axis 1 and its fourth a multiple of {channels}."
+        )
     return _conv2d("depthwise_conv2d", x, kernel, bias, strides, padding, kernel_dilation, channels)

@@ -40,7 +40,9 @@ def local_response_norm(x, size: int = 5, *, alpha: float = 1e-4, beta: float = 
             f"local_response_norm: expected x of a floating dtype, got {x.dtype}. Cast it: x.astype('float32')."
         )
     if not isinstance(size, Integral) or size < 1:
-        raise ValueError(f"local_response_norm: expected size of at least 1 channel, got {size!r}. Caffe's is 5.")
+        raise ValueError(
+            f"local_response_norm: expected size of at least 1 channel, got {size!r}. Give an integer; Caffe's is 5."
+        )
     # Not jnp.promote_types, which strict promotion forbids.
     wide = x.astype(jnp.float32) if jnp.finfo(x.dtype).bits < 32 else x
     # A window reduction, not shifted slices: into each of those XLA fuses all that makes the sum's operand, so that the

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from cnnjax.layers import Conv, ConvNormAct
+from cnnjax import ops
+from cnnjax.layers import BatchNorm, Conv, ConvNormAct, LocalResponseNorm
 
 
 @pytest.mark.parametrize(
@@ -109,3 +110,36 @@ def test_bfloat16_computes_with_float32_parameters_in_anyones_model():
     assert jax.eval_shape(lambda x: layer.init_with_output(jax.random.key(0), x)[0], x).dtype == jnp.bfloat16
     text = str(jax.make_jaxpr(Net().apply)(variables, x))
     assert "preferred_element_type=bfloat16" in text or "bf16[3,3,3,8]" in text
+
+
+@pytest.mark.parametrize(
+    ("norm", "moves"),
+    [
+        (BatchNorm, True),
+        (functools.partial(BatchNorm, use_running_average=True), False),
+        (functools.partial(nn.GroupNorm, num_groups=2), False),
+        (nn.LayerNorm, False),
+        (LocalResponseNorm, False),
+        (lambda *, use_running_average, **options: BatchNorm(use_running_average=use_running_average, **options), True),
+    ],
+)
+def test_any_normalisation_is_told_what_it_takes_and_no_more(norm, moves):
+    x = np.random.default_rng(0).normal(size=(2, 6, 6, 3)).astype(np.float32)
+    layer = ConvNormAct(4, 3, norm=norm, act=None)
+    variables = layer.init(jax.random.key(0), x)
+    y, updates = layer.apply(variables, x, train=True, mutable=["batch_stats"])
+    statistics = variables.get("batch_stats", {})
+    moved = jax.tree.map(lambda a, b: (a != b).any(), updates.get("batch_stats", {}), statistics)
+    assert any(jax.tree.leaves(moved)) == moves
+    mapped = ops.conv2d(x, variables["params"]["conv"]["kernel"])
+    own = norm(use_running_average=False, dtype=jnp.float32) if moves else norm()
+    inner = {name: values["norm"] for name, values in variables.items() if "norm" in values}
+    np.testing.assert_allclose(y, own.apply(inner, mapped, mutable=["batch_stats"])[0], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{"act": "relu"}, {"norm": "batch"}])
+def test_a_name_is_no_function(options):
+    with pytest.raises(
+        TypeError, match="^ConvNormAct: expected a callable or None as (act|norm), got '(relu|batch)'. Give "
+    ):
+        ConvNormAct(4, 3, **options).init(jax.random.key(0), jnp.ones((1, 4, 4, 1)))

@@ -1,6 +1,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from cnnjax.layers import DenseHead
 
@@ -38,3 +39,11 @@ def test_dropout_is_before_the_layer_that_it_is_given_for_and_only_in_training()
     # A shorter sequence is filled up with zeros.
     last = DenseHead(1000, hidden=(1000,), dropout=(0.0, 0.25)).init(jax.random.key(0), x)
     assert jax.tree.structure(last) == jax.tree.structure(DenseHead(1000, hidden=(1000,)).init(jax.random.key(0), x))
+
+
+@pytest.mark.parametrize("dropout", [(0.1, 0.2), (1.5,), (-0.1,)])
+def test_bad_rates_get_one_sentence(dropout):
+    with pytest.raises(
+        ValueError, match=r"^DenseHead: expected at most 1 rates in \[0, 1\], one before each layer, got"
+    ):
+        DenseHead(5, dropout=dropout).init(jax.random.key(0), jnp.ones((2, 3)))

@@ -95,3 +95,9 @@ def test_stochastic_depth_drops_whole_examples_and_keeps_the_mean(dtype):
     assert len(np.unique(numbers)) == 2
     assert np.isclose(numbers.max(), 1.25)
     assert abs((numbers[:, 0] == 0).mean() - 0.2) < 5 * (0.2 * 0.8 / 4000) ** 0.5
+
+
+@pytest.mark.parametrize("rate", [1.0, -0.1])
+def test_a_rate_that_leaves_no_branch_is_refused(rate):
+    with pytest.raises(ValueError, match=r"^StochasticDepth: expected rate in \[0, 1\), got"):
+        StochasticDepth(rate).apply({}, jnp.ones((1, 2, 2, 1)))
