@@ -139,7 +139,5 @@ def test_any_normalisation_is_told_what_it_takes_and_no_more(norm, moves):
 
 @pytest.mark.parametrize("options", [{"act": "relu"}, {"norm": "batch"}])
 def test_a_name_is_no_function(options):
-    with pytest.raises(
-        TypeError, match="^ConvNormAct: expected a callable or None as (act|norm), got '(relu|batch)'. Give "
-    ):
+    with pytest.raises(TypeError, match=r"^ConvNormAct: expected a callable or None as (act|norm), got '"):
         ConvNormAct(4, 3, **options).init(jax.random.key(0), jnp.ones((1, 4, 4, 1)))

@@ -43,7 +43,5 @@ def test_dropout_is_before_the_layer_that_it_is_given_for_and_only_in_training()
 
 @pytest.mark.parametrize("dropout", [(0.1, 0.2), (1.5,), (-0.1,)])
 def test_bad_rates_get_one_sentence(dropout):
-    with pytest.raises(
-        ValueError, match=r"^DenseHead: expected at most 1 rates in \[0, 1\], one before each layer, got"
-    ):
+    with pytest.raises(ValueError, match=r"^DenseHead: expected at most 1 rates in \[0, 1\], one a layer, got"):
         DenseHead(5, dropout=dropout).init(jax.random.key(0), jnp.ones((2, 3)))
