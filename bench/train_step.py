@@ -97,7 +97,11 @@ def cached(names: list[str]) -> None:
             for label in ("cold", "cached"):
                 peers = start_net(name, ["cnnjax", "flax"], Path(folder))
                 stop_all(peers)
-                ours, theirs = (peer.hello.get("compile_seconds", float("nan")) for peer in peers)
+                same_nets(peers)
+                if failures := [f"{peer.name} {peer.failure}" for peer in peers if peer.failure]:
+                    print(name, label, *failures, flush=True)
+                    continue
+                ours, theirs = (peer.hello["compile_seconds"] for peer in peers)
                 print(f"{name} {label:6s} {ours:9.1f} {theirs:9.1f} {ours / theirs:7.2f}", flush=True)
 
 

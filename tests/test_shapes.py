@@ -232,3 +232,20 @@ def test_shapes_import_no_jax():
                 imported.add(str(node.module).partition(".")[0])
             imported |= {alias.name for alias in node.names} if isinstance(node, ast.Import) else set()
     assert imported == {"cnnjax", "dataclasses", "numbers"}
+
+
+def test_explain_tells_what_ceil_mode_adds():
+    seen = shapes.explain(28, 3, stride=2, ceil_mode=True)
+    assert (seen.padding, seen.remainder, seen.added) == ((0, 1), 1, 1)
+    assert "is not whole without the 1 that ceil mode adds: 1 of stride 2 left over" in str(seen)
+    whole = shapes.explain(27, 3, stride=2, ceil_mode=True)
+    assert (whole.padding, whole.remainder, whole.added) == ((0, 0), 0, 0)
+    assert "whole" not in str(whole)
+
+
+def test_explain_names_many_unread_pixels_in_a_line():
+    seen = shapes.explain(100_000, 3, stride=4)
+    assert len(seen.unread) == 25_000
+    assert str(seen).splitlines()[-1] == "pixels never read: 3, 7, 11, ..., 99999 (25000 in all)"
+    few = shapes.explain(48, 3, stride=4)
+    assert str(few).endswith("never read: " + ", ".join(map(str, range(3, 48, 4))))

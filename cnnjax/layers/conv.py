@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from numbers import Integral
 from typing import Any
 
 import jax
@@ -54,6 +55,8 @@ class Conv(nn.Module):
         """Map `[N, H, W, C]` to `[N, H', W', features]`."""
         x = arguments.images("Conv", x)
         taps = arguments.pair("Conv", "kernel_size", self.kernel_size)
+        if not isinstance(self.features, Integral) or self.features < 1:
+            raise ValueError(f"Conv: expected features of at least 1, got {self.features!r}. Give an integer.")
         check_groups("Conv", x.shape[3], self.features, self.feature_group_count)
         shape = (*taps, x.shape[3] // self.feature_group_count, self.features)
         kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
@@ -108,9 +111,11 @@ class ConvNormAct(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """Map `[N, H, W, C]` to `[N, H', W', features]`; `train` takes the batch's own statistics."""
-        for name, value, example in (("norm", self.norm, "cnnjax.layers.BatchNorm"), ("act", self.act, "nn.relu")):
-            if value is not None and not callable(value):
-                raise TypeError(f"ConvNormAct: expected a callable or None as {name}, got {value!r}. Give {example}.")
+        if self.act is not None and not callable(self.act):
+            raise TypeError(f"ConvNormAct: expected a function or None as act, got {self.act!r}. Give nn.relu.")
+        if self.norm is not None and (isinstance(self.norm, nn.Module) or not callable(self.norm)):
+            got = type(self.norm).__name__ + "(...)" if isinstance(self.norm, nn.Module) else repr(self.norm)
+            raise TypeError(f"ConvNormAct: expected as norm what makes a module, got {got}. Give a class or a partial.")
         x = Conv(
             self.features,
             self.kernel_size,

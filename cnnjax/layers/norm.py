@@ -25,7 +25,7 @@ class BatchNorm(nn.Module):
       use_bias: Whether there is a `bias`.
       use_scale: Whether there is a `scale`.
       scale_init: Initialiser of the scale.
-      dtype: What comes out; None for the dtype of x.
+      dtype: What comes out; None for the dtype of x, or float32 for integers.
     """
 
     use_running_average: bool
@@ -42,7 +42,7 @@ class BatchNorm(nn.Module):
         shape = x.shape[-1:]
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
-        dtype = self.dtype or x.dtype
+        dtype = self.dtype or (x.dtype if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.float32)
         x = x if x.dtype == jnp.float64 else x.astype(jnp.float32)
         if self.use_running_average:
             mean, var = (stats.value.astype(x.dtype) for stats in (running_mean, running_var))

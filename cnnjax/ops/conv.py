@@ -143,7 +143,7 @@ def conv2d(
       kernel: `[KH, KW, C / feature_group_count, O]`, the dtype of x.
       bias: `[O]`, or None.
       strides: Pixels between windows, one integer or two.
-      padding: `"SAME"`, `"VALID"`, an integer, or `((top, bottom), (left, right))`.
+      padding: `"SAME"`, `"SAME_LOWER"`, `"VALID"`, an integer, or `((top, bottom), (left, right))`.
       kernel_dilation: Pixels between the kernel's taps.
       feature_group_count: Groups of channels that don't mix.
     Returns:
@@ -181,14 +181,15 @@ def convolve2d(
 ) -> jax.Array:
     """Convolve images with a kernel in the mathematical sense: the kernel is flipped.
 
-    `convolve2d(x, kernel) == conv2d(x, kernel[::-1, ::-1])`
+    `convolve2d(x, kernel) == conv2d(x, kernel[::-1, ::-1])`. Kernels of even size have no centre: `"SAME"` then pads more
+    after the image, as everywhere in JAX, and `"SAME_LOWER"` is `scipy.signal.convolve2d(mode="same")`.
 
     Args:
       x: Images, `[N, H, W, C]`.
       kernel: `[KH, KW, C / feature_group_count, O]`, the dtype of x.
       bias: `[O]`, or None.
       strides: Pixels between windows, one integer or two.
-      padding: `"SAME"`, `"VALID"`, an integer, or `((top, bottom), (left, right))`.
+      padding: `"SAME"`, `"SAME_LOWER"`, `"VALID"`, an integer, or `((top, bottom), (left, right))`.
       kernel_dilation: Pixels between the kernel's taps.
       feature_group_count: Groups of channels that don't mix.
     Returns:
@@ -218,7 +219,7 @@ def depthwise_conv2d(
       kernel: `[KH, KW, 1, C * M]`, the dtype of x.
       bias: `[C * M]`, or None.
       strides: Pixels between windows, one integer or two.
-      padding: `"SAME"`, `"VALID"`, an integer, or `((top, bottom), (left, right))`.
+      padding: `"SAME"`, `"SAME_LOWER"`, `"VALID"`, an integer, or `((top, bottom), (left, right))`.
       kernel_dilation: Pixels between the kernel's taps.
     Returns:
       `[N, H', W', C * M]`, the dtype of x.

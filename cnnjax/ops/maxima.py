@@ -37,8 +37,8 @@ def max_of_windows(x: jax.Array, *, window, strides, padding) -> jax.Array:
     """
     # Padded here, once: the derivatives read what the maximum has read.
     x = windows.padded(x, padding, windows.lowest(x.dtype))
-    known = all(isinstance(size, int) and size > 0 for size in x.shape) and prod(window) <= _MOST_TAPS
-    ours = known and jnp.issubdtype(x.dtype, jnp.floating) and cpu_mode() != "off" and on_no_mesh(x)
+    small = prod(window) <= _MOST_TAPS
+    ours = small and jnp.issubdtype(x.dtype, jnp.floating) and cpu_mode() != "off" and on_no_mesh(x)
     return (_located if ours else windows.max_by_slices)(x, tuple(window), tuple(strides))
 
 
@@ -100,14 +100,15 @@ def _define(primitive: Primitive, transpose: Primitive, plain, shape) -> None:
         return transpose.bind(cotangent, x, **geometry), None
 
     def batch(operands, dims, **geometry):
-        """Merge a mapped axis into the batch."""
-        size = next(x.shape[dim] for x, dim in zip(operands, dims) if dim is not None)
-        mapped = [
-            jnp.broadcast_to(x, (size, *x.shape)) if dim is None else jnp.moveaxis(x, dim, 0)
-            for x, dim in zip(operands, dims)
-        ]
-        merged = primitive.bind(*(x.reshape(-1, *x.shape[2:]) for x in mapped), **geometry)
-        return merged.reshape(size, -1, *merged.shape[1:]), 0
+        """Merge an axis that x is mapped over into the batch; for an x that isn't mapped find its places once."""
+        t, x = operands
+        if dims[1] is None:
+            return jax.vmap(partial(plain, **geometry), dims)(t, x), 0
+        x = jnp.moveaxis(x, dims[1], 0)
+        size, images = x.shape[:2]
+        t = jnp.broadcast_to(t, (size, *t.shape)) if dims[0] is None else jnp.moveaxis(t, dims[0], 0)
+        merged = primitive.bind(*(a.reshape(size * images, *a.shape[2:]) for a in (t, x)), **geometry)
+        return merged.reshape(size, images, *merged.shape[1:]), 0
 
     primitive.def_abstract_eval(shape)
     ad.primitive_jvps[primitive] = jvp

@@ -28,6 +28,7 @@ class Explanation:
       remainder: What is left of `size + padding - reach` once divided by the stride, before ceil mode.
       transposed: Whether each pixel writes a window of the output, where a convolution reads one of the image.
       unwritten: If transposed, pixels of the output that no window writes.
+      added: What ceil mode has added to the padding after the image.
     """
 
     size: int
@@ -41,6 +42,7 @@ class Explanation:
     remainder: int
     transposed: bool = False
     unwritten: tuple[int, ...] = ()
+    added: int = 0
 
     @property
     def reach(self) -> int:
@@ -59,8 +61,10 @@ class Explanation:
             f"the {grid} is 0 to {pixels - 1}",
         ]
         if self.remainder:
+            without = f" without the {self.added} that ceil mode adds" if self.added else ""
             lines.append(
-                f"(input + padding - reach) / stride is not whole: {self.remainder} of stride {self.stride} left over"
+                f"(input + padding - reach) / stride is not whole{without}: "
+                f"{self.remainder} of stride {self.stride} left over"
             )
         lines.append(f"pixels never read: {_ranges(self.unread)}")
         if self.transposed:
@@ -68,10 +72,17 @@ class Explanation:
         return "\n".join(lines)
 
 
+_MOST_RANGES = 12  # a line of a terminal
+
+
 def _ranges(pixels: tuple[int, ...]) -> str:
     breaks = [i for i in range(1, len(pixels)) if pixels[i] != pixels[i - 1] + 1]
     runs = [pixels[a:b] for a, b in zip([0, *breaks], [*breaks, len(pixels)])] if pixels else []
-    return ", ".join(f"{run[0]}" if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs) or "none"
+    words = [f"{run[0]}" if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs]
+    if len(words) > _MOST_RANGES:
+        words[3:-1] = ["..."]
+        words[-1] += f" ({len(pixels)} in all)"
+    return ", ".join(words) or "none"
 
 
 def explain(
@@ -104,8 +115,10 @@ def explain(
     read = {start + tap * dilation for start in starts for tap in range(kernel)}
     unread = tuple(pixel for pixel in range(size) if pixel not in read)
     reach = (kernel - 1) * dilation + 1
-    remainder = (size + sum(resolve_padding(size, kernel, stride, padding, dilation)) - reach) % stride
-    return Explanation(size, kernel, stride, dilation, output, (low, high), starts, unread, remainder)
+    declared = resolve_padding(size, kernel, stride, padding, dilation)
+    remainder = (size + sum(declared) - reach) % stride
+    added = max(0, high - declared[1])
+    return Explanation(size, kernel, stride, dilation, output, (low, high), starts, unread, remainder, added=added)
 
 
 def explain_transpose(

@@ -56,6 +56,14 @@ def make_train_step(
         )
 
     def train_step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
+        """Take one step of the optimizer; the old state's memory is given to the new one.
+
+        Args:
+          state: The state, which must not be used again.
+          batch: A `cnnjax.data.Batch`, or a mapping: `image` `[N, H, W, C]`, float, and `label` `[N]`, integer.
+        Returns:
+          The new state and the batch's `Metrics`.
+        """
         if bool(state.ema) != (ema_decay is not None):
             raise ValueError(
                 "train_step: expected make_train_step(ema_decay=...) together with create_state(ema=True), got one "
@@ -95,6 +103,7 @@ def make_eval_step(*, loss: Loss = softmax_cross_entropy, confusion: bool = Fals
     """
 
     def eval_step(state: TrainState, batch: Any) -> Metrics:
+        """Return the `Metrics` of a batch, a `cnnjax.data.Batch` or a mapping with `image` and `label`."""
         batch = _as_batch(batch)
         logits = compute_logits(state, batch.image, mirrored=mirrored)
         return classification_metrics(logits, batch.label, loss(logits, batch.label), batch.mask, confusion=confusion)
@@ -134,6 +143,13 @@ _AUGMENT = 2**32 - 1
 
 def _as_batch(batch: Any) -> Batch:
     """Take a `Batch`, or a mapping with its fields, as tfds and Grain yield them."""
+    fields = {"image", "label"}
+    if not fields <= (batch.keys() if isinstance(batch, Mapping) else set(dir(batch))):
+        got = f"keys {sorted(map(str, batch))}" if isinstance(batch, Mapping) else type(batch).__name__
+        raise TypeError(
+            f"train_step: expected a cnnjax.data.Batch or a mapping with 'image' and 'label', got {got}. "
+            'Write {"image": images, "label": labels}.'
+        )
     if isinstance(batch, Mapping):
         batch = Batch(image=batch["image"], label=batch["label"], mask=batch.get("mask"))
     if not jnp.issubdtype(batch.image.dtype, jnp.floating):

@@ -137,7 +137,24 @@ def test_any_normalisation_is_told_what_it_takes_and_no_more(norm, moves):
     np.testing.assert_allclose(y, own.apply(inner, mapped, mutable=["batch_stats"])[0], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("options", [{"act": "relu"}, {"norm": "batch"}])
-def test_a_name_is_no_function(options):
-    with pytest.raises(TypeError, match=r"^ConvNormAct: expected a callable or None as (act|norm), got '"):
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"act": "relu"}, "expected a function or None as act, got 'relu'. Give nn.relu."),
+        ({"norm": "batch"}, "expected as norm what makes a module, got 'batch'. Give a class or a partial."),
+        (
+            {"norm": BatchNorm(use_running_average=True)},
+            "what makes a module, got BatchNorm(...). Give a class",
+        ),
+    ],
+)
+def test_neither_a_name_nor_a_layer_is_a_function(options, text):
+    with pytest.raises(TypeError, match=r"^ConvNormAct: expected ") as caught:
         ConvNormAct(4, 3, **options).init(jax.random.key(0), jnp.ones((1, 4, 4, 1)))
+    assert text in str(caught.value)
+
+
+@pytest.mark.parametrize("features", [0, -1, 8.0, None])
+def test_bad_features_get_one_sentence(features):
+    with pytest.raises(ValueError, match=r"^Conv: expected features of at least 1, got .*\. Give an integer\."):
+        Conv(features, 3).init(jax.random.key(0), jnp.ones((1, 4, 4, 1)))

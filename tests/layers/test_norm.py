@@ -66,3 +66,13 @@ def test_computes_in_float32_and_returns_its_dtype(strict_dtypes):
     exact = np.asarray(x.astype(jnp.float32), np.float64).mean((0, 1, 2))
     np.testing.assert_allclose(updates["batch_stats"]["mean"], 0.1 * exact, rtol=1e-5)
     assert BatchNorm(use_running_average=True, dtype=jnp.float16).apply(variables(), x).dtype == jnp.float16
+
+
+def test_integers_are_normalised_in_float32():
+    x = np.random.default_rng(0).integers(0, 200, (4, 5, 6, 3)).astype(np.uint8)
+    layer = BatchNorm(use_running_average=False)
+    variables = layer.init(jax.random.key(0), x)
+    y = layer.apply(variables, x, mutable=["batch_stats"])[0]
+    wide = x.astype(np.float64)
+    assert y.dtype == jnp.float32
+    np.testing.assert_allclose(y, (wide - wide.mean((0, 1, 2))) / np.sqrt(wide.var((0, 1, 2)) + 1e-5), atol=1e-5)

@@ -6,6 +6,7 @@ import sys
 from functools import partial
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from jax.test_util import check_grads
 
 from cnnjax import ops
 from cnnjax.ops.maxima import given_p, max_of_windows, taken_p
+from tests.ops import oracles
 
 GEOMETRIES = [
     ((2, 2), (2, 2)),
@@ -63,12 +65,14 @@ def test_each_is_what_a_loop_takes_and_gives(window, strides, nan):
         np.testing.assert_array_equal(taken_p.bind(t, x, **geometry), taken)
 
 
-@pytest.mark.parametrize("padding", [0, 1, ((0, 1), (2, 0))])
-def test_a_padded_maximum_is_a_pixels_even_where_all_are_infinite(padding):
-    x = jnp.full((1, 6, 6, 1), -jnp.inf).at[0, 3, 3, 0].set(-3.0)
-    y = jax.jit(lambda x: ops.max_pool(x, 3, strides=2, padding=padding))(x)
-    g = jax.jit(jax.grad(lambda x: ops.max_pool(x, 3, strides=2, padding=padding).sum()))(x)
-    assert float(g[0, 3, 3, 0]) == int((y == -3.0).sum()) > 0
+@pytest.mark.parametrize("padding", [1, ((0, 1), (2, 0))])
+def test_padding_is_smaller_than_any_number(padding):
+    x = -1 - np.random.default_rng(0).random((2, 6, 6, 3), np.float32)
+    x[0, :, :, 0] = np.finfo(np.float32).min
+    y, vjp = jax.vjp(jax.jit(lambda x: ops.max_pool(x, 3, strides=2, padding=padding)), x)
+    pads = ((padding, padding),) * 2 if isinstance(padding, int) else padding
+    np.testing.assert_array_equal(y, oracles.pool(x, (3, 3), (2, 2), pads, lambda v, _: v.max((1, 2))))
+    assert vjp(jnp.ones(y.shape))[0].sum() == y.size
 
 
 @pytest.mark.parametrize(("window", "strides"), GEOMETRIES)
@@ -102,11 +106,12 @@ def test_every_dtype_has_its_own_gradient():
 
 
 @pytest.mark.parametrize("dims", [(0, 0), (1, None), (None, 2)])
+@pytest.mark.parametrize(("window", "strides"), [((2, 3), (2, 1)), ((2, 1), (2, 1))])
 @pytest.mark.parametrize("primitive", [taken_p, given_p])
-def test_vmap(primitive, dims):
-    geometry = {"window": (2, 3), "strides": (2, 1)}
+def test_vmap(primitive, window, strides, dims):
+    geometry = {"window": window, "strides": strides}
     x, rng = draw((2, 6, 7, 2)), np.random.default_rng(3)
-    t = rng.normal(size=x.shape if primitive is taken_p else (2, 3, 5, 2)).astype(np.float32)
+    t = rng.normal(size=x.shape if primitive is taken_p else (2, 3, 8 - window[1], 2)).astype(np.float32)
     operands = [
         value if dim is None else np.stack([np.roll(value, shift, 1) for shift in range(3)], dim)
         for value, dim in zip((t, x), dims)
@@ -115,6 +120,41 @@ def test_vmap(primitive, dims):
     each = [[v if d is None else np.take(v, i, d) for v, d in zip(operands, dims)] for i in range(3)]
     found = jax.jit(jax.vmap(f, dims))(*operands)
     np.testing.assert_allclose(found, np.stack([f(*one) for one in each]), rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(0, 2, 8, 8, 1), (3, 0, 8, 8, 1), (3, 2, 8, 8, 0)])
+def test_there_may_be_nothing(shape):
+    gradient = jax.grad(lambda x: (ops.max_pool(x, 2) ** 2).sum())
+    assert jax.vmap(gradient)(jnp.zeros(shape)).shape == shape
+    assert jax.vmap(jax.linearize(lambda x: ops.max_pool(x, 2), jnp.zeros(shape[1:]))[1])(jnp.zeros(shape)).shape[
+        2:4
+    ] == (4, 4)
+
+
+def test_places_are_found_once_for_all_tangents():
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 6, 6, 2)), jnp.float32)
+    text = jax.jit(jax.jacfwd(lambda x: ops.max_pool(x, 2))).lower(x).as_text()
+    assert "stablehlo.compare" in text
+    largest = [line for line in text.splitlines() if "stablehlo.compare  GE" in line or "compare GE" in line]
+    assert largest
+    assert not any("tensor<72x" in line for line in largest)
+
+
+def test_integers_have_values_and_no_gradient():
+    x = jnp.arange(32).reshape(1, 4, 4, 2)
+    y, tangent = jax.jvp(lambda x: ops.max_pool(x, 2), (x,), (np.zeros(x.shape, jax.dtypes.float0),))
+    assert y[0, :, :, 0].tolist() == [[10, 14], [26, 30]]
+    assert tangent.dtype == jax.dtypes.float0
+
+
+def test_exports_for_every_platform_with_an_unknown_batch():
+    f = jax.jit(jax.grad(lambda x: (ops.max_pool(x, 3, strides=2, padding=1) ** 2).sum()))
+    x = jnp.asarray(draw((2, 9, 8, 3))).clip(-2, 2)
+    (batch,) = jax.export.symbolic_shape("b")
+    for size in (2, batch):
+        shape = jax.ShapeDtypeStruct((size, 9, 8, 3), jnp.float32)
+        exported = jax.export.export(f, platforms=("cpu", "cuda", "tpu"))(shape)
+        np.testing.assert_allclose(exported.call(x), f(x), rtol=1e-6)
 
 
 def test_only_one_cpu_has_stages(monkeypatch):

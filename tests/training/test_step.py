@@ -168,3 +168,18 @@ def test_create_state_says_what_it_cannot_take(caplog):
 
     with pytest.raises(ValueError, match=r"got \['cache'\] too"):
         tiny_state(Counting())
+
+
+@pytest.mark.parametrize(
+    ("batch", "got"),
+    [
+        ({"images": np.ones((2, 4, 4, 1)), "labels": np.zeros(2, int)}, "keys ['images', 'labels']"),
+        ((np.ones((2, 4, 4, 1)), np.zeros(2, int)), "got tuple"),
+    ],
+)
+def test_what_is_no_batch_gets_one_sentence(batch, got):
+    for step in (train_step, eval_step):
+        with pytest.raises(TypeError, match=r"^train_step: expected a cnnjax.data.Batch or a mapping with") as caught:
+            step(tiny_state(), batch)
+        assert got in str(caught.value)
+        assert "`image`" in step.__doc__

@@ -4,7 +4,7 @@ A piece of a row, all its columns and channels, is one contiguous vector; the ta
 of output columns. Such a matrix is about half zeros, but nothing is copied in pieces of a few numbers, which is what
 makes convolutions of few channels slow, and it stays fast inside a scan. The kernel's gradient is the product of the
 same pieces and the gradients, summed along the bands. Zero times infinity being NaN, a non-finite pixel spreads over
-its block.
+its block, and in the kernel's gradient over all taps of the rows that it meets.
 """
 
 import jax

@@ -178,6 +178,17 @@ def test_lenet_in_blocks(role, problem):
     check(banded, role, problem)
 
 
+def test_a_kernels_gradient_takes_rows_only_where_it_gains():
+    taken = [(1, 16, 3), (1, 6, 5), (6, 16, 5), (2, 16, 5)]
+    left = [(1, 17, 3), (6, 16, 3), (7, 16, 5), (2, 16, 3), (6, 17, 5)]
+    for channels, features, k in taken + left:
+        problem = cpu.Problem((8, 28, 28, channels), (k, k, channels, features), (1, 1), ((k // 2,) * 2,) * 2, (1, 1))
+        assert (cpu.choose("rhs", problem) is banded.rhs) == ((channels, features, k) in taken), problem
+    problem = cpu.Problem((8, 28, 28, 1), (5, 5, 1, 6), (1, 1), ((2, 2), (2, 2)), (1, 1))
+    for other in ({"strides": (2, 2)}, {"lhs_shape": (7, 28, 28, 1)}, {"exact": True}, {"dilation": (1, 2)}):
+        assert cpu.choose("rhs", dataclasses.replace(problem, **other)) is not banded.rhs
+
+
 def test_rows_are_laid_once_for_a_convolution_and_its_kernels_gradient():
     problem = LENET[0]
     x, kernel, g = (jnp.ones(shape) for shape in (problem.lhs_shape, problem.rhs_shape, problem.out_shape))
