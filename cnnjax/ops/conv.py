@@ -181,8 +181,8 @@ def convolve2d(
 ) -> jax.Array:
     """Convolve images with a kernel in the mathematical sense: the kernel is flipped.
 
-    `convolve2d(x, kernel) == conv2d(x, kernel[::-1, ::-1])`. Kernels of even size have no centre: `"SAME"` then pads more
-    after the image, as everywhere in JAX, and `"SAME_LOWER"` is `scipy.signal.convolve2d(mode="same")`.
+    `convolve2d(x, kernel) == conv2d(x, kernel[::-1, ::-1])`. Kernels of even size have no centre: there `"SAME"` pads
+    more after the image, as everywhere in JAX, and `"SAME_LOWER"` is `scipy.signal.convolve2d(mode="same")`.
 
     Args:
       x: Images, `[N, H, W, C]`.
