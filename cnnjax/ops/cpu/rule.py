@@ -14,7 +14,7 @@ _IMAGE_BYTES = 16 << 20  # coefficients that no cache holds cost what is saved
 
 
 def _banded_fits(role: str, problem: Problem) -> bool:
-    # Measured: beyond these sizes, or for a few images, XLA is as fast. Kernel gradients gain with one channel, and with
+    # Measured: beyond these sizes, or for a few images, XLA is as fast. Kernel gradients gain with one channel, and for
     # large kernels where the convolution has laid their rows; else they are 1.3 to 2.6 times slower.
     (kh, kw, channels, features), columns = problem.rhs_shape, problem.out_sizes[1]
     few_zeros = kw > 1 and banded.block_size(problem) <= 2 * kw and problem.dilation[1] == 1
