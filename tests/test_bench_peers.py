@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from bench.race import Peer, same_nets
 from bench.train_step import NETS
 
@@ -42,6 +44,7 @@ def nets(kind: str) -> dict:
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_plain_flax_is_the_same_net_without_our_functions():
     ours, theirs = nets("cnnjax"), nets("flax")
     assert ours.keys() == theirs.keys() == {net for net, _, _ in NETS.values()}
