@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from bench.inference import SIDES
 from bench.race import Peer, same_nets
-from bench.train_step import NETS
 
 ROOT = Path(__file__).resolve().parents[1]
 # Prints the shapes of a net's parameters and the primitives of its training step's gradients.
@@ -32,9 +32,8 @@ print(json.dumps(seen))
 
 
 def nets(kind: str) -> dict:
-    each = [(name, side) for name, _, side in {net: (net, b, side) for net, b, side in NETS.values()}.values()]
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, kind, json.dumps(each)],
+        [sys.executable, "-c", PROGRAM, kind, json.dumps(list(SIDES.items()))],
         env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'bench' / 'peers'}"},
         capture_output=True,
         text=True,
@@ -47,7 +46,7 @@ def nets(kind: str) -> dict:
 @pytest.mark.slow
 def test_plain_flax_is_the_same_net_without_our_functions():
     ours, theirs = nets("cnnjax"), nets("flax")
-    assert ours.keys() == theirs.keys() == {net for net, _, _ in NETS.values()}
+    assert ours.keys() == theirs.keys() == SIDES.keys()
     for name in ours:
         assert ours[name][0] == theirs[name][0], name
         assert ours[name][1] > 0, name

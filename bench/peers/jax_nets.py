@@ -7,10 +7,14 @@ from flax import linen as nn
 from cnnjax import layers, ops, shapes
 
 
+def pair(size):
+    return (size, size) if isinstance(size, int) else tuple(size)
+
+
 def flax_pool(pool):
     def call(x, window, *, strides=None, padding="VALID", ceil_mode=False, **options):
-        window = (window, window) if isinstance(window, int) else tuple(window)
-        strides = window if strides is None else (strides, strides) if isinstance(strides, int) else tuple(strides)
+        window = pair(window)
+        strides = window if strides is None else pair(strides)
         pads = ((padding, padding),) * 2 if isinstance(padding, int) else padding
         if ceil_mode:
             pads = cnnjax_pool_padding(x.shape[1:3], window, strides, padding)
@@ -26,7 +30,7 @@ def cnnjax_pool_padding(sizes, window, strides, padding):
 
 def flax_conv(features, kernel_size, **options):
     """Make Flax's convolution of two axes; an integer for its kernel would be one axis, and another net."""
-    return nn.Conv(features, (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size, **options)
+    return nn.Conv(features, pair(kernel_size), **options)
 
 
 def only_flax() -> None:

@@ -18,6 +18,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching
 
 from cnnjax.ops import windows
+from cnnjax.ops.cpu.blocks import padded
 from cnnjax.ops.cpu.stages import stage
 from cnnjax.ops.dispatch import cpu_mode, on_no_mesh
 from cnnjax.ops.lowering import lower_on_one_cpu
@@ -36,7 +37,7 @@ def max_of_windows(x: jax.Array, *, window, strides, padding) -> jax.Array:
                [5.]]]], dtype=float32)
     """
     # Padded here, once: the derivatives read what the maximum has read.
-    x = windows.padded(x, padding, windows.lowest(x.dtype))
+    x = padded(x, padding, windows.lowest(x.dtype))
     small = prod(window) <= _MOST_TAPS
     ours = small and jnp.issubdtype(x.dtype, jnp.floating) and cpu_mode() != "off" and on_no_mesh(x)
     return (_located if ours else windows.max_by_slices)(x, tuple(window), tuple(strides))

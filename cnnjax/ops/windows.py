@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from cnnjax.ops.cpu.blocks import padded
+
 # Longer windows than this are folded by doubling: log2(k) passes instead of k slices.
 _LONGEST_FOLD = 8
 
@@ -38,7 +40,7 @@ def max_by_window(x, *, window, strides, padding):
 
 def sum_by_slices(x, *, window, strides, padding):
     """Take the sum of every window."""
-    return _fold_window(padded(x, padding, 0), jnp.add, window, strides)
+    return _fold_window(padded(x, padding), jnp.add, window, strides)
 
 
 def sum_by_window(x, *, window, strides, padding):
@@ -50,12 +52,6 @@ def sum_by_window(x, *, window, strides, padding):
 def lowest(dtype) -> float | int:
     """Return what is smaller than any number of a dtype."""
     return -jnp.inf if jnp.issubdtype(dtype, jnp.floating) else jnp.iinfo(dtype).min
-
-
-def padded(x, padding, value):
-    """Return the images with pixels of one value around them."""
-    edges = [(0, 0, 0), *((low, high, 0) for low, high in padding), (0, 0, 0)]
-    return lax.pad(x, jnp.array(value, x.dtype), edges) if any(map(any, padding)) else x
 
 
 def taps(x, window, strides) -> Iterator:

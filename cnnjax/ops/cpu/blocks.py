@@ -20,10 +20,10 @@ def divisor(batch: int, most: int) -> int:
     return next(size for size in range(min(batch, max(most, 1)), 0, -1) if batch % size == 0)
 
 
-def padded(x, padding: Sequence[Pair]):
-    """Return images `[N, H, W, C]` with zeros around them, or cut where the padding is negative."""
+def padded(x, padding: Sequence[Pair], value: float = 0):
+    """Return images `[N, H, W, C]` with pixels of one value around them, or cut where the padding is negative."""
     edges = ((0, 0, 0), *((low, high, 0) for low, high in padding), (0, 0, 0))
-    return lax.pad(x, jnp.zeros((), x.dtype), edges)
+    return lax.pad(x, jnp.array(value, x.dtype), edges) if any(map(any, padding)) else x
 
 
 def tall_product(a, b):
