@@ -1,13 +1,15 @@
 """`jit` for steps on a CPU, whose memory malloc hands out again instead of asking the system each time.
 
 XLA keeps all intermediate arrays of a program in one heap and asks malloc for it at every call. glibc takes what
-exceeds 32 MB from the system anew, page by page, which is a tenth to a sixth of a training step (`bench/README.md`); of
-several smaller heaps it keeps most.
+exceeds 32 MB from the system anew, page by page, which is a tenth to a sixth of a training step (`bench/README.md`).
+Several smaller heaps it can keep, and does so once it is told not to give them back either.
 """
 
+import ctypes
 import functools
 import math
 import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -18,12 +20,23 @@ from cnnjax import jaxpr
 from cnnjax.ops.dispatch import cpu_mode
 
 _FLAG = "xla_multiheap_size_constraint_per_heap"
-_HEAP_BYTES = 31 << 20
+_HEAP_BYTES = (32 << 20) - (1 << 16)  # two fill one of the pieces that malloc's arenas are made of
 _MARGIN = 1.25  # what XLA may add to an array, such as padding; it prints a warning for each that fits no heap
+
+# glibc's own limits: what is larger than the first it cannot keep, and an arena beside the main one grows in pieces of
+# the second, each given back when it is empty unless so much is to be kept on top.
+_LARGEST_KEPT, _ARENA_PIECE, _MOST_KEPT = 32 << 20, 64 << 20, 1 << 30
+_THRESHOLDS = {  # mallopt's parameter, as malloc.h numbers them, and its value, by the name that the environment uses
+    "MMAP_THRESHOLD": (-3, _LARGEST_KEPT),
+    "TRIM_THRESHOLD": (-1, _MOST_KEPT),
+    "TOP_PAD": (-2, _ARENA_PIECE),
+}
 
 
 def jit(function: Callable, **options: Any) -> "SmallHeapJit":
     """Return `jax.jit(function, **options)`, compiled for small heaps where it runs on a CPU and its arrays fit them.
+
+    The process then keeps up to 1 GB of the memory that it frees, unless its environment sets malloc's thresholds.
 
     It is `jax.jit` and nothing more within another transformation, on accelerators, under `CNNJAX_CPU_OPS=off`, where
     `XLA_FLAGS` says something of heaps, and where compiled programs are to be kept in a cache, since XLA cannot write
@@ -69,7 +82,22 @@ class SmallHeapJit:
         if key not in self._fits:
             # The trace is not lost: the call that follows finds it.
             self._fits[key] = key[1] == "cpu" and _fit(self._plain.trace(*args, **kwargs).jaxpr)
-        return self._small if self._fits[key] else self._plain
+        if not self._fits[key]:
+            return self._plain
+        _keep_freed_memory()
+        return self._small
+
+
+@functools.cache
+def _keep_freed_memory() -> bool:
+    """Have glibc's malloc keep what is freed for the next step; return whether it does."""
+    said = os.environ.get("GLIBC_TUNABLES", "")
+    said = any(name.lower() in said or f"MALLOC_{name}_" in os.environ for name in _THRESHOLDS)
+    if said or sys.platform != "linux":
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
+    # All three, since each by itself stops glibc from raising the others as it goes.
+    return mallopt is not None and all(mallopt(*setting) for setting in _THRESHOLDS.values())
 
 
 def _allowed() -> bool:

@@ -1,6 +1,11 @@
 """Steps on a CPU are compiled for small heaps; everything else about them is `jax.jit`'s."""
 
+import ctypes
+import os
+import platform
 import re
+import subprocess
+import sys
 from functools import partial
 
 import flax.linen as nn
@@ -138,6 +143,87 @@ def test_options_are_those_of_jit():
     jitted(x=jnp.zeros(5))
     jitted(x)
     assert x.is_deleted()
+
+
+class Stem(nn.Module):
+    """The first layers of ResNet-50 and GoogLeNet."""
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = layers.ConvNormAct(64, (7, 7), strides=(2, 2))(x, train=train)
+        x = layers.MaxPool((3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))(x)
+        return nn.Dense(3)(x.mean((1, 2)))
+
+
+def test_the_largest_steps_of_the_benchmark_fit():
+    """Padded for the pool, the stem's output is the largest array of both nets' steps at batch 8."""
+    step, images = make_train_step(), jax.ShapeDtypeStruct((8, 224, 224, 3), jnp.float32)
+    state = create_state(Stem(), optax.sgd(0.1, momentum=0.9), (1, 224, 224, 3), key=jax.random.key(0))
+    batch = {"image": images, "label": jax.ShapeDtypeStruct((8,), jnp.int32)}
+    assert step._chosen((state, batch), {}) is step._small
+
+
+_FAULTS = """
+import resource, statistics
+import jax, jax.numpy as jnp
+from cnnjax.training import small_heaps
+
+def products(x):  # ten arrays of 8 MB at once
+    kept = [jnp.sin(x)]
+    for _ in range(9):
+        kept.append(kept[-1] @ jnp.eye(16))
+    return sum(jnp.flip(a, 0) for a in kept).sum()
+
+def faults(jitted, x):
+    counts = []
+    for _ in range(31):  # of which some are the first on a thread whose memory is another
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        jitted(x).block_until_ready()
+        counts.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    return statistics.median(counts)
+
+x = jnp.ones((1 << 17, 16))
+jitted = small_heaps.jit(products)
+print(faults(jitted, x), faults(jitted._plain, x), small_heaps._keep_freed_memory())
+"""
+
+
+def _faults():
+    """Return page faults a call, the median, in small heaps and in one, and whether memory is kept."""
+    said = {name for name in os.environ if "MALLOC" in name} | {"GLIBC_TUNABLES", "XLA_FLAGS"}
+    environment = {name: value for name, value in os.environ.items() if name not in said}
+    environment["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+    command = [sys.executable, "-c", _FAULTS]
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    small, one, keeps = done.stdout.split()
+    return float(small), float(one), keeps == "True"
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another malloc")
+def test_a_step_takes_no_memory_anew():
+    pages = 10 * 8 * 2**20 // os.sysconf("SC_PAGE_SIZE")
+    small, one, keeps = _faults()
+    assert keeps
+    assert small < pages // 20
+    assert one > pages // 2
+
+
+@pytest.mark.parametrize("name", ["MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_", "MALLOC_MMAP_THRESHOLD_"])
+def test_a_malloc_that_was_set_up_stays_so(monkeypatch, name):
+    monkeypatch.setattr(ctypes, "CDLL", lambda path: pytest.fail("malloc was set up anew"))
+    with monkeypatch.context() as patch:
+        patch.setenv(name, "1000000")
+        assert not small_heaps._keep_freed_memory.__wrapped__()
+    monkeypatch.setenv("GLIBC_TUNABLES", f"glibc.malloc.hugetlb=1:glibc.malloc.{name[7:-1].lower()}=1000000")
+    assert not small_heaps._keep_freed_memory.__wrapped__()
+
+
+def test_another_malloc_is_left_alone(monkeypatch):
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    monkeypatch.setattr(ctypes, "CDLL", lambda path: object())
+    assert not small_heaps._keep_freed_memory.__wrapped__()
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert not small_heaps._keep_freed_memory.__wrapped__()
 
 
 class Net(nn.Module):
