@@ -51,13 +51,25 @@ def _rows(x, problem: Problem, block: int):
     return jnp.concatenate(pieces, axis=2).reshape(batch * rows * (columns // block), -1)
 
 
-def block_size(problem: Problem) -> int:
-    """Return how many output columns one product makes: the divisor of them next above the kernel's width.
+def narrowest_block(problem: Problem) -> int:
+    """Return the divisor of the output columns that is next above the kernel's width."""
+    return _divisor(problem, problem.rhs_shape[1])
 
-    Wider blocks multiply more zeros, narrower ones copy each pixel more often.
+
+def block_size(problem: Problem) -> int:
+    """Return how many output columns one product makes.
+
+    Wider blocks multiply more zeros, narrower ones copy each pixel more often. Measured: for wide kernels a product of
+    64 columns is worth the zeros, for others the narrowest block is best.
     """
-    columns, taps = problem.out_sizes[1], problem.rhs_shape[1]
-    return next(block for block in range(min(taps, columns), columns + 1) if columns % block == 0)
+    taps, features = problem.rhs_shape[1], problem.rhs_shape[3]
+    wide = _divisor(problem, max(taps, -(-64 // features)))
+    return wide if taps >= 5 and wide <= 3 * taps else narrowest_block(problem)
+
+
+def _divisor(problem: Problem, least: int) -> int:
+    columns = problem.out_sizes[1]
+    return next(block for block in range(min(least, columns), columns + 1) if columns % block == 0)
 
 
 # A stage: a product that reads ten pieces of its operand would have XLA compute that operand, a pool and all before it,

@@ -17,7 +17,7 @@ def _banded_fits(role: str, problem: Problem) -> bool:
     # Measured: beyond these sizes, or for a few images, XLA is as fast. Kernel gradients gain with one channel, and for
     # large kernels where the convolution has laid their rows; else they are 1.3 to 2.6 times slower.
     (kh, kw, channels, features), columns = problem.rhs_shape, problem.out_sizes[1]
-    few_zeros = kw > 1 and banded.block_size(problem) <= 2 * kw and problem.dilation[1] == 1
+    few_zeros = kw > 1 and banded.narrowest_block(problem) <= 2 * kw and problem.dilation[1] == 1
     narrow = channels <= 6 and features <= 32 and kh * kw <= 25
     if problem.exact or (role == "out" and channels == 1 and features > 8):
         return False

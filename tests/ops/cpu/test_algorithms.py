@@ -235,6 +235,36 @@ def test_exact_mode_chooses_nothing_that_spreads():
         assert cpu.choose("out", exact) is not banded.out
 
 
+@pytest.mark.parametrize(
+    ("columns", "kernel", "features", "block"),
+    [(28, 5, 6, 14), (28, 5, 16, 7), (10, 5, 16, 5), (24, 5, 6, 12), (28, 3, 8, 4), (26, 5, 6, 13), (17, 5, 6, 17)],
+)
+def test_a_wide_kernels_blocks_make_a_product_of_64_columns(columns, kernel, features, block):
+    problem = cpu.Problem((8, 9, columns, 1), (3, kernel, 1, features), (1, 1), ((0, 0), (2, kernel - 3)), (1, 1))
+    assert banded.block_size(problem) == block
+    for role in cpu.ROLES:
+        check(banded, role, problem)
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "halved"),
+    [
+        (4096, (64, 80), True),
+        (4097, (64, 80), False),
+        (4094, (64, 80), False),
+        (4096, (63, 80), False),
+        (4800, (300, 64), True),
+        (4800, (301, 64), False),
+    ],
+)
+def test_tall_products_are_made_in_halves_where_that_gains(rows, columns, halved):
+    rng = np.random.default_rng(0)
+    a, b = (jnp.asarray(rng.normal(size=(rows, n)), jnp.float32) for n in columns)
+    jitted = jax.jit(blocks.tall_product)
+    oracles.close(jitted(a, b), np.asarray(a, np.float64).T @ np.asarray(b, np.float64), 1e-5)
+    assert (f"tensor<2x{rows // 2}x" in jitted.lower(a, b).as_text()) == halved
+
+
 @given(batch=st.integers(1, 40), most=st.integers(0, 50))
 def test_blocks_divide_the_batch(batch, most):
     size = blocks.divisor(batch, most)
