@@ -117,7 +117,7 @@ def test_ceil_mode_published_sizes():
 def test_sizes_are_torchs():
     """In ceil mode, with output padding: on torch's meta device, which computes nothing."""
     torch = pytest.importorskip("torch")
-    counts = dict.fromkeys(("conv", "pool", "transposed"), 0)
+    counts = dict.fromkeys(("conv", "pool", "transposed", "refused", "hanging"), 0)
     for window, rng in draw_windows(900):
         n, k, s = window["size"], window["kernel"], window["stride"]
         p, d, extra = (int(rng.integers(low, high)) for low, high in ((0, k // 2 + 1), (1, 4), (0, s)))
@@ -128,14 +128,22 @@ def test_sizes_are_torchs():
             counts["conv"] += 1
             theirs = torch.nn.functional.conv1d(x, weight, None, s, p, d)
             assert shapes.conv_output_size(n, k, s, p, d) == theirs.shape[2]
-            counts["pool"] += 1
+        try:
             pooled = torch.nn.functional.max_pool1d(x, k, s, p, d, ceil_mode=ceil)
+        except RuntimeError:
+            counts["refused"] += 1
+            with pytest.raises(ValueError, match="no larger than the padded size"):
+                shapes.conv_output_size(n, k, s, p, d, ceil_mode=ceil)
+        else:
+            counts["pool"] += 1
+            counts["hanging"] += n + 2 * p < reach
             assert shapes.conv_output_size(n, k, s, p, d, ceil_mode=ceil) == pooled.shape[2], (n, k, s, p, d, ceil)
         if (n - 1) * s - 2 * p + reach + extra > 0:
             counts["transposed"] += 1
             theirs = torch.nn.functional.conv_transpose1d(x, weight, None, s, p, extra, 1, d)
             assert shapes.conv_transpose_output_size(n, k, s, p, d, extra) == theirs.shape[2]
-    assert min(counts.values()) > 500
+    assert min(counts[kind] for kind in ("conv", "pool", "transposed")) > 500
+    assert min(counts.values()) > 5
 
 
 def test_explain_names_the_unread_pixels():

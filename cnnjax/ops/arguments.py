@@ -18,8 +18,8 @@ def images(op: str, x) -> jax.Array:
     x = as_numbers(op, "x", x)
     if x.ndim != 4:
         hint = " Reshape x."
-        if x.ndim == 3:  # a last axis as short as that of colours is one of channels
-            hint = " Add a batch axis: x[None]." if x.shape[2] <= 4 else " Add a channel axis: x[..., None]."
+        if x.ndim == 3:
+            hint = " Add the axis that is missing: x[None] for the batch's, x[..., None] for the channels'."
         raise ValueError(f"{op}: expected x of rank 4 [N, H, W, C], got shape {x.shape}.{hint}")
     return x
 

@@ -48,7 +48,9 @@ def conv_transpose2d(
     """
     op = "conv_transpose2d"
     if not isinstance(output_padding, Integral) or output_padding < 0:
-        raise ValueError(f"{op}: expected output_padding of at least 0, got {output_padding}. Pad more to get less.")
+        raise ValueError(
+            f"{op}: expected output_padding as one integer of at least 0, got {output_padding!r}. Pad more to get less."
+        )
     kernel = kernel_array(op, kernel)
     if transpose_kernel:
         channels = images(op, x).shape[3]

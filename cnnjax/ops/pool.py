@@ -51,12 +51,15 @@ def max_pool(
     Returns:
       `[N, H', W', C]`, the dtype of x.
     Raises:
+      TypeError: If x is not of real numbers.
       ValueError: If x is not of rank 4, no window fits, or the padding is as large as the window.
     Example:
       >>> max_pool(jnp.arange(16.0).reshape(1, 4, 4, 1), 2)[0, :, :, 0].tolist()
       [[5.0, 7.0], [13.0, 15.0]]
     """
     x, window, strides, pads = _windows("max_pool", x, window, strides, padding, ceil_mode)
+    if jnp.issubdtype(x.dtype, jnp.complexfloating):
+        raise TypeError(f"max_pool: expected x of a real dtype, got {x.dtype}. Complex numbers have no order.")
     arguments = {"window": window, "strides": strides, "padding": pads}
     # XLA:CPU expands the gradient of reduce_window into a slow loop, and its fused 2/2 maximum drops NaN.
     return lax.platform_dependent(
@@ -101,9 +104,9 @@ def avg_pool(
       >>> avg_pool(jnp.ones((1, 2, 2, 1)), 3, strides=2, padding=1)[0, :, :, 0].tolist()
       [[1.0]]
     """
-    declared = _windows("avg_pool", x, window, strides, padding, False)[3] if ceil_mode else None
     x, window, strides, pads = _windows("avg_pool", x, window, strides, padding, ceil_mode)
-    declared = pads if declared is None else declared
+    sides = per_axis("avg_pool", padding)
+    declared = [shapes.resolve_padding(n, k, s, p) for n, k, s, p in zip(x.shape[1:3], window, strides, sides)]
     _check_floating("avg_pool", x)
     wide = _wide(x.dtype)
     arguments = {"window": window, "strides": strides, "padding": pads}

@@ -29,10 +29,9 @@ def softmax_cross_entropy(logits: jax.Array, labels: jax.Array, *, label_smoothi
       Szegedy et al., 2015, https://arxiv.org/abs/1512.00567, section 7 (label smoothing).
     """
     if logits.ndim != 2 or labels.shape != logits.shape[:1]:
-        raise ValueError(
-            f"softmax_cross_entropy: expected logits [N, K] and labels [N], got {logits.shape} and {labels.shape}. "
-            "Pass class numbers, not one-hot rows."
-        )
+        hint = "Pass class numbers, not one-hot rows." if labels.ndim > 1 else "Pass one class number an example."
+        shapes = f"{logits.shape} and {labels.shape}"
+        raise ValueError(f"softmax_cross_entropy: expected logits [N, K] and labels [N], got {shapes}. {hint}")
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise TypeError(
             f"softmax_cross_entropy: expected integer labels, got {labels.dtype}. Use labels.astype('int32')."

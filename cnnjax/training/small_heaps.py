@@ -36,7 +36,9 @@ _THRESHOLDS = {  # mallopt's parameter, as malloc.h numbers them, and its value,
 def jit(function: Callable, **options: Any) -> "SmallHeapJit":
     """Return `jax.jit(function, **options)`, compiled for small heaps where it runs on a CPU and its arrays fit them.
 
-    The process then keeps up to 1 GB of the memory that it frees, unless its environment sets malloc's thresholds.
+    glibc's malloc then keeps what threads of the process free, in blocks of up to 32 MB: of the main thread's up to
+    1 GB, of each other's as much as it once held. A threshold of malloc's in the environment prevents it;
+    `ctypes.CDLL(None).malloc_trim(0)` gives back what is free.
 
     It is `jax.jit` and nothing more within another transformation, on accelerators, under `CNNJAX_CPU_OPS=off`, where
     `XLA_FLAGS` says something of heaps, and where compiled programs are to be kept in a cache, since XLA cannot write
@@ -90,10 +92,10 @@ class SmallHeapJit:
 
 @functools.cache
 def _keep_freed_memory() -> bool:
-    """Have glibc's malloc keep what is freed for the next step; return whether it does."""
-    said = os.environ.get("GLIBC_TUNABLES", "")
-    said = any(name.lower() in said or f"MALLOC_{name}_" in os.environ for name in _THRESHOLDS)
-    if said or sys.platform != "linux":
+    """Have glibc's malloc keep what is freed for the next step; return whether it took the settings."""
+    tunables = os.environ.get("GLIBC_TUNABLES", "")
+    spoken_for = any(name.lower() in tunables or f"MALLOC_{name}_" in os.environ for name in _THRESHOLDS)
+    if spoken_for or sys.platform != "linux":
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
     # All three, since each by itself stops glibc from raising the others as it goes.

@@ -41,7 +41,7 @@ def test_is_linens_convolution_with_the_same_parameters(options):
 @pytest.mark.parametrize(
     ("options", "shape", "text"),
     [
-        ({}, (9, 7, 3), "x of rank 4 [N, H, W, C], got shape (9, 7, 3). Add a batch axis: x[None]."),
+        ({}, (9, 7, 3), "x of rank 4 [N, H, W, C], got shape (9, 7, 3). Add the axis that is missing: x[None] for"),
         ({"kernel_size": (3, 3, 3)}, (1, 9, 7, 3), "kernel_size of one or two positive integers"),
         ({"feature_group_count": 2}, (1, 9, 7, 3), "feature_group_count to divide the 3 channels"),
         ({"feature_group_count": 0}, (1, 9, 7, 3), "feature_group_count to divide"),

@@ -270,9 +270,9 @@ X, K = np.ones((2, 8, 8, 4), np.float32), np.ones((3, 3, 4, 6), np.float32)
 @pytest.mark.parametrize(
     ("call", "error", "text"),
     [
-        (lambda: ops.conv2d(np.ones((32, 28, 28), np.float32), K), ValueError, "got shape (32, 28, 28). Add a channel"),
+        (lambda: ops.conv2d(np.ones((32, 28, 28), np.float32), K), ValueError, "got shape (32, 28, 28). Add the axis"),
         (lambda: ops.conv2d(X, K[0]), ValueError, "kernel of rank 4"),
-        (lambda: ops.conv2d(X[0, ..., :3], K), ValueError, "Add a batch axis: x[None]."),
+        (lambda: ops.conv2d(X[0, ..., :3], K), ValueError, "Add the axis that is missing: x[None]"),
         (lambda: ops.conv2d(X, K[:, :, :3]), ValueError, "third axis 4"),
         (lambda: ops.conv2d(X, K, feature_group_count=4), ValueError, "feature_group_count"),
         (lambda: ops.conv2d(X, K, feature_group_count=0), ValueError, "feature_group_count"),
@@ -302,6 +302,12 @@ X, K = np.ones((2, 8, 8, 4), np.float32), np.ones((3, 3, 4, 6), np.float32)
         (lambda: ops.depthwise_conv2d(X.astype(bool), K), TypeError, "numeric dtype"),
         (lambda: ops.conv_transpose2d(X, K, padding=9), ValueError, "nothing left"),
         (lambda: ops.conv_transpose2d(X, K, output_padding=-1), ValueError, "at least 0, got -1"),
+        (
+            lambda: ops.conv_transpose2d(X, K, output_padding=(1, 1)),
+            ValueError,
+            "one integer of at least 0",
+        ),
+        (lambda: ops.max_pool(X * 1j, 2), TypeError, "a real dtype, got complex64"),
         (lambda: ops.conv_transpose2d(X, "kernel", transpose_kernel=True), TypeError, "kernel to be a numeric array"),
         (lambda: ops.conv_transpose2d(X, K[0], transpose_kernel=True), ValueError, "kernel of rank 4"),
         (lambda: ops.conv_transpose2d(X[..., :3], K), ValueError, "third axis 3"),

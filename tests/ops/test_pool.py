@@ -68,6 +68,33 @@ def test_avg_pool_equals_a_loop(shape, window, strides, padding, ceil_mode, coun
     )
 
 
+@pytest.mark.parametrize("include", [False, True])
+@pytest.mark.parametrize(
+    ("shape", "window", "strides", "padding"),
+    [((2, 2, 2, 3), 3, 2, 0), ((1, 2, 6, 2), (5, 3), (4, 2), (1, 1)), ((2, 6, 2, 8), (2, 3), (1, 5), (1, 0))],
+)
+def test_an_image_smaller_than_its_window_has_one_in_ceil_mode_as_in_torch(shape, window, strides, padding, include):
+    torch = pytest.importorskip("torch")
+    x = draw(shape)
+    images = torch.tensor(x).permute(0, 3, 1, 2).requires_grad_()
+    sides = padding if padding == 0 else tuple((side, side) for side in padding)
+    arguments = {"strides": strides, "padding": sides, "ceil_mode": True}
+    theirs = [
+        torch.nn.functional.max_pool2d(images, window, strides, padding, ceil_mode=True),
+        torch.nn.functional.avg_pool2d(images, window, strides, padding, ceil_mode=True, count_include_pad=include),
+    ]
+    pools = [lambda x: ops.max_pool(x, window, **arguments)]
+    pools += [lambda x: ops.avg_pool(x, window, count_include_pad=include, **arguments)]
+    for pool, y in zip(pools, theirs):
+        ours, vjp = jax.vjp(pool, jnp.asarray(x))
+        g = draw(ours.shape, 1)
+        oracles.close(ours, y.permute(0, 2, 3, 1).detach().numpy(), 1e-6)
+        (expected,) = torch.autograd.grad(y, images, torch.tensor(g).permute(0, 3, 1, 2))
+        oracles.close(vjp(g)[0], expected.permute(0, 2, 3, 1).numpy(), 1e-6)
+    with pytest.raises(ValueError, match="no larger than the padded size"):
+        ops.max_pool(x, window, **{**arguments, "ceil_mode": False})
+
+
 @COMMON
 @given(IMAGES, WINDOWS, STRIDES, PADDINGS)
 def test_max_pool_gradient_is_reduce_windows(shape, window, strides, padding):

@@ -40,9 +40,10 @@ def tall_product(a, b):
 
 
 def _tall_product(a, b):
-    if _worth_halving(a.shape[0], *sorted((a.shape[1], b.shape[1]))):
+    if _worth_halving(a.shape[0], a.shape[1], b.shape[1]):
         a, b = (matrix.reshape(2, -1, matrix.shape[1]) for matrix in (a, b))
-        return lax.dot_general(a, b, (((1,), (1,)), ((0,), (0,)))).sum(0)
+        first, second = lax.dot_general(a, b, (((1,), (1,)), ((0,), (0,))))
+        return first + second
     return lax.dot_general(a, b, (((0,), (0,)), ((), ())))
 
 

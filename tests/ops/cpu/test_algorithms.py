@@ -237,7 +237,10 @@ def test_exact_mode_chooses_nothing_that_spreads():
 
 @pytest.mark.parametrize(
     ("columns", "kernel", "features", "block"),
-    [(28, 5, 6, 14), (28, 5, 16, 7), (10, 5, 16, 5), (24, 5, 6, 12), (28, 3, 8, 4), (26, 5, 6, 13), (17, 5, 6, 17)],
+    [
+        *[(28, 5, 6, 14), (28, 5, 16, 7), (10, 5, 16, 5), (24, 5, 6, 12), (26, 5, 6, 13), (17, 5, 6, 17)],
+        *[(32, 5, 2, 8), (24, 3, 8, 3), (28, 3, 8, 4)],  # the narrowest: too many zeros, or a narrow kernel
+    ],
 )
 def test_a_wide_kernels_blocks_make_a_product_of_64_columns(columns, kernel, features, block):
     problem = cpu.Problem((8, 9, columns, 1), (3, kernel, 1, features), (1, 1), ((0, 0), (2, kernel - 3)), (1, 1))
@@ -260,6 +263,7 @@ def test_a_wide_kernels_blocks_make_a_product_of_64_columns(columns, kernel, fea
 def test_tall_products_are_made_in_halves_where_that_gains(rows, columns, halved):
     rng = np.random.default_rng(0)
     a, b = (jnp.asarray(rng.normal(size=(rows, n)), jnp.float32) for n in columns)
+    assert blocks.tall_product(a.astype(jnp.int8), b.astype(jnp.int8)).dtype == jnp.int8
     jitted = jax.jit(blocks.tall_product)
     oracles.close(jitted(a, b), np.asarray(a, np.float64).T @ np.asarray(b, np.float64), 1e-5)
     assert (f"tensor<2x{rows // 2}x" in jitted.lower(a, b).as_text()) == halved
