@@ -39,9 +39,7 @@ def test_bfloat16_logits_are_computed_in_float32(strict_dtypes):
 
 
 def test_refuses_one_hot_labels_and_float_labels():
-    with pytest.raises(
-        ValueError, match=r"labels \[N\], got \(2, 4\) and \(2, 4\)\. .*one-hot"
-    ):
+    with pytest.raises(ValueError, match=r"labels \[N\], got \(2, 4\) and \(2, 4\)\. .*one-hot"):
         softmax_cross_entropy(jnp.zeros((2, 4)), jnp.zeros((2, 4), jnp.int32))
     with pytest.raises(ValueError, match=r"got \(2, 4\) and \(3,\)\. Pass one class number an example"):
         softmax_cross_entropy(jnp.zeros((2, 4)), jnp.zeros(3, jnp.int32))
