@@ -39,9 +39,10 @@ def test_bfloat16_logits_are_computed_in_float32(strict_dtypes):
 
 
 def test_refuses_one_hot_labels_and_float_labels():
-    with pytest.raises(ValueError, match=r"labels \[N\], got \(2, 4\) and \(2, 4\)\. .*one-hot"):
+    expected = r"expected logits \[N, K\] and labels \[N\], got \(2, 4\) and "
+    with pytest.raises(ValueError, match=expected + r"\(2, 4\)\. .*one-hot"):
         softmax_cross_entropy(jnp.zeros((2, 4)), jnp.zeros((2, 4), jnp.int32))
-    with pytest.raises(ValueError, match=r"got \(2, 4\) and \(3,\)\. Pass one class number an example"):
+    with pytest.raises(ValueError, match=expected + r"\(3,\)\. Pass one class number an example"):
         softmax_cross_entropy(jnp.zeros((2, 4)), jnp.zeros(3, jnp.int32))
     with pytest.raises(TypeError, match="expected integer labels, got float32"):
         jax.eval_shape(softmax_cross_entropy, jnp.zeros((2, 4)), jnp.zeros(2))
