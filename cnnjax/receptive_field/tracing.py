@@ -13,7 +13,7 @@ from jax.extend import core
 
 from cnnjax import jax_versions, jaxpr
 from cnnjax.errors import UsageError
-from cnnjax.modes import mode
+from cnnjax.modes import train_kwargs
 
 # Linen's modules draw from these; `init` makes parameters of the first.
 STREAMS = ("params", "dropout")
@@ -78,7 +78,7 @@ def _trace(fn_or_model: Any, image: jax.ShapeDtypeStruct, axes: tuple[int, ...],
     if not isinstance(fn_or_model, nn.Module):
         function, held = _evaluating(fn_or_model)
         return Traced(jax.make_jaxpr(function)(held, image), axes, held=tuple(jax.tree.leaves(held)))
-    in_mode = mode(fn_or_model, train=False)
+    in_mode = train_kwargs(fn_or_model, train=False)
     if variables is not None:
         return Traced(jax.make_jaxpr(lambda v, x: fn_or_model.apply(v, x, **in_mode))(variables, image), axes)
     # One trace gives parameters and output; tracing `init` and `apply` by themselves takes twice as long.
