@@ -35,6 +35,7 @@ _CALLS = {
     "remat": ("jaxpr",),
     "remat2": ("jaxpr",),
 }
+_HIGH_LEVEL = "_prim"  # the parameter that holds a high-level primitive, of which JAX itself makes some from 0.12 on
 # From 0.11 on a jaxpr holds its constants itself, and both names mean the same class.
 _CLOSED_APART = getattr(core, "ClosedJaxpr", core.Jaxpr) is not core.Jaxpr
 # What a program may be lowered for; only the first says how many devices there are.
@@ -120,6 +121,8 @@ def branch_platforms(eqn: core.JaxprEqn) -> tuple[tuple[str, ...] | None, ...] |
 
 def call_jaxpr(eqn: core.JaxprEqn) -> Any | None:
     """Return the closed jaxpr that an equation merely calls (jit, remat, custom_jvp, custom_vjp), or None."""
+    if _HIGH_LEVEL in eqn.params:
+        return _expanded(eqn)
     names = _CALLS.get(eqn.primitive.name)
     if names is None:
         return None
@@ -130,8 +133,18 @@ def call_jaxpr(eqn: core.JaxprEqn) -> Any | None:
 
 
 def inner_jaxprs(eqn: core.JaxprEqn) -> list[core.Jaxpr]:
-    """Return every jaxpr among the parameters of an equation, without constants."""
-    return list(core.jaxprs_in_params(eqn.params))
+    """Return every jaxpr that an equation holds, without constants."""
+    return [open_jaxpr(_expanded(eqn))] if _HIGH_LEVEL in eqn.params else list(core.jaxprs_in_params(eqn.params))
+
+
+def _expanded(eqn: core.JaxprEqn) -> Any:
+    """Return what a high-level primitive, such as 0.12's search in a table, is made of."""
+    primitive = eqn.params[_HIGH_LEVEL]
+    shapes = [jax.ShapeDtypeStruct(var.aval.shape, var.aval.dtype) for var in eqn.invars]
+    try:
+        return jax.make_jaxpr(lambda *flat: primitive.expand(*primitive.in_tree.unflatten(flat)))(*shapes)
+    except AttributeError as error:
+        raise UnknownJaxError(f"expands the high-level primitive {eqn.primitive.name!r} in another way") from error
 
 
 def open_jaxpr(jaxpr: Any) -> core.Jaxpr:

@@ -16,6 +16,7 @@ from jax.extend.core import primitives
 import cnnjax
 from cnnjax import jax_versions, ops
 from cnnjax.cli import xla
+from cnnjax.jaxpr import walk
 from cnnjax.receptive_field import rules
 from cnnjax.receptive_field.theory import receptive_field
 
@@ -153,6 +154,15 @@ def test_calls_that_jax_itself_makes_are_known_by_this_versions_name(name):
         call = eqn.replace(primitive=primitive, params={"call_jaxpr": jax_versions.call_jaxpr(eqn)})
         np.testing.assert_array_equal(result(jax_versions.call_jaxpr(call), X)[0], 3 * X)
     assert any(hasattr(primitives, name) for name in ("closed_call_p", "eval_jaxpr_p"))
+
+
+def test_a_high_level_primitive_is_what_it_is_made_of():
+    """From 0.12 on a search in a table is one equation; before, it was its loop."""
+    table = jnp.array([-1.0, 0.0, 1.0])
+    names = [step.eqn.primitive.name for step in walk(jax.make_jaxpr(lambda x: jnp.searchsorted(table, x))(X))]
+    assert "gather" in names
+    field = receptive_field(lambda x: jnp.searchsorted(table, x).astype(jnp.float32), (1, 5, 1), 0, (1,))
+    assert (field.size, field.stride, field.exact) == ((1,), (1,), True)
 
 
 def test_what_is_no_call_has_none():
