@@ -158,6 +158,8 @@ def load_for_dataset(args: argparse.Namespace, out: Output) -> tuple["TrainState
             "--weights: expected MODEL and --dataset too, as in: eval resnet50 --weights FILE --dataset NAME."
         )
     options: dict[str, Any] = {"data_dir": args.data_dir, "source_dir": args.source_dir, "log": out.say}
+    options |= {"pixel_range": args.pixel_range} if args.pixel_range else {}
+    args.dataset = data.resolve(args.dataset)
     name = _cut_when_read(args.dataset)
     height, width, depth = _input_shape(args.model)
     published_for = (height, width)
