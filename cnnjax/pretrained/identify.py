@@ -78,8 +78,8 @@ def _fit(file: SourceFile, name: str) -> Fit | None:
                 continue
             plan = plan_for(file, model, shapes, naming)
             widths = [assignment.transform.target[-1] for assignment in plan.misshaped if assignment.transform.target]
-            allowed, _, _ = allow_other_head(plan, model, shapes, abstract_shapes)
-            if not allowed.problems:
+            head = allow_other_head(plan, model, shapes, abstract_shapes)
+            if not head.plan.problems and head.num_classes != 0:
                 top = options.get("include_top", True)
                 return Fit(name, plan.naming, (widths or [classes])[0] if top else None, options)
             lacking = {path.split("/")[1] for path in plan.missing}

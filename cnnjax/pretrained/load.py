@@ -38,6 +38,7 @@ def load(
     source: str = "auto",
     rules: Sequence[Rule | tuple[str, str]] | None = None,
     sha256: str | None = None,
+    key: jax.Array | None = None,
 ) -> tuple[dict[str, Any], Report]:
     """Read published weights into a model's variables: every tensor used once, every parameter set once.
 
@@ -52,6 +53,7 @@ def load(
       rules: Your own names, tried before the family's: pairs of templates such as `("linear", "head/logits")`, or
         `Rule`s. `cnnjax.pretrained.naming` explains templates.
       sha256: What the file's sha256 must be or begin with, if you know it: the one way to notice changed values.
+      key: PRNG key of a head that is left at its initialisation; `jax.random.key(0)` if None.
     Returns:
       The variables, `{"params": ..., "batch_stats": ...}`, float32, and the report.
     Raises:
@@ -74,30 +76,33 @@ def load(
     namings = _namings(model, file, source, as_rules(rules or ()))
     plans = [(plan_for(file, model, shapes, naming), naming) for naming in namings]
     plan, naming = min(plans, key=lambda pair: pair[0].problems)
-    plan, head, skipped = allow_other_head(plan, model, shapes, abstract_shapes)
+    head = allow_other_head(plan, model, shapes, abstract_shapes)
+    plan = head.plan
     if plan.problems:
         expected = {path: source_name(path, naming.rules_for(model), naming.layout) or path for path in shapes}
         error = WeightsError(explain_misfit(file, plan, shapes, type(model).__name__, expected))
         error.add_note(list_misfit(file, plan, shapes, expected))  # a traceback shows it, the command line does not
         raise error
     values = {path: value for assignment in plan.assigned for path, value in _read(file, assignment, shapes).items()}
-    values |= initialise(model, head)
+    values |= initialise(model, head.initialised, jax.random.key(0) if key is None else key)
     entries: list[Entry] = []
     assigned = {assignment.source.name: assignment for assignment in plan.assigned}
     for name in file.tensors:
         if name in assigned:
             entries += loaded_entries(assigned[name], shapes)
         else:
-            entries.append(dropped_entry(file, name, skipped.get(name) or plan.dropped[name]))
+            entries.append(dropped_entry(file, name, head.skipped.get(name) or plan.dropped[name]))
     entries += [
         Entry(beside.name, beside.shape, beside.dtype.name, "dropped", reason=f"{LEFT_OUT}{beside.reason}")
         for beside in file.left_out
     ]
-    entries += [
-        Entry(None, None, None, "initialised", "", path, shapes[path], "from model.init with jax.random.key(0)")
-        for path in head
-    ]
-    report = Report(type(model).__name__, file.path, file.format, plan.naming, tuple(entries), file.notes)
+    reason = f"from model.init with {'jax.random.key(0)' if key is None else 'the key that was given'}"
+    if head.num_classes == 0:
+        reason = f"the file has no classifier: {reason}"
+    entries += [Entry(None, None, None, "initialised", "", path, shapes[path], reason) for path in head.initialised]
+    report = Report(
+        type(model).__name__, file.path, file.format, plan.naming, tuple(entries), file.notes, head.num_classes
+    )
     ordered = {path: jnp.asarray(values[path]) for path in shapes}
     return traverse_util.unflatten_dict(ordered, sep="/"), report
 

@@ -52,6 +52,7 @@ class Report:
       naming: Whose names it has.
       entries: In the order of the file, then the parameters that were initialised.
       notes: What else the reader noticed.
+      file_classes: Classes of the file where its head was not taken, 0 where it has none; None where it was.
     """
 
     model: str
@@ -60,6 +61,7 @@ class Report:
     naming: str
     entries: tuple[Entry, ...]
     notes: tuple[str, ...] = ()
+    file_classes: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as JSON values."""

@@ -18,26 +18,8 @@ from cnnjax import models
 from cnnjax.errors import UsageError
 from cnnjax.models.vgg import VGG
 from cnnjax.pretrained import Rule, WeightsError, load, save
-
-torch = pytest.importorskip("torch")
-
-
-class Net(nn.Module):
-    """A convolution with its normalisation, a dense layer that reads its map flattened, logits."""
-
-    num_classes: int = 3
-    include_top: bool = True
-    input_shape = (4, 6, 2)
-
-    @nn.compact
-    def __call__(self, x, *, train=False):
-        x = nn.Conv(5, (3, 3), name="conv")(x)
-        x = nn.BatchNorm(use_running_average=not train, name="norm")(x)
-        if not self.include_top:
-            return x
-        x = nn.relu(nn.Dense(7, name="hidden")(x.reshape(x.shape[0], -1)))
-        return nn.Dense(self.num_classes, name="logits")(x)
-
+from tests.optional import torch
+from tests.pretrained.nets import Net, randomised
 
 RULES = [("0", "conv"), ("1", "norm"), Rule("3", "hidden", flatten=(4, 6)), ("5", "logits")]
 
@@ -255,11 +237,32 @@ def test_without_the_top_the_head_is_not_taken(tmp_path):
         load(Net(include_top=False), tmp_path / "b.pth", rules=RULES)
 
 
-def test_the_reverse_is_refused(tmp_path):
-    state = {name: value for name, value in torch_net().state_dict().items() if name[0] in "01"}
+@pytest.mark.parametrize(
+    "lacking", ["35", "5"]
+)  # the whole top, as in Keras's notop files; the last layer, as in timm's
+def test_a_file_without_a_classifier_gets_a_new_head(lacking, tmp_path):
+    state = {name: value for name, value in torch_net().state_dict().items() if name[0] not in lacking}
     torch.save(state, tmp_path / "a.pth")
-    with pytest.raises(WeightsError, match="4 missing: params/hidden/bias"):
+    (one, report), (other, _) = (load(Net(), tmp_path / "a.pth", rules=RULES, key=jax.random.key(n)) for n in (1, 2))
+    fresh = {entry.destination for entry in report.entries if entry.action == "initialised"}
+    layers = {"3": "hidden", "5": "logits"}
+    assert fresh == {f"params/{layers[n]}/{leaf}" for n in lacking for leaf in ("kernel", "bias")}
+    assert report.file_classes == 0
+    np.testing.assert_array_equal(one["params"]["conv"]["bias"], torch_net()[0].bias.detach())
+    want = Net().init(jax.random.key(1), jnp.zeros((1, 4, 6, 2)))["params"]["logits"]["kernel"]
+    np.testing.assert_allclose(one["params"]["logits"]["kernel"], want, rtol=1e-5)
+    assert not np.array_equal(one["params"]["logits"]["kernel"], other["params"]["logits"]["kernel"])
+
+
+@pytest.mark.parametrize("lacking", [["3.weight", "3.bias"], ["5.bias"], ["0.bias", "5.weight", "5.bias"]])
+def test_nothing_but_a_classifier_may_be_missing(lacking, tmp_path):
+    state = {name: value for name, value in torch_net().state_dict().items() if name not in lacking}
+    torch.save(state, tmp_path / "a.pth")
+    with pytest.raises(WeightsError, match=f"{len(lacking)} missing: params/"):
         load(Net(), tmp_path / "a.pth", rules=RULES)
+    torch.save({}, tmp_path / "b.pth")
+    with pytest.raises(WeightsError):
+        load(Net(), tmp_path / "b.pth", rules=RULES)
 
 
 class Split(nn.Module):
@@ -316,13 +319,6 @@ def test_timms_dense_layers_are_convolutions(tmp_path):
     assert jax.tree.all(jax.tree.map(np.array_equal, loaded, variables))
     assert report.naming == "timm"
     assert {e.transform for e in report.entries if "pre_logits" in str(e.source)} == {"OIHW -> (HWI)O", ""}
-
-
-def randomised(model, seed=0):
-    """Return random variables of a model, without running it."""
-    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *model.input_shape)))
-    random = np.random.default_rng(seed)
-    return jax.tree.map(lambda leaf: random.standard_normal(leaf.shape).astype(np.float32), dict(shapes))
 
 
 def test_flaxs_and_our_own_files_are_read_as_they_are(tmp_path):
