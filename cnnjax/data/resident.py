@@ -53,7 +53,7 @@ class Split:
     Args:
       name: `"train"`, `"validation"` or `"test"`.
       images: uint8, `[N, H, W, C]`, as stored. Made read-only here: the device may share its memory.
-      labels: int32, `[N]`.
+      labels: Whole numbers of any type, `[N]`; kept as int32.
       ids: One text an example.
       mean: Per channel, of images scaled to [0, 1].
       std: The same for the standard deviation.
@@ -74,6 +74,12 @@ class Split:
                 f"Split: expected uint8 images [N, H, W, C], got {self.images.dtype} {self.images.shape}. "
                 "Scale to 0..255 and add the missing axis."
             )
+        if self.labels.ndim != 1 or self.labels.dtype.kind not in "iu":
+            raise ValueError(
+                f"Split: expected whole numbers [N] as labels, got {self.labels.dtype} {self.labels.shape}. "
+                "Of one-hot labels take labels.argmax(axis=-1)."
+            )
+        object.__setattr__(self, "labels", self.labels.astype(np.int32))  # as int8 or uint8 they would overflow later
         if not len(self.images) == len(self.labels) == len(self.ids):
             raise ValueError(
                 "Split: expected as many labels and ids as images, got "
