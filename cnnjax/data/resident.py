@@ -2,19 +2,16 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from cnnjax.batch import Batch
+from cnnjax.data.order import AnySplit, Places
 from cnnjax.devices import replicate, shard_rows
 from cnnjax.errors import UsageError
-
-if TYPE_CHECKING:
-    from cnnjax.data.streamed import StreamedSplit
 
 Size = int | tuple[int, int] | None
 
@@ -107,6 +104,13 @@ class Split:
         """Images and labels on the default device, copied there at the first use."""
         return jax.device_put((self.images, self.labels))
 
+    def walk(
+        self, order: Iterable[Places], *, key: jax.Array | None, mesh: jax.sharding.Mesh | None = None
+    ) -> Iterator[Batch]:
+        """Walk over batches; what `cnnjax.data.batches` calls. The key has no use here: nothing is cut."""
+        for index, epochs in order:
+            yield self.gather(index, epochs, mesh=mesh)
+
     def gather(
         self, index: np.ndarray, epoch: np.ndarray | None = None, *, mesh: jax.sharding.Mesh | None = None
     ) -> Batch:
@@ -146,9 +150,9 @@ class Dataset:
       info: Names, shapes, statistics, source.
     """
 
-    train: "Split | StreamedSplit"
-    validation: "Split | StreamedSplit"
-    test: "Split | StreamedSplit"
+    train: AnySplit
+    validation: AnySplit
+    test: AnySplit
     info: DatasetInfo
 
     def resized(self, image_size: Size) -> "Dataset":
