@@ -101,9 +101,9 @@ def _divide(x: jax.Array, examples: int, parts: int) -> jax.Array:
 
 
 def _losses(loss: Loss, logits: jax.Array, batch: Batch) -> jax.Array:
-    if batch.other_label is None or batch.share is None:
+    if batch.mixed_label is None or batch.mix_weight is None:
         return loss(logits, batch.label)
-    return batch.share * loss(logits, batch.label) + (1 - batch.share) * loss(logits, batch.other_label)
+    return batch.mix_weight * loss(logits, batch.label) + (1 - batch.mix_weight) * loss(logits, batch.mixed_label)
 
 
 def _masked_sum(values: jax.Array, mask: jax.Array | None) -> jax.Array:
