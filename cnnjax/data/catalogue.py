@@ -20,13 +20,7 @@ def available() -> list[str]:
 
 
 def get(name: str) -> Entry:
-    """Return the entry of that name.
-
-    Args:
-      name: One of `available()`.
-    Raises:
-      UsageError: If there is none; the nearest names are in the message.
-    """
+    """Return the entry of that name."""
     if name not in _ENTRIES:
         raise unknown("dataset", name, [*_ENTRIES, "folder:DIR"])
     return _ENTRIES[name]()

@@ -29,13 +29,7 @@ class Format:
     decode: Callable[[dict[str, bytes]], Splits]
 
     def read(self, files: Files) -> Splits:
-        """Return the splits that the files hold.
-
-        Args:
-          files: Where to look.
-        Raises:
-          CnnjaxError: If a file is missing or wrong; the message names it.
-        """
+        """Return the splits that the files hold."""
         found = files.read(self.limits)
         missing = sorted(set(self.limits) - set(found))
         if missing:
@@ -49,8 +43,6 @@ class Format:
 def idx_format(counts: Mapping[str, int]) -> Format:
     """Return the format of MNIST and its kin: four idx files, gzipped or not.
 
-    Args:
-      counts: Examples in `"train"` and `"test"`.
     References:
       LeCun, the MNIST database, "file formats".
     """
@@ -73,13 +65,7 @@ def idx_format(counts: Mapping[str, int]) -> Format:
 def cifar_binary_format(
     files: Mapping[str, tuple[str, ...]], examples_a_file: Mapping[str, int], coarse: bool
 ) -> Format:
-    """Return the format of CIFAR's binary version: label bytes, then 3,072 bytes, channel by channel, an example.
-
-    Args:
-      files: Names of the files of `"train"` and `"test"`.
-      examples_a_file: How many examples each file of a split has.
-      coarse: Whether a superclass label comes before the label.
-    """
+    """Return the format of CIFAR's binary version: label bytes, then 3,072 bytes, channel by channel, an example."""
     stride = 3072 + 1 + coarse
     most = max(examples_a_file.values()) * stride
 

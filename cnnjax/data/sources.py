@@ -25,12 +25,7 @@ class Source(Protocol):
         ...
 
     def read(self, work: Path, log: Log) -> Splits:
-        """Return the decoded splits.
-
-        Args:
-          work: An empty folder for whatever lies about meanwhile; the caller removes it.
-          log: Called with lines of progress.
-        """
+        """Return the decoded splits."""
         ...
 
 
