@@ -56,6 +56,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: count[item.nodeid.split("::")[0]])
 
 
+@pytest.fixture(autouse=True)
+def quick_compilation(request: pytest.FixtureRequest) -> None:
+    """Compile without most optimisations where tests compare values of nets, which saves a quarter of their time.
+
+    Ops, training, the command line and everything slow are compiled as users have them.
+    """
+    folder = request.path.parent.name
+    quick = folder in ("layers", "models", "pretrained") and request.node.get_closest_marker("slow") is None
+    jax.config.update("jax_disable_most_optimizations", quick)
+
+
 @pytest.fixture
 def strict_dtypes():
     """Refuse silent dtype promotion, for our own ops, models and losses (optax does not survive it)."""
