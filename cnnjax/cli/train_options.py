@@ -34,6 +34,9 @@ def check(recipe: Recipe, args: argparse.Namespace) -> None:
     modelling.check_model_name(recipe.model)
     if not recipe.dataset.startswith("folder:") and recipe.dataset not in data.available():
         raise unknown("dataset", recipe.dataset, [*data.available(), "folder:DIR"])
+    if recipe.pixel_range and not recipe.pixel_range[0] < recipe.pixel_range[1]:
+        low, high = recipe.pixel_range
+        raise UsageError(f"--pixel-range: expected LOW less than HIGH, got {low:g} {high:g}.")
     for kind, name, known in (
         ("optimizer", recipe.optimizer, OPTIMIZERS),
         ("schedule", recipe.schedule, SCHEDULES),
@@ -45,6 +48,7 @@ def check(recipe: Recipe, args: argparse.Namespace) -> None:
         if name not in known:
             raise unknown(kind, name, known)
     _check_numbers(recipe, args)
+    _check_used(recipe, args)
     _check_composed(recipe, args)
 
 
@@ -88,6 +92,21 @@ def _check_numbers(recipe: Recipe, args: argparse.Namespace) -> None:
         raise UsageError(f"--label-smoothing: expected a number in [0, 1), got {recipe.label_smoothing}.")
     if recipe.ema is not None and not 0 < recipe.ema < 1:
         raise UsageError(f"--ema: expected a decay in (0, 1), such as 0.999, got {recipe.ema}.")
+
+
+def _check_used(recipe: Recipe, args: argparse.Namespace) -> None:
+    """Refuse what was asked for, by name, where the choices beside it leave it no use."""
+    from cnnjax.training.optim import unused_options
+
+    unused = unused_options(optimizer=recipe.optimizer, schedule=recipe.schedule, weight_decay=recipe.weight_decay)
+    unused = {{"decay_mask": "decay"}.get(name, name): reason for name, reason in unused.items()}
+    if recipe.patience is None:
+        unused["min_delta"] = "nothing stops early. Leave it out, or give --patience"
+        if not args.keep_best:
+            unused["monitor"] = "nothing is watched. Leave it out, or give --patience or --keep-best"
+    for name, reason in unused.items():
+        if getattr(args, name) not in (None, "all"):
+            raise UsageError(f"--{name.replace('_', '-')}: {reason}.")
 
 
 def _check_composed(recipe: Recipe, args: argparse.Namespace) -> None:
@@ -136,6 +155,7 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
     add("--epochs", type=int, metavar="N", help="epochs at most")
     add("--batch-size", type=int, metavar="N", help="examples a step, on all devices together")
     add("--image-size", type=int, metavar="PIXELS", help="resize images to this side, inside jit")
+    loading.add_pixel_range(parser)
     add("--validation", type=int, metavar="N", help="examples taken out of the training set for validation")
     add("--seed", type=int, default=0, metavar="N", help="decides initial values, order and augmentation")
     add("--weights", metavar="FILE", help="start from published weights, or `imagenet` for MODEL's official ones")

@@ -101,13 +101,24 @@ def _divide(x: jax.Array, examples: int, parts: int) -> jax.Array:
 
 
 def _losses(loss: Loss, logits: jax.Array, batch: Batch) -> jax.Array:
-    if batch.other_label is None or batch.share is None:
+    if batch.mixed_label is None or batch.mix_weight is None:
         return loss(logits, batch.label)
-    return batch.share * loss(logits, batch.label) + (1 - batch.share) * loss(logits, batch.other_label)
+    return batch.mix_weight * loss(logits, batch.label) + (1 - batch.mix_weight) * loss(logits, batch.mixed_label)
 
 
 def _masked_sum(values: jax.Array, mask: jax.Array | None) -> jax.Array:
     return jnp.sum(values if mask is None else jnp.where(mask, values, 0.0))
+
+
+def has_auxiliary_heads(state: TrainState, images: jax.ShapeDtypeStruct) -> bool:
+    """Return whether the state's model sows auxiliary logits in training.
+
+    Args:
+      state: The state.
+      images: The shape of a batch, `[N, H, W, C]`.
+    """
+    options = {"train": True, "rngs": {"dropout": state.key}, "mutable": ["batch_stats", "intermediates"]}
+    return bool(_auxiliary_logits(jax.eval_shape(lambda s, x: s.apply_fn(s.variables, x, **options)[1], state, images)))
 
 
 def _auxiliary_logits(updates: Mapping[str, Any]) -> list[jax.Array]:
