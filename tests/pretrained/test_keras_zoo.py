@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cnnjax.pretrained.keras_names import counted, is_automatic, snake_case
+from cnnjax.pretrained.readers.keras_names import counted, is_automatic, snake_case
 
 from cnnjax import models, pretrained
 from cnnjax.pretrained.naming import translate

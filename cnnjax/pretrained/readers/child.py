@@ -25,7 +25,12 @@ _CODE = (
     "import sys; sys.path[:] = sys.argv.pop(1).split('\\n'); import os; "
     "from cnnjax.pretrained.readers.__main__ import main; os._exit(main(*sys.argv[1:]))"
 )
-_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "HDF5_PLUGIN_PRELOAD": "::", "PYTHONWARNINGS": "ignore"}
+_ENVIRONMENT = {
+    "OPENBLAS_NUM_THREADS": "1",
+    "HDF5_USE_FILE_LOCKING": "FALSE",
+    "HDF5_PLUGIN_PRELOAD": "::",
+    "PYTHONWARNINGS": "ignore",
+}
 
 
 class Child:
