@@ -27,6 +27,7 @@ def add_parser(verbs: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument("model", nargs="?", metavar="MODEL", help="with --weights: the net that they are for")
     parser.add_argument("--workdir", type=pathlib.Path, metavar="DIR", help="the run's workdir")
     parser.add_argument("--dataset", metavar="NAME", help="with --weights: the data, a name or folder:DIR")
+    loading.add_pixel_range(parser)
     published.add_options(parser)
     parser.add_argument("--split", choices=["test", "validation", "train"], default="test", help="default: test")
     parser.add_argument(

@@ -25,6 +25,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--source-dir", type=Path, metavar="DIR", help="folder with the dataset's raw files")
 
 
+def add_pixel_range(parser: argparse.ArgumentParser) -> None:
+    """Add the option that says what black and white are stored as."""
+    parser.add_argument(
+        "--pixel-range",
+        type=float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="what black and white are stored as in pixels deeper than 8 bits, where the files do not say it",
+    )
+
+
 def load(recipe: Recipe, args: argparse.Namespace, out: Output) -> "Dataset":
     """Return the recipe's dataset, its images resized to what the model takes.
 
@@ -40,6 +51,7 @@ def load(recipe: Recipe, args: argparse.Namespace, out: Output) -> "Dataset":
         source_dir=args.source_dir,
         validation=recipe.validation,
         image_size=(side, side) if side else None,
+        pixel_range=recipe.pixel_range,
         log=out.say,
     )
     if side is None:
@@ -49,6 +61,8 @@ def load(recipe: Recipe, args: argparse.Namespace, out: Output) -> "Dataset":
             dataset = dataset.resized(size)
     if not len(dataset.train):
         raise UsageError(f"dataset {recipe.dataset}: nothing is left to train on. Give a smaller --validation.")
+    if not len(dataset.test):
+        raise UsageError(f"dataset {recipe.dataset}: no image falls into the test set. Add images, or a folder test.")
     return dataset
 
 

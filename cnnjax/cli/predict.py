@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from cnnjax.cli import image_rule, modelling, published
+from cnnjax.cli import image_rule, loading, modelling, published
 from cnnjax.cli.class_names import read_names
 from cnnjax.cli.output import Output
 from cnnjax.errors import CnnjaxError, UsageError
@@ -32,6 +32,7 @@ def add_parser(verbs: Any, common: argparse.ArgumentParser) -> None:
         "--classes", type=pathlib.Path, metavar="FILE.txt", help="names of the weights' classes, one a line"
     )
     parser.add_argument("--top", type=int, default=5, metavar="N", help="classes to show (default 5)")
+    loading.add_pixel_range(parser)
     parser.add_argument("--invert", action="store_true", help="swap light and dark, for ink on paper")
 
 
@@ -79,7 +80,8 @@ def _trained(args: argparse.Namespace, out: Output) -> tuple[Classify, list[str]
 
     if image_rule.given(args) or args.classes:
         raise UsageError(f"predict: a run in a workdir has its own data; leave out {image_rule.NAMES}, --classes.")
-    state, _, described = modelling.restore(args.workdir, out)
+    state, config, described = modelling.restore(args.workdir, out)
+    pixel_range = args.pixel_range or config.get("pixel_range")
     shape, mean = tuple(described["image_shape"]), tuple(described["mean"])
 
     @jax.jit
@@ -90,7 +92,7 @@ def _trained(args: argparse.Namespace, out: Output) -> tuple[Classify, list[str]
         return jax.nn.softmax(state.apply_fn(state.variables, prepared, train=False))
 
     def classify(path: pathlib.Path) -> tuple[Any, str, str | None]:
-        image, done = data.load_image(path, shape, invert=args.invert)
+        image, done = data.load_image(path, shape, invert=args.invert, pixel_range=pixel_range)
         return np.array(probabilities(state, image[None])[0]), done, _hint(image, mean, args.invert)
 
     return classify, described["class_names"]
@@ -121,7 +123,8 @@ def _published(args: argparse.Namespace, out: Output) -> tuple[Classify, list[st
 
     def classify(path: pathlib.Path) -> tuple[Any, str, str | None]:
         (height, width), _ = files.size_and_kind(path)
-        image, done = files.load_image(path, (height, width, rule.depth), invert=args.invert)
+        shape = (height, width, rule.depth)
+        image, done = files.load_image(path, shape, invert=args.invert, pixel_range=args.pixel_range)
         scores = np.array(probabilities(state, prepare(image[None]))[0])
         resized = "×".join(map(str, rule.resized(height, width)[::-1]))
         return scores, f"{done} → {resized}, centre {rule.crop}×{rule.crop}", _hint(image, rule.mean, args.invert)

@@ -158,11 +158,14 @@ def load_for_dataset(args: argparse.Namespace, out: Output) -> tuple["TrainState
             "--weights: expected MODEL and --dataset too, as in: eval resnet50 --weights FILE --dataset NAME."
         )
     options: dict[str, Any] = {"data_dir": args.data_dir, "source_dir": args.source_dir, "log": out.say}
+    options |= {"pixel_range": args.pixel_range} if args.pixel_range else {}
+    args.dataset = data.resolve(args.dataset)
     name = _cut_when_read(args.dataset)
     height, width, depth = _input_shape(args.model)
     published_for = (height, width)
-    of_a_folder: dict[str, Any] = {"image_size": published_for} if args.dataset.startswith("folder:") else {}
-    dataset = data.load_dataset(name, **options, **of_a_folder)
+    # A folder is read again below, at the size that is wanted; what is said of it is said then.
+    of_a_folder = {"image_size": published_for, "log": None} if args.dataset.startswith("folder:") else {}
+    dataset = data.load_dataset(name, **{**options, **of_a_folder})
     found = dataset.info.image_shape[2]
     if found != depth:
         raise UsageError(

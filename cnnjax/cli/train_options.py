@@ -34,6 +34,9 @@ def check(recipe: Recipe, args: argparse.Namespace) -> None:
     modelling.check_model_name(recipe.model)
     if not recipe.dataset.startswith("folder:") and recipe.dataset not in data.available():
         raise unknown("dataset", recipe.dataset, [*data.available(), "folder:DIR"])
+    if recipe.pixel_range and not recipe.pixel_range[0] < recipe.pixel_range[1]:
+        low, high = recipe.pixel_range
+        raise UsageError(f"--pixel-range: expected LOW less than HIGH, got {low:g} {high:g}.")
     for kind, name, known in (
         ("optimizer", recipe.optimizer, OPTIMIZERS),
         ("schedule", recipe.schedule, SCHEDULES),
@@ -152,6 +155,7 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
     add("--epochs", type=int, metavar="N", help="epochs at most")
     add("--batch-size", type=int, metavar="N", help="examples a step, on all devices together")
     add("--image-size", type=int, metavar="PIXELS", help="resize images to this side, inside jit")
+    loading.add_pixel_range(parser)
     add("--validation", type=int, metavar="N", help="examples taken out of the training set for validation")
     add("--seed", type=int, default=0, metavar="N", help="decides initial values, order and augmentation")
     add("--weights", metavar="FILE", help="start from published weights, or `imagenet` for MODEL's official ones")
