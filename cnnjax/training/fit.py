@@ -75,7 +75,8 @@ def fit(
     except BaseException as error:
         if is_donated(state) and not is_donated(loop.state):
             _keep(state, loop.state)
-            error.add_note(f"fit: the state that it was given is now that of step {loop.step}, to go on from.")
+            if isinstance(error, KeyboardInterrupt):
+                error.add_note(f"fit: the state that it was given is now that of step {loop.step}, to go on from.")
         raise
     finally:
         loop.notify("on_close")
