@@ -101,10 +101,10 @@ def _divide(x: jax.Array, examples: int, parts: int) -> jax.Array:
 
 
 def _losses(loss: Loss, logits: jax.Array, batch: Batch) -> jax.Array:
-    if batch.other_label is None or batch.share is None:
+    if batch.mixed_label is None or batch.mix_weight is None:
         return guarded(loss, logits, batch.label)
-    own, other = (guarded(loss, logits, labels) for labels in (batch.label, batch.other_label))
-    return batch.share * own + (1 - batch.share) * other
+    own, other = (guarded(loss, logits, labels) for labels in (batch.label, batch.mixed_label))
+    return batch.mix_weight * own + (1 - batch.mix_weight) * other
 
 
 def _masked_sum(values: jax.Array, mask: jax.Array | None) -> jax.Array:

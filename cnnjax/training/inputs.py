@@ -46,8 +46,8 @@ def as_batch(batch: Any) -> Batch:
 
 def as_int32(batch: Batch) -> Batch:
     """Return the batch with its labels as int32, of whatever integer type they are."""
-    other = None if batch.other_label is None else class_numbers(batch.other_label)
-    return batch.replace(label=class_numbers(batch.label), other_label=other)
+    mixed = None if batch.mixed_label is None else class_numbers(batch.mixed_label)
+    return batch.replace(label=class_numbers(batch.label), mixed_label=mixed)
 
 
 def labels_of(batch: Any) -> tuple[Any, Any, Any]:
