@@ -1,6 +1,7 @@
 """Training: the state, the step, losses, metrics, optimizers, the loop and its callbacks."""
 
 from cnnjax.batch import Batch
+from cnnjax.ops.cpu.memory import keep_freed_memory
 from cnnjax.training.callbacks import CsvHistory, EarlyStopping
 from cnnjax.training.fit import evaluate, fit
 from cnnjax.training.loop import Callback, Loop
@@ -35,6 +36,7 @@ __all__ = [
     "eval_step",
     "evaluate",
     "fit",
+    "keep_freed_memory",
     "make_eval_step",
     "make_optimizer",
     "make_schedule",
