@@ -8,7 +8,7 @@ from PIL import Image
 
 from cnnjax.data import batches, folder, load_dataset, load_folder, load_image
 from cnnjax.data.crops import Crops
-from cnnjax.data.stream import stream_indices
+from cnnjax.data.order import stream_indices
 from cnnjax.data.streamed import StreamedSplit
 from cnnjax.errors import CnnjaxError, UsageError
 
