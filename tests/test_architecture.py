@@ -61,17 +61,15 @@ FLOW = [
     "losses",
     "inputs",
     "metrics",
-    "paths",
     "optim",
     "freezing",
-    "averaging",
+    "ema",
     "state",
     "gradients",
     "jitted",
     "step",
     "loop",
     "callbacks",
-    "profiling",
     "progress",
     "tensorboard",
     "fit",
@@ -113,9 +111,7 @@ def test_training_flows_one_way():
 
 
 def test_the_reader_of_imports_sees_them():
-    rooms = {
-        f"training.{name}" for name in ("averaging", "gradients", "inputs", "jitted", "losses", "metrics", "state")
-    }
+    rooms = {f"training.{name}" for name in ("ema", "gradients", "inputs", "jitted", "losses", "metrics", "state")}
     assert imports(ROOT / "training" / "step.py") == {"batch", *rooms}
     assert "recipes" in imports(ROOT / "cli" / "train.py")
 
