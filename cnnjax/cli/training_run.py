@@ -23,6 +23,7 @@ from cnnjax.training import (
     TrainState,
     evaluate,
     fit,
+    keep_freed_memory,
 )
 
 
@@ -37,6 +38,7 @@ def run(recipe: Recipe, config: dict[str, Any], args: argparse.Namespace, out: O
     Returns:
       The exit code.
     """
+    keep_freed_memory()
     # A folder of our own choosing is made only once there are data to train on.
     dataset = loading.load(recipe, args, out) if args.workdir is None or args.dry_run else None
     if args.dry_run:
