@@ -15,8 +15,7 @@ ROOT = pathlib.Path(cnnjax.__file__).parent
 ALLOWED = {
     "batch": set(),
     "errors": set(),
-    "atomic": {"errors"},
-    "lock": {"errors"},
+    "files": {"errors"},
     "safetensors": set(),
     "shapes": {"errors"},
     "jax_versions": set(),
@@ -27,12 +26,12 @@ ALLOWED = {
     "modes": {"errors"},
     "model_summary": {"jaxpr", "modes", "receptive_field"},
     "models": {"layers", "ops", "shapes", "modes", "errors"},
-    "pretrained": {"models", "modes", "layers", "ops", "shapes", "safetensors", "errors", "atomic"},
+    "pretrained": {"models", "modes", "layers", "ops", "shapes", "safetensors", "errors", "files"},
     "devices": {"errors"},
     "hosts": {"errors"},
     "data": {"batch", "devices", "errors"},
-    "training": {"batch", "modes", "ops", "errors", "atomic"},
-    "runs": {"lock", "training", "hosts", "safetensors", "errors", "atomic"},
+    "training": {"batch", "modes", "ops", "errors", "files"},
+    "runs": {"training", "hosts", "safetensors", "errors", "files"},
     "recipes": {"errors"},
     "__main__": {"cli"},
     "cli": {
@@ -49,8 +48,7 @@ ALLOWED = {
         "ops",
         "layers",
         "errors",
-        "atomic",
-        "lock",
+        "files",
         "summary",
         "receptive_field",
         "jax_versions",
@@ -61,17 +59,15 @@ FLOW = [
     "losses",
     "inputs",
     "metrics",
-    "paths",
     "optim",
     "freezing",
-    "averaging",
+    "ema",
     "state",
     "gradients",
     "jitted",
     "step",
     "loop",
     "callbacks",
-    "profiling",
     "progress",
     "tensorboard",
     "fit",
@@ -113,9 +109,7 @@ def test_training_flows_one_way():
 
 
 def test_the_reader_of_imports_sees_them():
-    rooms = {
-        f"training.{name}" for name in ("averaging", "gradients", "inputs", "jitted", "losses", "metrics", "state")
-    }
+    rooms = {f"training.{name}" for name in ("ema", "gradients", "inputs", "jitted", "losses", "metrics", "state")}
     assert imports(ROOT / "training" / "step.py") == {"batch", *rooms}
     assert "recipes" in imports(ROOT / "cli" / "train.py")
 

@@ -6,7 +6,7 @@ import io
 import pathlib
 from typing import TYPE_CHECKING, Any
 
-from cnnjax import atomic
+from cnnjax import files
 from cnnjax.cli import image_rule, loading, modelling, published
 from cnnjax.cli.output import Output
 from cnnjax.errors import UsageError
@@ -123,4 +123,4 @@ def _dump(state: "TrainState", split: "Split", size: int, path: pathlib.Path, mi
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["id", "label", "prediction"])
     writer.writerows(zip(split.ids, split.labels.tolist(), predictions.tolist()))
-    atomic.write_text(path, text.getvalue())
+    files.write_text(path, text.getvalue())

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cnnjax import atomic
+from cnnjax import files
 from cnnjax.cli import image_rule, modelling, published
 from cnnjax.cli.class_names import read_names
 from cnnjax.cli.output import Output
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
     classifier = _trained(args, out) if args.weights is None else _published(args, out)
     program = _exported(classifier, args.platforms.split(","), args.batch_size)
     content = program.serialize()
-    atomic.write_bytes(path, [bytes(content)])
+    files.write_bytes(path, [bytes(content)])
     (images,), (logits,) = program.in_avals, program.out_avals
     shape = [size if isinstance(size, int) else str(size) for size in images.shape]
     result = {

@@ -8,7 +8,7 @@ import numpy as np
 from flax import linen as nn
 from flax import traverse_util
 
-from cnnjax import atomic, safetensors
+from cnnjax import files, safetensors
 from cnnjax.errors import UsageError, unknown
 from cnnjax.pretrained.naming import Naming, source_name, translate
 from cnnjax.pretrained.rules import namings_for
@@ -50,7 +50,7 @@ def save(
         flat = _renamed(flat, known[names], model)
     pieces = safetensors.to_pieces({name: np.asarray(value) for name, value in flat.items()}, metadata={"format": "pt"})
     try:
-        atomic.write_bytes(path, pieces)
+        files.write_bytes(path, pieces)
     except ValueError as error:
         raise UsageError(f"save: {error}.") from None
 

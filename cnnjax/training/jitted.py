@@ -12,9 +12,9 @@ from flax.errors import FlaxError
 from jax.core import Tracer
 
 from cnnjax.batch import Batch
-from cnnjax.errors import CnnjaxError, UsageError
+from cnnjax.errors import CnnjaxError, UsageError, channels_first
 from cnnjax.ops.cpu import memory
-from cnnjax.training.inputs import as_batch, as_int32, channels_first, check_state
+from cnnjax.training.inputs import as_batch, as_int32, check_state
 from cnnjax.training.losses import LabelError, label_fault
 from cnnjax.training.state import TrainState
 
