@@ -5,7 +5,7 @@ import io
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,21 +14,23 @@ from cnnjax.errors import CnnjaxError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+# A path, an image of Pillow's, or a uint8 array.
+Source = Any
 # A picture of 10,000 by 10,000 takes 0.4 GB as RGBA; files that claim more are taken for bombs.
 _MOST_PIXELS = 100_000_000
 _GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N", "F")
 _ORIENTATION = 0x0112  # EXIF tag; from 5 on, height and width change places
 
 
-def load_image(path: str | Path, image_shape: tuple[int, int, int], *, invert: bool = False) -> tuple[np.ndarray, str]:
-    """Read an image file of any size and mode as an image of the given shape.
+def load_image(path: Source, image_shape: tuple[int, int, int], *, invert: bool = False) -> tuple[np.ndarray, str]:
+    """Read an image of any size and mode as an image of the given shape.
 
     EXIF orientation is applied, transparency is laid on white, deep pixels are scaled to 8 bits, colours become grey or
     grey becomes colours, the largest centred part of the right proportions is cut out and resized, bilinear and
     antialiased.
 
     Args:
-      path: The file.
+      path: The file, or an image of Pillow's, or a uint8 array `[H, W]` or `[H, W, C]`.
       image_shape: `(H, W, C)` of the images the model was trained on, as stored; C is 1 or 3.
       invert: Whether to swap light and dark at the end, for ink on paper where the model knows light on dark.
     Returns:
@@ -46,7 +48,7 @@ def load_image(path: str | Path, image_shape: tuple[int, int, int], *, invert: b
     return array, f"{steps[0]} → {', '.join(steps[1:])}" if steps[1:] else f"{steps[0]}, as it is"
 
 
-def read_image(path: str | Path, image_shape: tuple[int, int, int]) -> tuple[np.ndarray, list[str]]:
+def read_image(path: Source, image_shape: tuple[int, int, int]) -> tuple[np.ndarray, list[str]]:
     """Do what `load_image` does, in any thread; warnings are the caller's, see `quiet`.
 
     Args:
@@ -90,17 +92,20 @@ def quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def opened(path: str | Path, data: bytes | None = None) -> "Iterator[Image]":
+def opened(path: Source, data: bytes | None = None) -> "Iterator[Image]":
     """Open an image file, and turn whatever is wrong with it into one line that names it.
 
     Args:
-      path: The file, or, with `data`, what to call it in messages.
+      path: The file, or, with `data`, what to call it in messages; or an image in memory.
       data: The file's content, where that is in memory.
     Raises:
       CnnjaxError: If it cannot be read, is no image, is truncated or absurdly large; while the block runs, too.
     """
     from PIL import Image, UnidentifiedImageError
 
+    if not isinstance(path, str | Path):
+        yield _from_memory(path)
+        return
     try:
         with Image.open(path if data is None else io.BytesIO(data)) as file:
             if file.width * file.height > _MOST_PIXELS:
@@ -119,7 +124,7 @@ def opened(path: str | Path, data: bytes | None = None) -> "Iterator[Image]":
         raise CnnjaxError(f"{path}: damaged image ({error or type(error).__name__}).") from error
 
 
-def size_and_kind(path: str | Path) -> tuple[tuple[int, int], bool]:
+def size_and_kind(path: Source) -> tuple[tuple[int, int], bool]:
     """Return `(H, W)` of an image as it is meant to be seen, and whether it is grey, from the file's header alone.
 
     Args:
@@ -202,6 +207,23 @@ def cut(image: "Image", shape: tuple[int, int, int]) -> tuple[np.ndarray, list[s
         image = image.resize((width, height), Image.Resampling.BILINEAR)
         steps[-1:] = [f"{steps[-1]} → {width}×{height}" if steps else f"{width}×{height}"]
     return np.array(image).reshape(shape), steps
+
+
+def _from_memory(image: Any) -> "Image":
+    """Return an image in memory as Pillow's."""
+    from PIL import Image
+
+    if isinstance(image, Image.Image):
+        return image
+    pixels = np.asarray(image)
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[..., 0]
+    if pixels.dtype != np.uint8 or not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4))):
+        raise CnnjaxError(
+            f"expected a path, a Pillow image or uint8 pixels [H, W] or [H, W, C], got {pixels.dtype} of shape "
+            f"{pixels.shape}. Scale them to 0..255: (255 * x).astype('uint8')."
+        )
+    return Image.fromarray(pixels)
 
 
 def _to_8_bits(image: "Image", path: str | Path) -> tuple["Image", str]:

@@ -1,6 +1,6 @@
 """Published weights in, checked to the last tensor, and weights out; no file's code is ever run."""
 
-from cnnjax.pretrained.catalogue import Published, published, published_names
+from cnnjax.pretrained.catalogue import Published, imagenet_classes, published, published_names
 from cnnjax.pretrained.identify import Fit, identify
 from cnnjax.pretrained.load import load
 from cnnjax.pretrained.naming import Naming, Rule
@@ -20,6 +20,7 @@ __all__ = [
     "SourceTensor",
     "WeightsError",
     "identify",
+    "imagenet_classes",
     "load",
     "open_file",
     "preprocess",
