@@ -20,23 +20,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-from jax.core import ShapedArray
 from jax.extend import core, source_info_util
 
-# Equations whose one jaxpr takes their operands as they are and gives their results as they are.
-_CALLS = {
-    "checkpoint": "jaxpr",
-    "closed_call": "call_jaxpr",
-    "composite": "jaxpr",
-    "core_call": "call_jaxpr",
-    "custom_jvp_call": "call_jaxpr",
-    "custom_vjp_call": "call_jaxpr",
-    "custom_vmap_call": "call",
-    "jit": "jaxpr",
-    "pjit": "jaxpr",
-    "remat": "jaxpr",
-    "remat2": "jaxpr",
-}
+from cnnjax import jax_versions
+from cnnjax.jax_versions import branch_platforms, branches, open_jaxpr, scan_parts
+
 _LIBRARIES = r"site-packages|[/\\]lib[/\\]python3|[/\\]cnnjax[/\\]ops[/\\]|^<frozen"
 _CONVOLUTIONS = ("conv_general_dilated", "cnnjax_conv")
 
@@ -111,7 +99,7 @@ def macs(eqn: core.JaxprEqn) -> int:
     A transposed convolution counts what meets a pixel and not the zeros between them. The gradients of a convolution
     cost what it costs itself.
     """
-    name, params = eqn.primitive.name, eqn.params
+    name, params = eqn.primitive.name, jax_versions.params(eqn)
     if name == "cnnjax_conv":
         return params["problem"].macs
     if name == "conv_general_dilated":
@@ -139,31 +127,15 @@ def is_convolution(eqn: core.JaxprEqn) -> bool:
     return eqn.primitive.name in _CONVOLUTIONS
 
 
-def call_jaxpr(eqn: core.JaxprEqn) -> Any | None:
-    """Return the closed jaxpr that an equation merely calls (jit, remat, custom_jvp, custom_vjp), or None."""
-    parameter = _CALLS.get(eqn.primitive.name)
-    return None if parameter is None else closed_jaxpr(eqn.params[parameter])
-
-
 def is_platform_choice(eqn: core.JaxprEqn) -> bool:
     """Say whether a cond stands for `jax.lax.platform_dependent`, whose branches compute the same thing."""
-    return eqn.primitive.name == "cond" and eqn.params.get("branches_platforms") is not None
+    return branch_platforms(eqn) is not None
 
 
 def default_branch(eqn: core.JaxprEqn) -> Any:
     """Return the branch of a platform choice that is for no platform by name, or the last."""
-    platforms = list(eqn.params["branches_platforms"])
-    return eqn.params["branches"][platforms.index(None) if None in platforms else -1]
-
-
-def open_jaxpr(jaxpr: Any) -> core.Jaxpr:
-    """Return the jaxpr without its constants."""
-    return jaxpr.jaxpr if isinstance(jaxpr, core.ClosedJaxpr) else jaxpr
-
-
-def closed_jaxpr(jaxpr: Any) -> core.ClosedJaxpr:
-    """Return the jaxpr with its constants; one that is open must have none."""
-    return jaxpr if isinstance(jaxpr, core.ClosedJaxpr) else core.ClosedJaxpr(jaxpr, ())
+    platforms = branch_platforms(eqn) or ()
+    return branches(eqn)[platforms.index(None) if None in platforms else -1]
 
 
 def scope(eqn: core.JaxprEqn) -> tuple[str, ...]:
@@ -183,12 +155,6 @@ def _scope(text: str) -> tuple[str, ...]:
         if part and not (method and names and names[-1] == module):
             names.append(part if names or not method.isidentifier() else module)
     return tuple(names)
-
-
-def is_mutable(atom: Any) -> bool:
-    """Say whether an operand or result is no value but a place that equations write to, such as `jax.new_ref` makes."""
-    aval = atom.aval
-    return not isinstance(aval, ShapedArray) and "Token" not in type(aval).__name__
 
 
 def source_line(*eqns: core.JaxprEqn) -> str:
@@ -211,11 +177,10 @@ def _inside(eqn: core.JaxprEqn) -> tuple[list[core.Jaxpr], int]:
     name = eqn.primitive.name
     if name.startswith(("reduce", "scatter", "sort", "select_and")):
         return [], 1  # the function of two numbers that is applied to many
-    return list(core.jaxprs_in_params(eqn.params)), eqn.params["length"] if name == "scan" else 1
+    return jax_versions.inner_jaxprs(eqn), scan_parts(eqn).length if name == "scan" else 1
 
 
 def _taken(eqn: core.JaxprEqn) -> core.Jaxpr:
     if is_platform_choice(eqn):
         return open_jaxpr(default_branch(eqn))
-    branches = [open_jaxpr(branch) for branch in eqn.params["branches"]]
-    return max(branches, key=lambda branch: sum(step.macs for step in walk(branch)))
+    return max(map(open_jaxpr, branches(eqn)), key=lambda branch: sum(step.macs for step in walk(branch)))

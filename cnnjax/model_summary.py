@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from cnnjax.jaxpr import Step, walk
-from cnnjax.modes import mode
+from cnnjax.modes import train_kwargs
 from cnnjax.receptive_field import ReceptiveField
 from cnnjax.receptive_field.scopes import fields_by_scope
 
@@ -115,7 +115,7 @@ def summary(model: nn.Module, input_shape: tuple[int, int, int]) -> Summary:
             f"summary: expected input_shape (H, W, C), got {tuple(input_shape)}. Leave the batch axis out."
         )
     images = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
-    in_mode = mode(model, train=False)
+    in_mode = train_kwargs(model, train=False)
     variables = jax.eval_shape(functools.partial(model.init, **in_mode), jax.random.key(0), images)
     calls: list[_Call] = []
     with nn.intercept_methods(functools.partial(_record, calls)):

@@ -8,7 +8,7 @@ import pytest
 from flax import linen as nn
 from jax import lax
 
-from cnnjax import jaxpr, models, ops
+from cnnjax import jax_versions, models, ops
 from cnnjax.jaxpr import count_macs, source_line, walk
 
 
@@ -156,7 +156,7 @@ def test_a_method_called_on_its_own_is_its_module():
 def test_an_open_jaxpr_and_constants_are_taken_too():
     closed = jax.make_jaxpr(lambda x: x @ jnp.ones((3, 3)))(image(2, 3))
     assert sum(step.macs for step in walk(closed.jaxpr)) == 18
-    assert jaxpr.closed_jaxpr(closed) is closed
+    assert jax_versions.closed_jaxpr(closed) is closed
 
 
 @pytest.mark.parametrize(

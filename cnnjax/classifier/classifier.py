@@ -312,7 +312,7 @@ class Classifier:
         return self.preprocess
 
     def _apply(self, variables: Any, images: jax.Array) -> Any:
-        return self.model.apply(variables, images, **modes.mode(self.model, train=False))
+        return self.model.apply(variables, images, **modes.train_kwargs(self.model, train=False))
 
     @functools.cached_property
     def _probabilities(self) -> Any:

@@ -8,6 +8,7 @@ import numpy as np
 
 from cnnjax import data
 from cnnjax.data import images as files
+from cnnjax.errors import UsageError
 from cnnjax.pretrained import Preprocess
 
 
@@ -48,10 +49,29 @@ def read(name: str, image: Any, rule: Preprocess, invert: bool) -> Photograph:
     Raises:
       CnnjaxError: If it can't be read.
     """
-    (height, width), _ = files.size_and_kind(image)
+    if isinstance(image, str | pathlib.Path):
+        (height, width), _ = files.size_and_kind(image)
+    else:
+        image = _picture(name, image)
+        height, width = files.upright_size(image)
     pixels, done = data.load_image(image, rule.read_shape(height, width), invert=invert)
     mean = [value / (255 * rule.scale) for value in rule.mean]
     return Photograph(name, pixels, done + rule.steps(height, width), _hint(pixels, mean, invert))
+
+
+def _picture(name: str, image: Any) -> Any:
+    """Return an image in memory as Pillow's."""
+    from PIL import Image
+
+    if isinstance(image, Image.Image):
+        return image
+    pixels = np.asarray(image)
+    if pixels.dtype != np.uint8 or not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (1, 3, 4))):
+        raise UsageError(
+            f"{name}: expected a path, an image of Pillow's or uint8 pixels [H, W] or [H, W, C], got {pixels.dtype} of "
+            f"shape {pixels.shape}. Bring pixels to 0..255: (255 * x).astype('uint8')."
+        )
+    return Image.fromarray(pixels[..., 0] if pixels.shape[2:] == (1,) else pixels)
 
 
 def _hint(pixels: np.ndarray, mean: list[float], inverted: bool) -> str | None:

@@ -154,7 +154,7 @@ def count_classes(model: nn.Module, variables: Any) -> int:
     if isinstance(getattr(model, "num_classes", None), int):
         return model.num_classes
     images = jax.ShapeDtypeStruct((1, *model.input_shape), jnp.float32)
-    call = functools.partial(model.apply, **modes.mode(model, train=False))
+    call = functools.partial(model.apply, **modes.train_kwargs(model, train=False))
     return jax.eval_shape(call, variables, images).shape[-1]
 
 

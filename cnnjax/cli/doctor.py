@@ -96,13 +96,12 @@ def _convolution() -> dict[str, Any]:
 
 
 def _caches() -> dict[str, str | None]:
-    import jax
-
+    from cnnjax import jax_versions
     from cnnjax.data import prepared
     from cnnjax.pretrained import download
 
     return {
-        "compiled_programs": jax.config.values.get("jax_compilation_cache_dir"),
+        "compiled_programs": jax_versions.compile_cache(),
         "datasets": str(prepared.default_data_dir()),
         "weights": str(download.cache_dir()),
     }

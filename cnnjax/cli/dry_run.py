@@ -7,8 +7,11 @@ import jax
 
 from cnnjax.cli.output import Output
 from cnnjax.cli.training_setup import Setup
+from cnnjax.modes import watch_modes
+from cnnjax.training import TrainState
 
 _STEPS = 5
+_SHOWN = 4  # names of a long list
 
 
 def run(setup: Setup, out: Output) -> int:
@@ -42,10 +45,22 @@ def run(setup: Setup, out: Output) -> int:
         "step_seconds": min(seconds),
         "steps_an_epoch": setup.epoch_steps,
         "loss": metrics.loss,
+        **_modes(setup.state, batch.image),
         **_memory(compiled),
     }
     out.result(result, _lines(result))
     return 0
+
+
+def _modes(state: TrainState, images: jax.Array) -> dict[str, list[str]]:
+    """Return the modules that training finds in training mode, and those that it finds in evaluation mode."""
+    options = {"train": True, "rngs": {"dropout": state.key}, "mutable": ["batch_stats", "intermediates"]}
+    with watch_modes() as seen:
+        jax.eval_shape(lambda s, x: s.apply_fn(s.variables, x, **options), state, images)
+    return {
+        "training_modules": [path for path, trains in seen.items() if trains],
+        "evaluation_modules": [path for path, trains in seen.items() if not trains],
+    }
 
 
 def _memory(compiled: Any) -> dict[str, int | None]:
@@ -68,6 +83,10 @@ def _lines(result: dict[str, Any]) -> list[str]:
         f"compiled in {result['compile_seconds']:.1f} s; a step takes {step * 1e3:.1f} ms, {images:,.0f} images/s; "
         f"an epoch of {steps:,} steps about {step * steps:,.0f} s",
     ]
+    for mode in ("training", "evaluation"):
+        if names := result[f"{mode}_modules"]:
+            shown = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+            lines.append(f"in {mode} mode: {shown}")
     if result["state_bytes"] is not None:
         lines.append(
             f"memory on each device: {result['state_bytes'] / 2**20:,.1f} MiB of state, and "

@@ -48,6 +48,7 @@ def check(recipe: Recipe, args: argparse.Namespace) -> None:
         if name not in known:
             raise unknown(kind, name, known)
     _check_numbers(recipe, args)
+    _check_used(recipe, args)
     _check_composed(recipe, args)
 
 
@@ -91,6 +92,21 @@ def _check_numbers(recipe: Recipe, args: argparse.Namespace) -> None:
         raise UsageError(f"--label-smoothing: expected a number in [0, 1), got {recipe.label_smoothing}.")
     if recipe.ema is not None and not 0 < recipe.ema < 1:
         raise UsageError(f"--ema: expected a decay in (0, 1), such as 0.999, got {recipe.ema}.")
+
+
+def _check_used(recipe: Recipe, args: argparse.Namespace) -> None:
+    """Refuse what was asked for, by name, where the choices beside it leave it no use."""
+    from cnnjax.training.optim import unused_options
+
+    unused = unused_options(optimizer=recipe.optimizer, schedule=recipe.schedule, weight_decay=recipe.weight_decay)
+    unused = {{"decay_mask": "decay"}.get(name, name): reason for name, reason in unused.items()}
+    if recipe.patience is None:
+        unused["min_delta"] = "nothing stops early. Leave it out, or give --patience"
+        if not args.keep_best:
+            unused["monitor"] = "nothing is watched. Leave it out, or give --patience or --keep-best"
+    for name, reason in unused.items():
+        if getattr(args, name) not in (None, "all"):
+            raise UsageError(f"--{name.replace('_', '-')}: {reason}.")
 
 
 def _check_composed(recipe: Recipe, args: argparse.Namespace) -> None:

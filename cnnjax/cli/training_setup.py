@@ -30,7 +30,8 @@ from cnnjax.training import (
     only_kernels,
     softmax_cross_entropy,
 )
-from cnnjax.training.optim import Schedule
+from cnnjax.training.gradients import has_auxiliary_heads
+from cnnjax.training.optim import Schedule, unused_options
 from cnnjax.training.step import EvalStep, TrainStep
 
 
@@ -118,6 +119,9 @@ def prepare(
     else:
         variables = starting_weights.load(model, start, init_key, args, out)
         state = Classifier(model, variables, rule, dataset.info.class_names).create_state(dataset, tx, **settings)
+    images = jax.ShapeDtypeStruct((1, *shape), "float32")
+    if args.aux_weight is not None and not has_auxiliary_heads(state, images):
+        raise UsageError(f"--aux-weight: {recipe.model} has no auxiliary heads. Leave it out.")
     train_step = _train_step(recipe, dataset)
     _check_step(train_step, state, shape, recipe.batch_size)
     setup = Setup(
@@ -164,21 +168,30 @@ def _mesh(recipe: Recipe, args: argparse.Namespace) -> jax.sharding.Mesh | None:
 
 def _optimizer(recipe: Recipe, examples: int, total_steps: int) -> tuple[Schedule, Any]:
     warmup_steps = round(recipe.warmup_epochs * examples / recipe.batch_size)
+    options = {
+        "momentum": recipe.momentum,
+        "decay_mask": only_kernels if recipe.decay == "kernels" else None,
+        "boundaries": recipe.boundaries,
+        "factor": recipe.factor,
+    }
+    # What a recipe gives for another choice than the one that was made; what was asked for has been refused.
+    for name in unused_options(optimizer=recipe.optimizer, schedule=recipe.schedule, weight_decay=recipe.weight_decay):
+        options[name] = None
     rate = make_schedule(
         recipe.schedule,
         recipe.learning_rate,
         total_steps,
         warmup_steps=warmup_steps,
-        boundaries=recipe.boundaries,
-        factor=recipe.factor,
+        boundaries=options["boundaries"],
+        factor=options["factor"],
     )
     return rate, make_optimizer(
         recipe.optimizer,
         rate,
-        momentum=recipe.momentum,
+        momentum=options["momentum"],
         weight_decay=recipe.weight_decay,
         clip_norm=recipe.clip_norm,
-        decay_mask=only_kernels if recipe.decay == "kernels" else None,
+        decay_mask=options["decay_mask"],
         rate_factors=train_options.rate_factors(recipe),
     )
 

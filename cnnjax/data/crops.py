@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cnnjax.data.images import cut, in_mode, is_turned, make_upright, opened
+from cnnjax.data.images import Box, centre, decode, opened, resize_part, upright_size
+from cnnjax.data.pixels import PixelRange
 from cnnjax.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 _ATTEMPTS = 10
 # Random numbers that an image takes: four an attempt, and one for the flip.
 DRAWS = 4 * _ATTEMPTS + 1
-# An image longer than this many times its shorter side loses its ends before it is enlarged: memory has an end.
+# Of an image longer than this many times its shorter side only what is kept is resized: memory has an end.
 _LONGEST = 8
 
 
@@ -34,6 +35,7 @@ class Crops:
       area: Least and greatest part of the image's area that a random part has.
       ratio: Least and greatest width of a random part, divided by its height.
       upright: Whether EXIF orientation is applied. ImageNet's published numbers were reached without.
+      pixel_range: What black and white are stored as in pixels deeper than 8 bits; None for what the files say.
     Raises:
       UsageError: If `resize` is smaller than the result.
     """
@@ -44,6 +46,7 @@ class Crops:
     area: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     upright: bool = True
+    pixel_range: PixelRange | None = None
 
     def __post_init__(self) -> None:
         if self.resize is not None and self.resize < max(self.size):
@@ -117,22 +120,22 @@ def training_image(
     if not crops.random:
         return evaluation_image(name, data, crops, channels)
     height, width = crops.size
+    options = {"upright": crops.upright, "pixel_range": crops.pixel_range}
     with opened(name, data) as file:
-        turned = crops.upright and is_turned(file)
-        full = (file.width, file.height) if turned else (file.height, file.width)
+        full = upright_size(file) if crops.upright else (file.height, file.width)
         top, left, high, wide = random_box(full, draws, crops.area, crops.ratio)
         shrink = min(high // height, wide // width)
         if shrink > 1:
             file.draft(None, (file.width // shrink, file.height // shrink))
-        image = _decoded(file, crops, channels, name)
-        if image.size == full[::-1]:
-            image = image.crop((left, top, left + wide, top + high))
-            part = (0, 0, wide, high)
-        else:
+        drafted = file.width * file.height < full[0] * full[1]
+        box = None if drafted else (left, top, left + wide, top + high)
+        image, _ = decode(file, name, channels, part=box and (lambda *_: box), **options)
+        part = (0.0, 0.0, *map(float, image.size))
+        if drafted:
             across, down = image.width / full[1], image.height / full[0]
             right, bottom = min((left + wide) * across, image.width), min((top + high) * down, image.height)
             part = (left * across, top * down, right, bottom)
-        array = _resized(image, (width, height), part)
+        array = resize_part(image, (width, height), part)
     mirrored = array[:, ::-1] if draws[-1] < 0.5 else array
     return mirrored.reshape(height, width, channels)
 
@@ -151,32 +154,51 @@ def evaluation_image(name: str | Path, data: bytes | None, crops: Crops, channel
       CnnjaxError: If it is no readable image; the message names it.
     """
     shape = (*crops.size, channels)
+    options = {"upright": crops.upright, "pixel_range": crops.pixel_range}
     with opened(name, data) as file:
-        image = _decoded(file, crops, channels, name)
         if crops.resize is None:
-            return cut(image, shape)[0]
-        limit = _LONGEST * min(image.size)
-        wide, high = min(image.width, limit), min(image.height, limit)
-        if (wide, high) != image.size:
-            left, top = (image.width - wide) // 2, (image.height - high) // 2
-            image = image.crop((left, top, left + wide, top + high))
-        shorter = min(image.size)
-        whole = (int(crops.resize * image.width / shorter), int(crops.resize * image.height / shorter))
-        array = _resized(image, whole, (0, 0, *image.size))
-    top, left = (round((full - part) / 2) for full, part in zip(array.shape, crops.size))
-    return array[top : top + crops.size[0], left : left + crops.size[1]].reshape(shape)
+            image, _ = decode(file, name, channels, part=centre(shape), **options)
+            return resize_part(image, (shape[1], shape[0]), (0, 0, *image.size)).reshape(shape)
+        window = _Window(crops.resize, crops.size)
+        image, _ = decode(file, name, channels, part=window.needed, **options)
+        return window.cut(image).reshape(shape)
 
 
-def _decoded(file: "Image", crops: Crops, channels: int, name: str | Path) -> "Image":
-    if crops.upright:
-        image, _ = make_upright(file)
-    else:
-        file.load()
-        image = file
-    return in_mode(image, channels, name)[0]
+class _Window:
+    """The centre of an image whose shorter side is resized first.
 
+    Args:
+      resize: What the shorter side becomes.
+      size: `(H, W)` of the centre.
+    """
 
-def _resized(image: "Image", size: tuple[int, int], part: tuple[float, float, float, float]) -> np.ndarray:
-    from PIL import Image
+    def __init__(self, resize: int, size: tuple[int, int]):
+        self.resize, self.size = resize, size
 
-    return np.array(image.resize(size, Image.Resampling.BILINEAR, box=part))
+    def needed(self, height: int, width: int) -> Box:
+        """Return the part of the image that its centre is made of: all of it, but for a very long one."""
+        self.full, shorter = (height, width), min(height, width)
+        self.whole = (int(self.resize * height / shorter), int(self.resize * width / shorter))
+        self.start = tuple(round((whole - part) / 2) for whole, part in zip(self.whole, self.size))
+        self.box = (0, 0, width, height)
+        if max(self.full) > _LONGEST * shorter:
+            (top, bottom), (left, right) = map(self._reach, (0, 1))
+            self.box = left, top, right, bottom
+        return self.box
+
+    def _reach(self, axis: int) -> tuple[int, int]:
+        scale = self.full[axis] / self.whole[axis]
+        margin = max(scale, 1) + 1
+        low, high = self.start[axis] * scale, (self.start[axis] + self.size[axis]) * scale
+        return max(0, math.floor(low - margin)), min(self.full[axis], math.ceil(high + margin))
+
+    def cut(self, image: "Image") -> np.ndarray:
+        """Return the centre, made of what `needed` named."""
+        (top, left), (height, width) = self.start, self.size
+        if self.box == (0, 0, *self.full[::-1]):
+            array = resize_part(image, self.whole[::-1], self.box)
+            return array[top : top + height, left : left + width]
+        down, across = (full / whole for full, whole in zip(self.full, self.whole))
+        part = (left * across, top * down, (left + width) * across, (top + height) * down)
+        shift = (self.box[0], self.box[1]) * 2
+        return resize_part(image, (width, height), tuple(edge - by for edge, by in zip(part, shift)))

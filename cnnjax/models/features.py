@@ -7,7 +7,7 @@ import jax
 from flax import linen as nn
 
 from cnnjax.errors import unknown
-from cnnjax.modes import mode
+from cnnjax.modes import train_kwargs
 
 
 def features(
@@ -46,7 +46,7 @@ def features(
 def _intermediates(model: nn.Module, variables: Mapping[str, Any], x: jax.Array, capture: Any) -> dict[str, jax.Array]:
     variables = {name: value for name, value in variables.items() if name != "intermediates"}
     _, state = model.apply(
-        variables, x, **mode(model, train=False), mutable=["intermediates"], capture_intermediates=capture
+        variables, x, **train_kwargs(model, train=False), mutable=["intermediates"], capture_intermediates=capture
     )
     return dict(_walk(state.get("intermediates") or {}, ""))
 

@@ -10,6 +10,7 @@ import numpy as np
 from jax import lax
 
 from cnnjax import shapes
+from cnnjax.jax_versions import on_no_mesh
 from cnnjax.ops import cpu
 
 SWITCH = "CNNJAX_CPU_OPS"
@@ -93,13 +94,6 @@ def _plain(lhs, rhs) -> bool:
         for array in (lhs, rhs)
     )
     return arrays and lhs.dtype == rhs.dtype
-
-
-def on_no_mesh(array) -> bool:
-    """Say whether an array belongs to no mesh whose axes its type shows."""
-    # Under manual or explicit axes a type carries its sharding, and blocks would cut across it.
-    aval = jax.typeof(array)
-    return jax.sharding.get_abstract_mesh().empty and aval.sharding.mesh.empty and not getattr(aval, "vma", None)
 
 
 def _is_nhwc(lhs, rhs, dimension_numbers) -> bool:

@@ -6,6 +6,8 @@ import jax
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
 
+from cnnjax import jax_versions
+
 
 def lower_on_one_cpu(primitive: Primitive, fast: Callable, plain: Callable, static: Sequence[str] = ()) -> None:
     """Compute a primitive by `fast` on a CPU that is alone and unsharded, and by `plain` everywhere else.
@@ -20,13 +22,12 @@ def lower_on_one_cpu(primitive: Primitive, fast: Callable, plain: Callable, stat
 
     def eager(*operands, **parameters):
         # Without jit, for someone who debugs, there is no lowering that could choose.
-        without_jit = jax.config.jax_disable_jit  # pyright: ignore[reportAttributeAccessIssue]
-        return (plain if without_jit else compiled)(*operands, **parameters)
+        return (plain if jax_versions.without_jit() else compiled)(*operands, **parameters)
 
     def lower(context, *operands, **parameters):
         # Blocks of a sharded batch would be gathered from the other devices: only one device takes the fast path.
-        alone = getattr(context.module_context.axis_context, "num_devices", None) == 1
-        rule = mlir.lower_fun(fast if alone else plain, multiple_results=False)
+        chosen = fast if jax_versions.is_for_one_device(context) else plain
+        rule = mlir.lower_fun(chosen, multiple_results=False)
         return rule(context, *operands, **parameters)
 
     primitive.def_impl(eager)

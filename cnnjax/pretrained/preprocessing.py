@@ -102,18 +102,19 @@ class Preprocess:
           images: `[N, H, W, C]`.
         """
         height, width = images.shape[1:3]
-        x = images.astype(jnp.float32)
         if self.stored:
-            shape = (x.shape[0], *self.size, x.shape[3])
+            x, shape = images.astype(jnp.float32), (images.shape[0], *self.size, images.shape[3])
             return x if (height, width) == self.size else jax.image.resize(x, shape, "bilinear", antialias=True)
-        high, wide = self.resized(height, width)
-        if (high, wide) != (height, width):
-            rows, columns = (_weights(*sizes, self.antialias) for sizes in ((height, high), (width, wide)))
-            x = jnp.einsum("nhwc,wj->nhjc", x, columns, precision=jax.lax.Precision.HIGHEST)
-            x = jnp.round(jnp.einsum("nhjc,hi->nijc", x, rows, precision=jax.lax.Precision.HIGHEST))
+        (high, wide), (tall, broad) = self.resized(height, width), self.size
         # Python's rounding to even, as in torchvision.
-        top, left = round((high - self.size[0]) / 2), round((wide - self.size[1]) / 2)
-        return x[:, top : top + self.size[0], left : left + self.size[1]]
+        top, left = round((high - tall) / 2), round((wide - broad) / 2)
+        if (high, wide) == (height, width):
+            return images[:, top : top + tall, left : left + broad].astype(jnp.float32)
+        (first, last), rows = _weights(height, high, (top, top + tall), self.antialias)
+        (begin, end), columns = _weights(width, wide, (left, left + broad), self.antialias)
+        x = images[:, first:last, begin:end].astype(jnp.float32)  # what is cut off is not made first
+        x = jnp.einsum("nhwc,wj->nhjc", x, columns, precision=jax.lax.Precision.HIGHEST)
+        return jnp.round(jnp.einsum("nhjc,hi->nijc", x, rows, precision=jax.lax.Precision.HIGHEST))
 
     def normalize(self, images: jax.Array) -> jax.Array:
         """Return pixels 0 to 255 in the net's order and range; grey ones become colours, or colours grey, if need be.
@@ -213,8 +214,8 @@ def preprocess_names() -> list[str]:
     return sorted(_KNOWN)
 
 
-def _weights(size: int, resized: int, antialias: bool) -> np.ndarray:
-    """Return the share of each old pixel in each new one, float32, `[size, resized]`.
+def _weights(size: int, resized: int, kept: tuple[int, int], antialias: bool) -> tuple[tuple[int, int], np.ndarray]:
+    """Return which old pixels the kept new ones are made of, and the share of each in each, float32, `[old, new]`.
 
     Computed in float32 in the order in which PyTorch does: positions are off by about 1e-5 of a pixel then, and where a
     sum is almost a half, that decides how it is rounded.
@@ -222,13 +223,14 @@ def _weights(size: int, resized: int, antialias: bool) -> np.ndarray:
     one, half = np.float32(1), np.float32(0.5)
     scale = np.float32(size) / np.float32(resized)
     reach = scale if antialias and scale > 1 else one
-    centers = scale * (np.arange(resized, dtype=np.float32) + half)
+    centers = scale * (np.arange(*kept).clip(0, resized - 1).astype(np.float32) + half)
     first = np.maximum((centers - reach + half).astype(np.int64), 0)
     last = np.minimum((centers + reach + half).astype(np.int64), size)
-    places = np.arange(size, dtype=np.int64)[:, None]
+    begin, end = int(first.min()), int(last.max())
+    places = np.arange(begin, end, dtype=np.int64)[:, None]
     distances = np.abs((places.astype(np.float32) - centers + half) * (one / reach))
     weights = np.where((places >= first) & (places < last), np.maximum(one - distances, np.float32(0)), np.float32(0))
-    return weights / weights.sum(axis=0, dtype=np.float32, keepdims=True)
+    return (begin, end), weights / weights.sum(axis=0, dtype=np.float32, keepdims=True)
 
 
 def _check(images: jax.Array, depth: int) -> None:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from cnnjax import jaxpr
+from cnnjax import jax_versions, jaxpr
 from cnnjax.errors import UsageError, unknown
 from cnnjax.receptive_field.field import ReceptiveField
 from cnnjax.receptive_field.interpret import Interpreter, Record
@@ -34,8 +34,8 @@ class Analysis:
 
     def __init__(self, traced: Traced):
         self.traced, self.axes = traced, traced.axes
-        variables, shape = traced.closed.jaxpr.invars, traced.input_shape
-        count = len(traced.closed.jaxpr.outvars)
+        variables, shape = jax_versions.open_jaxpr(traced.closed).invars, traced.input_shape
+        count = len(jax_versions.open_jaxpr(traced.closed).outvars)
         own = count if traced.outputs is None else traced.outputs
         inputs = [Value(jaxpr.shape(var)) for var in variables[:-1]]
         self.image = Value(shape, tuple(of_input(shape, axis) for axis in self.axes))

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from cnnjax import jax_versions
 from cnnjax.receptive_field.reach import NOTHING, Law, Reach, compress, concatenate, maximum, rearrange, window
 from cnnjax.receptive_field.value import Value, everything, joined
 
@@ -54,7 +55,7 @@ def _bits(eqn, operands, shapes, note):
 
 def _split(eqn, operands, shapes, note):
     del note
-    axis, results, start = eqn.params["axis"], [], 0
+    axis, results, start = jax_versions.params(eqn)["axis"], [], 0
     for shape in shapes:
         size = operands[0].shape[axis]
         parts = [window(reach, axis, size, shape[axis], low=-start) for reach in operands[0].reaches]
@@ -68,7 +69,7 @@ def _pad(eqn, operands, shapes, note):
     operand, filling = operands
     padded = []
     for reach in operand.reaches:
-        for axis, (low, _, interior) in enumerate(eqn.params["padding_config"]):
+        for axis, (low, _, interior) in enumerate(jax_versions.params(eqn)["padding_config"]):
             if operand.shape[axis] != shapes[0][axis] or low:
                 reach = window(reach, axis, operand.shape[axis], shapes[0][axis], low=low, base_dilation=interior + 1)
         padded.append(reach)
@@ -77,7 +78,7 @@ def _pad(eqn, operands, shapes, note):
 
 def _concatenate(eqn, operands, shapes, note):
     del note
-    axis = eqn.params["dimension"]
+    axis = jax_versions.params(eqn)["dimension"]
     sizes = [operand.shape[axis] for operand in operands]
     count = max(len(operand.reaches) for operand in operands)
     columns = [[operand.reaches[i] if operand.reads else None for operand in operands] for i in range(count)]
@@ -86,7 +87,7 @@ def _concatenate(eqn, operands, shapes, note):
 
 def _stack(eqn, operands, shapes, note):
     del shapes, note
-    return [stacked(operands, eqn.params["axis"])]
+    return [stacked(operands, jax_versions.params(eqn)["axis"])]
 
 
 def stacked(values: Sequence[Value], axis: int) -> Value:
@@ -103,7 +104,7 @@ def stacked(values: Sequence[Value], axis: int) -> Value:
 
 def _unstack(eqn, operands, shapes, note):
     del note
-    (operand,), axis = operands, eqn.params["axis"]
+    (operand,), axis = operands, jax_versions.params(eqn)["axis"]
     others = [place for place in range(len(operand.shape)) if place != axis]
     results = []
     for row, shape in enumerate(shapes):

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from cnnjax import jax_versions
 from cnnjax.receptive_field.reach import Law, Reach, compress, maximum, rearrange, window
 from cnnjax.receptive_field.value import Value, everything, joined
 
@@ -13,7 +14,7 @@ _NHWC, _HWIO = (0, 3, 1, 2), (3, 2, 0, 1)
 
 def _convolution(eqn, operands, shapes, note):
     del note
-    params, (lhs, rhs) = eqn.params, operands
+    params, (lhs, rhs) = jax_versions.params(eqn), operands
     dimensions = params["dimension_numbers"]
     settings = {
         "strides": params["window_strides"],
@@ -27,7 +28,7 @@ def _convolution(eqn, operands, shapes, note):
 
 def _cnnjax_convolution(eqn, operands, shapes, note):
     """Follow `cnnjax.ops`'s convolution and its gradient for the image; the kernel's reads everything."""
-    problem, role = eqn.params["problem"], eqn.params["role"]
+    problem, role = jax_versions.params(eqn)["problem"], jax_versions.params(eqn)["role"]
     if role == "rhs":
         return [everything(operands, shapes[0], note("is a kernel's gradient, taken to read everything", exact=False))]
     lows = [low for low, _ in problem.padding]
@@ -87,7 +88,7 @@ def _mixed(reach: Reach, features: int, groups: int, batch_groups: int) -> Reach
 
 def _product(eqn, operands, shapes, note):
     del note
-    contracted, batch = eqn.params["dimension_numbers"]
+    contracted, batch = jax_versions.params(eqn)["dimension_numbers"]
     free = [
         [axis for axis in range(len(operand.shape)) if axis not in (*contracted[side], *batch[side])]
         for side, operand in enumerate(operands)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from cnnjax import jax_versions
 from cnnjax.receptive_field.reach import NOTHING, Law, Reach, compress, maximum, rearrange, window
 from cnnjax.receptive_field.value import Value, everything, joined
 
@@ -32,7 +33,7 @@ def _starts(operands: Sequence[Value], room: Sequence[int]) -> list[int | None]:
 
 
 def _dynamic_slice(eqn, operands, shapes, note):
-    operand, size = operands[0], eqn.params["slice_sizes"]
+    operand, size = operands[0], jax_versions.params(eqn)["slice_sizes"]
     room = [have - want for have, want in zip(operand.shape, size)]
     starts, reaches, unknown = _starts(operands[1:], room), [], False
     for reach in operand.reaches:
@@ -84,7 +85,7 @@ def _dynamic_update_slice(eqn, operands, shapes, note):
 
 def _gather(eqn, operands, shapes, note):
     operand, indices = operands
-    numbers, sizes = eqn.params["dimension_numbers"], eqn.params["slice_sizes"]
+    numbers, sizes = jax_versions.params(eqn)["dimension_numbers"], jax_versions.params(eqn)["slice_sizes"]
     rank = len(shapes[0])
     batch_axes = [axis for axis in range(rank) if axis not in numbers.offset_dims]
     hidden = (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims)
@@ -96,11 +97,11 @@ def _gather(eqn, operands, shapes, note):
         follows = {numbers.collapsed_slice_dims[0]: batch_axes[0]}
     follows |= dict(zip(shown, numbers.offset_dims))
     known, reaches = indices.constant is not None, []
-    outside = known and _leave(indices.constant.value(), operand.shape, eqn.params)
+    outside = known and _leave(indices.constant.value(), operand.shape, jax_versions.params(eqn))
     for reach in operand.reaches:
         law = Law(follows.get(reach.axis)) if reach.axis is not None else Law()
         if known and (outside or any(reach.varies(axis) for axis in indexed)):
-            reads = _gathered(reach, operand.shape, eqn.params, indices.constant.value())
+            reads = _gathered(reach, operand.shape, jax_versions.params(eqn), indices.constant.value())
         else:
             still = maximum(reach, indexed, keep=True)
             source = dict(zip(numbers.offset_dims, shown))
@@ -171,7 +172,7 @@ def _scatter(eqn, operands, shapes, note):
 
 def _scattered(below, above, shape, update_shape, eqn, indices) -> np.ndarray:
     """Scatter what is read just as the elements are; axes that are written whole and make no difference have size 1."""
-    numbers = eqn.params["dimension_numbers"]
+    numbers = jax_versions.params(eqn)["dimension_numbers"]
     hidden = (*numbers.inserted_window_dims, *numbers.operand_batching_dims)
     shown = [axis for axis in range(len(shape)) if axis not in hidden]
     below_sizes, above_sizes = list(shape), list(update_shape)
@@ -181,7 +182,7 @@ def _scattered(below, above, shape, update_shape, eqn, indices) -> np.ndarray:
             below_sizes[axis] = above_sizes[window_axis] = 1
     base = jnp.asarray(np.broadcast_to(below, [4, *below_sizes]), jnp.float32)
     written = jnp.asarray(np.broadcast_to(above, [4, *above_sizes]), jnp.float32)
-    mode = eqn.params["mode"]
+    mode = jax_versions.params(eqn)["mode"]
     function = lax.scatter if eqn.primitive.name == "scatter" else lax.scatter_max
     place = jnp.asarray(indices.constant.value())
     return np.asarray(jax.vmap(lambda b, w: function(b, place, w, numbers, mode=mode))(base, written), float)

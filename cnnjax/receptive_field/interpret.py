@@ -6,7 +6,7 @@ from typing import Any
 
 from jax.extend import core
 
-from cnnjax import jaxpr
+from cnnjax import jax_versions, jaxpr
 from cnnjax.receptive_field import combining, rules
 from cnnjax.receptive_field.loops import counted, is_list, lawless, row_of
 from cnnjax.receptive_field.value import Constant, Note, Value, computed, everything, joined, spatial_hull
@@ -64,12 +64,13 @@ class Interpreter:
           wanted: Which outputs matter; None for all. Equations behind none of them are passed over.
           opaque: Outputs that are parameters, whose numbers mean nothing even if they can be known.
         """
-        closed = jaxpr.closed_jaxpr(closed)
-        outputs = closed.jaxpr.outvars
+        closed = jax_versions.closed_jaxpr(closed)
+        inside = jax_versions.open_jaxpr(closed)
+        outputs = inside.outvars
         wanted = [True] * len(outputs) if wanted is None else wanted
         hidden = {var for var, hide in zip(outputs, opaque or ()) if hide and not isinstance(var, core.Literal)}
-        known: dict[Any, Value] = dict(zip(closed.jaxpr.invars, inputs))
-        for var, constant in zip(closed.jaxpr.constvars, closed.consts):
+        known: dict[Any, Value] = dict(zip(inside.invars, inputs))
+        for var, constant in zip(inside.constvars, closed.consts):
             known[var] = Value(jaxpr.shape(var), constant=Constant.given(constant))
 
         def read(atom: Any) -> Value:
@@ -77,9 +78,9 @@ class Interpreter:
                 return Value(jaxpr.shape(atom), constant=Constant.given(atom.val))
             return known.get(atom, Value(jaxpr.shape(atom)))
 
-        live = _live(closed.jaxpr, [out for out, want in zip(outputs, wanted) if want])
-        for place, (eqn, needed) in enumerate(zip(closed.jaxpr.eqns, live)):
-            if any(map(jaxpr.is_mutable, (*eqn.invars, *eqn.outvars))):
+        live = _live(inside, [out for out, want in zip(outputs, wanted) if want])
+        for place, (eqn, needed) in enumerate(zip(inside.eqns, live)):
+            if any(map(jax_versions.is_mutable, (*eqn.invars, *eqn.outvars))):
                 raise self._untraceable(eqn)
             if not any(needed):
                 continue
@@ -94,7 +95,7 @@ class Interpreter:
 
     def _equation(self, eqn, operands, path, needed, concealed) -> list[Value]:
         here = path + jaxpr.scope(eqn)
-        inner = jaxpr.call_jaxpr(eqn)
+        inner = jax_versions.call_jaxpr(eqn)
         if inner is not None:
             self._around.append(eqn)
             results = self.run(inner, operands, path=here, wanted=needed, opaque=concealed)
@@ -140,10 +141,10 @@ class Interpreter:
             # The branches are said to compute the same thing. That is checked with channels joined, which is quick.
             results = self.run(jaxpr.default_branch(eqn), inputs)
             wanted, channelless = [spatial_hull(value) for value in results], [spatial_hull(value) for value in inputs]
-            others = [self.run(branch, channelless) for branch in eqn.params["branches"]]
+            others = [self.run(branch, channelless) for branch in jax_versions.branches(eqn)]
             if all(spatial_hull(one).reads_like(want) for each in others for one, want in zip(each, wanted)):
                 return results
-        branches = [self.run(branch, inputs, opaque=concealed) for branch in eqn.params["branches"]]
+        branches = [self.run(branch, inputs, opaque=concealed) for branch in jax_versions.branches(eqn)]
         notes = []
         if not all(first.reads_like(other) for first, *rest in zip(*branches) for other in rest):
             notes = [self._note(eqn, "has branches that read different pixels: what any of them reads is joined")]
@@ -156,8 +157,8 @@ class Interpreter:
         return results
 
     def _scan(self, eqn: core.JaxprEqn, operands: Sequence[Value], concealed: Sequence[bool]) -> list[Value]:
-        params = eqn.params
-        consts, carried, length = params["num_consts"], params["num_carry"], params["length"]
+        scan = jax_versions.scan_parts(eqn)
+        consts, carried, length = scan.num_consts, scan.num_carry, scan.length
         fixed, carry, rows = operands[:consts], list(operands[consts : consts + carried]), operands[consts + carried :]
         if length > _MOST_STEPS:
             unknown = self._note(eqn, f"has {length} steps, taken to read everything", exact=False)
@@ -165,9 +166,9 @@ class Interpreter:
         uneven = any(is_list(value) or any(reach.varies(0) for reach in value.reaches) for value in rows)
         stacked: list[list[Value]] = []
         for step in range(length):
-            row = length - 1 - step if params["reverse"] else step
+            row = length - 1 - step if scan.reverse else step
             picked = [row_of(value, row) for value in rows]
-            results = self.run(params["jaxpr"], [*fixed, *carry, *picked], opaque=concealed)
+            results = self.run(scan.body, [*fixed, *carry, *picked], opaque=concealed)
             stacked.append(results[carried:])
             after = [counted(value) for value in results[:carried]]
             steady = all(new.same(old) for new, old in zip(after, carry))
@@ -175,15 +176,15 @@ class Interpreter:
             if steady and not uneven:
                 stacked += [results[carried:]] * (length - 1 - step)
                 break
-        if params["reverse"]:
+        if scan.reverse:
             stacked.reverse()
         return [*carry, *(combining.stacked(values, 0) for values in zip(*stacked))]
 
     def _while(self, eqn: core.JaxprEqn, operands: Sequence[Value], concealed: Sequence[bool]) -> list[Value]:
-        params = eqn.params
-        tests, bodies = params["cond_nconsts"], params["body_nconsts"]
+        loop = jax_versions.while_parts(eqn)
+        tests, bodies = loop.test_consts, loop.body_consts
         test_consts, body_consts = operands[:tests], operands[tests : tests + bodies]
-        known = self._counted_while(params, test_consts, body_consts, operands[tests + bodies :], concealed)
+        known = self._counted_while(loop, test_consts, body_consts, operands[tests + bodies :], concealed)
         if known is not None:
             return known
         # How often the body runs is not known: its results join those of any number of runs.
@@ -191,8 +192,8 @@ class Interpreter:
         text = "runs an unknown number of times: what any number of runs reads is joined"
         note = self._note(eqn, text, exact=False)
         for _ in range(_MOST_STEPS):
-            (test,) = self.run(params["cond_jaxpr"], [*test_consts, *carry])
-            after = self.run(params["body_jaxpr"], [*body_consts, *carry])
+            (test,) = self.run(loop.test, [*test_consts, *carry])
+            after = self.run(loop.body, [*body_consts, *carry])
             grown = []
             for old, new in zip(carry, after):
                 decided = everything([test], old.shape)
@@ -204,16 +205,16 @@ class Interpreter:
         unknown = self._note(eqn, "did not settle, so it is taken to read everything", exact=False)
         return [everything(operands, jaxpr.shape(var), unknown) for var in eqn.outvars]
 
-    def _counted_while(self, params, test_consts, body_consts, carry, concealed) -> list[Value] | None:
+    def _counted_while(self, loop, test_consts, body_consts, carry, concealed) -> list[Value] | None:
         """Run a loop whose test the function itself decides, as of a counter; None if something else does."""
         carry = [counted(value) for value in carry]
         for _ in range(_MOST_STEPS):
-            (test,) = self.run(params["cond_jaxpr"], [*test_consts, *carry])
+            (test,) = self.run(loop.test, [*test_consts, *carry])
             if test.reads or test.constant is None:
                 return None
             if not test.constant.value():
                 return carry
-            after = self.run(params["body_jaxpr"], [*body_consts, *carry], opaque=concealed)
+            after = self.run(loop.body, [*body_consts, *carry], opaque=concealed)
             carry = [counted(value) for value in after]
         return None
 
@@ -222,7 +223,7 @@ def _decided(eqn: core.JaxprEqn, operands: Sequence[Value]) -> Any | None:
     """Return the branch of a cond that the function itself fixes, or None."""
     if eqn.primitive.name != "cond" or jaxpr.is_platform_choice(eqn) or operands[0].constant is None:
         return None
-    branches = eqn.params["branches"]
+    branches = jax_versions.branches(eqn)
     return branches[min(max(int(operands[0].constant.value()), 0), len(branches) - 1)]
 
 

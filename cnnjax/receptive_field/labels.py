@@ -5,7 +5,7 @@ from typing import Any
 
 from jax.extend import core
 
-from cnnjax import jaxpr
+from cnnjax import jax_versions, jaxpr
 
 _PLAIN = {
     "cnnjax_channel_dot": "sum over axes",
@@ -25,7 +25,7 @@ _POOLS = {"reduce_window_max": "max pool", "reduce_window_min": "min pool", "red
 
 def kind(eqn: core.JaxprEqn) -> str | None:
     """Return what an equation is in words, or None if it works element by element or only moves elements."""
-    name, params = eqn.primitive.name, eqn.params
+    name, params = eqn.primitive.name, jax_versions.params(eqn)
     if name == "conv_general_dilated":
         dimensions = params["dimension_numbers"]
         taps = [jaxpr.shape(eqn.invars[1])[axis] for axis in dimensions.rhs_spec[2:]]

@@ -11,7 +11,7 @@ import numpy as np
 from flax import linen as nn
 from jax.extend import core
 
-from cnnjax import jaxpr
+from cnnjax import jax_versions
 from cnnjax.errors import UsageError, unknown
 from cnnjax.receptive_field.analysis import Analysis, Found, name_of
 from cnnjax.receptive_field.field import ReceptiveField
@@ -220,7 +220,9 @@ def _function_of(analysis: Analysis, found: Found) -> Callable:
     """Return the function of the traced jaxpr's inputs that computes a value, and nothing that it does not need."""
     closed = analysis.traced.closed
     if found.record is None:
-        return _cut(closed, len(closed.jaxpr.eqns), [closed.jaxpr.outvars[found.place]])
+        return _cut(
+            closed, len(jax_versions.open_jaxpr(closed).eqns), [jax_versions.open_jaxpr(closed).outvars[found.place]]
+        )
     return _computing(closed, found.record.position, found.place)[0]
 
 
@@ -230,18 +232,18 @@ def _computing(closed: Any, position: Sequence[int], place: int) -> tuple[Callab
     A call whose result is asked for stays a call, so that a derivative that it defines is used.
     """
     index, *inside = position
-    eqn = closed.jaxpr.eqns[index]
+    eqn = jax_versions.open_jaxpr(closed).eqns[index]
     if inside:
-        inner, result = _computing(jaxpr.closed_jaxpr(jaxpr.call_jaxpr(eqn)), inside, place)
+        inner, result = _computing(jax_versions.call_jaxpr(eqn), inside, place)
         if result is None:
             operands = _cut(closed, index, list(eqn.invars), join=False)
             return lambda *inputs: inner(*operands(*inputs)), None
         place = result
-    variable, outputs = eqn.outvars[place], closed.jaxpr.outvars
+    variable, outputs = eqn.outvars[place], jax_versions.open_jaxpr(closed).outvars
     return _cut(closed, index + 1, [variable]), outputs.index(variable) if variable in outputs else None
 
 
 def _cut(closed: Any, count: int, outputs: list[Any], *, join: bool = True) -> Callable:
-    short = core.ClosedJaxpr(closed.jaxpr.replace(eqns=closed.jaxpr.eqns[:count], outvars=outputs), closed.consts)
+    short = jax_versions.shortened(closed, count, outputs)
     function = core.jaxpr_as_fun(short)
     return (lambda *inputs: function(*inputs)[0]) if join else function

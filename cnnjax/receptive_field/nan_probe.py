@@ -1,6 +1,5 @@
 """What a function really reads, found by running it: a NaN in the input turns every output that reads it to NaN."""
 
-import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,11 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cnnjax import jax_versions
+
 # Winograd's algorithm spreads NaN over a tile, and XLA's fused pools on a CPU drop it.
 _SWITCH = "CNNJAX_CPU_OPS"
-_NO_FUSION = {"xla_cpu_experimental_ynn_fusion_type": ""}
+_NO_FUSION = {jax_versions.YNN_FUSION: ""}
 # Compiling takes longer than running does, which happens once.
-_QUICK = {"xla_llvm_disable_expensive_passes": "True"}
+_QUICK = {jax_versions.NO_EXPENSIVE_PASSES: "True"}
 
 
 @dataclass(frozen=True)
@@ -87,18 +88,9 @@ def compiled(function: Callable, *, once: bool = False) -> Callable:
       function: The function.
       once: Whether it runs only once.
     """
-    if jax.default_backend() != "cpu" or not _takes_options():
+    if jax.default_backend() != "cpu" or not jax_versions.takes_options(**_NO_FUSION, **_QUICK):
         return jax.jit(function)
     return jax.jit(function, compiler_options=_NO_FUSION | (_QUICK if once else {}))
-
-
-@functools.cache
-def _takes_options() -> bool:
-    try:
-        jax.jit(lambda x: x, compiler_options=_NO_FUSION | _QUICK)(0.0)
-    except Exception:  # a jaxlib that knows no such options has no such fusion either
-        return False
-    return True
 
 
 @contextmanager

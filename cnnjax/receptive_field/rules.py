@@ -5,6 +5,7 @@ from typing import Any
 
 from jax.extend import core
 
+from cnnjax import jax_versions
 from cnnjax.receptive_field import combining, convolution, indexing
 from cnnjax.receptive_field.reach import (
     Reach,
@@ -25,10 +26,10 @@ Rule = Callable[[core.JaxprEqn, Sequence[Value], Sequence[Shape], Notes], list[V
 _ELEMENTWISE = """
 abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt ceil clamp clz complex conj
 convert_element_type copy copy_p cos cosh digamma div eq eq_to erf erf_inv erfc exp exp2 expm1 floor ge gt igamma
-igamma_grad_a igammac imag integer_pow is_finite layout_constraint le le_to lgamma log log1p logistic lt lt_to max
-min mul mulhi name ne neg nextafter not or polygamma population_count pow pvary random_gamma_grad real
-reduce_precision regularized_incomplete_beta rem reshard round rsqrt sharding_constraint shift_left
-shift_right_arithmetic shift_right_logical sign sin sinh sqrt square stop_gradient sub tan tanh xor zeta
+igamma_grad_a igammac imag integer_pow is_finite layout_constraint le le_to lgamma log log1p log2 logistic lt lt_to
+max min mul mulhi name ne neg nextafter not one_minus_square or polygamma polynomial population_count pow pvary
+random_gamma_grad real reduce_precision regularized_incomplete_beta rem reshard round rsqrt sharding_constraint
+shift_left shift_right_arithmetic shift_right_logical sign sin sinh sqrt square stop_gradient sub tan tanh xor zeta
 """
 _REDUCTIONS = "argmax argmin reduce_and reduce_max reduce_min reduce_or reduce_prod reduce_sum reduce_xor"
 _CUMULATIVE = "cumlogsumexp cummax cummin cumprod cumsum"
@@ -56,7 +57,9 @@ def _mapping(function: Callable[[Reach, dict[str, Any], Shape, Shape], Reach]) -
 
     def rule(eqn: core.JaxprEqn, operands: Sequence[Value], shapes: Sequence[Shape], note: Notes) -> list[Value]:
         del note
-        reaches = tuple(function(reach, eqn.params, operands[0].shape, shapes[0]) for reach in operands[0].reaches)
+        reaches = tuple(
+            function(reach, jax_versions.params(eqn), operands[0].shape, shapes[0]) for reach in operands[0].reaches
+        )
         return [Value(shapes[0], reaches)] * len(shapes)
 
     return rule
@@ -109,7 +112,7 @@ def _channel_scale(eqn, operands, shapes, note):
 
 def _general_reduce(eqn, operands, shapes, note):
     del note
-    axes = eqn.params["dimensions"]
+    axes = jax_versions.params(eqn)["dimensions"]
     reduced = [
         Value(shapes[0], tuple(maximum(reach, axes) for reach in operand.reaches), operand.notes)
         for operand in operands[: len(shapes)]
@@ -152,7 +155,10 @@ def _general_reduce_window(eqn, operands, shapes, note):
     del note
     count = len(shapes)
     slid = [
-        Value(shapes[0], tuple(_reduce_window(r, eqn.params, operand.shape, shapes[0]) for r in operand.reaches))
+        Value(
+            shapes[0],
+            tuple(_reduce_window(r, jax_versions.params(eqn), operand.shape, shapes[0]) for r in operand.reaches),
+        )
         for operand in operands[:count]
     ]
     return [joined([*slid, everything(operands[count:], shapes[0])])] * count
@@ -182,7 +188,7 @@ def _squeeze(reach, params, old, new):
 
 def _sort(eqn, operands, shapes, note):
     del note
-    axis = eqn.params["dimension"]
+    axis = jax_versions.params(eqn)["dimension"]
     sorted_ = [
         Value(shapes[0], tuple(maximum(reach, [axis], keep=True) for reach in operand.reaches)) for operand in operands
     ]
@@ -195,7 +201,7 @@ def _top(reach, params, old, new):
 
 
 def _fourier(eqn, operands, shapes, note):
-    (operand,), lengths = operands, eqn.params["fft_lengths"]
+    (operand,), lengths = operands, jax_versions.params(eqn)["fft_lengths"]
     axes = range(len(operand.shape) - len(lengths), len(operand.shape))
     reaches = tuple(maximum(reach, axes, keep=True) for reach in operand.reaches)
     # One transform reads all; of a second after it, which may undo the first, that is only the most that it could be.

@@ -11,9 +11,9 @@ from flax import linen as nn
 from jax import lax
 from jax.extend import core
 
-from cnnjax import jaxpr
+from cnnjax import jax_versions, jaxpr
 from cnnjax.errors import UsageError
-from cnnjax.modes import mode
+from cnnjax.modes import train_kwargs
 
 # Linen's modules draw from these; `init` makes parameters of the first.
 STREAMS = ("params", "dropout")
@@ -30,7 +30,7 @@ class Traced:
       held: Arrays that an NNX or Equinox module holds, which come before the image among the jaxpr's inputs.
     """
 
-    closed: core.ClosedJaxpr
+    closed: Any
     axes: tuple[int, ...]
     outputs: int | None = None
     held: tuple[Any, ...] = ()
@@ -38,7 +38,7 @@ class Traced:
     @property
     def input_shape(self) -> tuple[int, ...]:
         """Shape of the image with its batch axis."""
-        return jaxpr.shape(self.closed.jaxpr.invars[-1])
+        return jaxpr.shape(jax_versions.open_jaxpr(self.closed).invars[-1])
 
 
 def traced(fn_or_model: Any, input_shape: Sequence[int], spatial_axes: Sequence[int], variables: Any = None) -> Traced:
@@ -78,7 +78,7 @@ def _trace(fn_or_model: Any, image: jax.ShapeDtypeStruct, axes: tuple[int, ...],
     if not isinstance(fn_or_model, nn.Module):
         function, held = _evaluating(fn_or_model)
         return Traced(jax.make_jaxpr(function)(held, image), axes, held=tuple(jax.tree.leaves(held)))
-    in_mode = mode(fn_or_model, train=False)
+    in_mode = train_kwargs(fn_or_model, train=False)
     if variables is not None:
         return Traced(jax.make_jaxpr(lambda v, x: fn_or_model.apply(v, x, **in_mode))(variables, image), axes)
     # One trace gives parameters and output; tracing `init` and `apply` by themselves takes twice as long.
@@ -91,14 +91,14 @@ def _trace(fn_or_model: Any, image: jax.ShapeDtypeStruct, axes: tuple[int, ...],
     keys = jax.eval_shape(lambda: {name: jax.random.key(0) for name in STREAMS})
     closed, (out, _) = jax.make_jaxpr(function, return_shape=True)(keys, image)
     own = len(jax.tree.leaves(out))
-    if _has_bare(closed, range(own, len(closed.jaxpr.outvars))):
+    if _has_bare(closed, range(own, len(jax_versions.open_jaxpr(closed).outvars))):
         closed = jax.make_jaxpr(separately)(keys, image)
     return Traced(closed, axes, own)
 
 
 def _has_bare(closed: Any, places: Iterable[int]) -> bool:
     """Say whether one of the outputs is a number or array that the jaxpr holds, so that others like it are no other."""
-    inside = jaxpr.open_jaxpr(closed)
+    inside = jax_versions.open_jaxpr(closed)
     made = {var: (eqn, place) for eqn in inside.eqns for place, var in enumerate(eqn.outvars)}
     for out in (inside.outvars[place] for place in places):
         if isinstance(out, core.Literal) or out in inside.constvars:
@@ -111,10 +111,15 @@ def _has_bare(closed: Any, places: Iterable[int]) -> bool:
 
 def _bodies(eqn: core.JaxprEqn) -> Sequence[Any]:
     """Return the jaxprs in an equation whose results are its own."""
-    called, name = jaxpr.call_jaxpr(eqn), {"scan": "jaxpr", "while": "body_jaxpr"}.get(eqn.primitive.name)
-    if eqn.primitive.name == "cond":
-        return eqn.params["branches"]
-    return [eqn.params[name]] if name else [] if called is None else [called]
+    match eqn.primitive.name:
+        case "cond":
+            return jax_versions.branches(eqn)
+        case "scan":
+            return [jax_versions.scan_parts(eqn).body]
+        case "while":
+            return [jax_versions.while_parts(eqn).body]
+    called = jax_versions.call_jaxpr(eqn)
+    return [] if called is None else [called]
 
 
 def _evaluating(function: Callable) -> tuple[Callable, Any]:

@@ -10,6 +10,7 @@ import optax
 from flax import linen as nn
 
 from cnnjax.errors import UsageError
+from cnnjax.modes import in_evaluation
 from cnnjax.training.paths import compile_pattern, parameter_paths, path_text
 
 
@@ -54,8 +55,8 @@ def freeze_optimizer(tx: optax.GradientTransformation, pattern: str) -> optax.Gr
 def freeze_statistics(apply_fn: Callable[..., Any], pattern: str) -> Callable[..., Any]:
     """Return an `apply_fn` in which normalisation layers with frozen statistics use them and leave them as they are.
 
-    A layer is frozen if the pattern matches the path of its running mean, such as `stem/norm/mean`: it then normalises
-    in training as it does in evaluation, as Keras's layers do that are not trainable.
+    A layer is frozen if the pattern matches the path of one of its statistics, such as `stem/norm/mean`: it then
+    normalises in training as it does in evaluation, as Keras's layers do that are not trainable.
 
     Args:
       apply_fn: A linen module's `apply`, or what calls it.
@@ -65,13 +66,25 @@ def freeze_statistics(apply_fn: Callable[..., Any], pattern: str) -> Callable[..
 
     def intercept(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
         module = context.module
-        if hasattr(module, "use_running_average") and regex.search("/".join((*module.path, "mean"))):
-            # The instance lives for this call alone; linen forbids setting its fields in the ordinary way.
-            object.__setattr__(module, "use_running_average", True)
+        if context.method_name == "__call__":
+            own = module.variables.get("batch_stats", {})
+            if any(
+                regex.search("/".join((*module.path, name))) for name, leaf in own.items() if hasattr(leaf, "shape")
+            ):
+                args, kwargs = in_evaluation(module, args, kwargs)
         return call(*args, **kwargs)
 
-    def apply(*args: Any, **kwargs: Any) -> Any:
+    def apply(variables: Any, *args: Any, **kwargs: Any) -> Any:
         with nn.intercept_methods(intercept):
-            return apply_fn(*args, **kwargs)
+            found = apply_fn(variables, *args, **kwargs)
+        if not kwargs.get("mutable") or "batch_stats" not in found[1]:
+            return found
+        # Whatever a layer of another make did in spite of that.
+        kept = jax.tree_util.tree_map_with_path(
+            lambda keys, new, old: old if regex.search(path_text(keys)) else new,
+            found[1]["batch_stats"],
+            variables["batch_stats"],
+        )
+        return found[0], {**found[1], "batch_stats": kept}
 
     return apply

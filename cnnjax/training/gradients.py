@@ -110,6 +110,17 @@ def _masked_sum(values: jax.Array, mask: jax.Array | None) -> jax.Array:
     return jnp.sum(values if mask is None else jnp.where(mask, values, 0.0))
 
 
+def has_auxiliary_heads(state: TrainState, images: jax.ShapeDtypeStruct) -> bool:
+    """Return whether the state's model sows auxiliary logits in training.
+
+    Args:
+      state: The state.
+      images: The shape of a batch, `[N, H, W, C]`.
+    """
+    options = {"train": True, "rngs": {"dropout": state.key}, "mutable": ["batch_stats", "intermediates"]}
+    return bool(_auxiliary_logits(jax.eval_shape(lambda s, x: s.apply_fn(s.variables, x, **options)[1], state, images)))
+
+
 def _auxiliary_logits(updates: Mapping[str, Any]) -> list[jax.Array]:
     """Return what the model sowed under names that begin with `aux_logits`, wherever in the tree."""
     flat, _ = jax.tree_util.tree_flatten_with_path(updates.get("intermediates", {}))

@@ -1,5 +1,6 @@
 """Optimizers and learning-rate schedules by name; every one of them is optax's."""
 
+import collections
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -28,13 +29,14 @@ _OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
 }
 OPTIMIZERS = tuple(_OPTIMIZERS)
 SCHEDULES = ("constant", "cosine", "step", "one-cycle")
+_WITH_MOMENTUM = ("momentum", "nesterov", "lars", "rmsprop")
 
 
 def make_optimizer(
     name: str,
     learning_rate: float | Schedule,
     *,
-    momentum: float = 0.9,
+    momentum: float | None = None,
     weight_decay: float = 0.0,
     clip_norm: float | None = None,
     decay_mask: Mask | None = None,
@@ -49,7 +51,7 @@ def make_optimizer(
     Args:
       name: One of `OPTIMIZERS`.
       learning_rate: A number or a schedule `step -> number`.
-      momentum: Share of the last update that is kept; used by momentum, nesterov, lars and rmsprop.
+      momentum: Share of the last update that is kept, for momentum, nesterov, lars and rmsprop; None for 0.9.
       weight_decay: Share of each parameter that is taken off a step, before the learning rate.
       clip_norm: Gradients whose norm, all together, is greater are scaled down to it first; None for no limit.
       decay_mask: `params -> tree of bool`, which parameters decay, such as `only_kernels`; None for all.
@@ -58,10 +60,13 @@ def make_optimizer(
     Returns:
       The transformation.
     Raises:
-      UsageError: If the name is not known or a number is out of range.
+      UsageError: If the name is not known, a number is out of range, or an option is given that has no use here.
     """
     if name not in _OPTIMIZERS:
         raise unknown("optimizer", name, OPTIMIZERS)
+    unused = unused_options(optimizer=name, weight_decay=weight_decay)
+    _refuse_unused("make_optimizer", unused, momentum=momentum, decay_mask=decay_mask)
+    momentum = 0.9 if momentum is None else momentum
     if not 0 <= momentum < 1 or not 0 <= weight_decay < math.inf:
         raise UsageError(
             f"make_optimizer: expected momentum in [0, 1) and weight_decay >= 0, got {momentum} and {weight_decay}."
@@ -80,8 +85,8 @@ def make_schedule(
     total_steps: int,
     *,
     warmup_steps: int = 0,
-    boundaries: tuple[float, ...] = (0.5, 0.75),
-    factor: float = 0.1,
+    boundaries: tuple[float, ...] | None = None,
+    factor: float | None = None,
 ) -> Schedule:
     """Return the learning rate as a function of the step.
 
@@ -91,12 +96,13 @@ def make_schedule(
       learning_rate: The greatest value.
       total_steps: Steps of the whole run, warm-up included.
       warmup_steps: Steps of a linear rise from 0 that comes before the rest.
-      boundaries: For `step`: where the rate falls, each as a share of the steps that follow the warm-up.
-      factor: For `step`: what the rate is multiplied by at each boundary.
+      boundaries: For `step`: where the rate falls, each as a share of the steps that follow the warm-up; None for a
+        half and three quarters. Of two that come to one step both count.
+      factor: For `step`: what the rate is multiplied by at each boundary; None for 0.1.
     Returns:
       `step -> learning rate`, usable inside jit.
     Raises:
-      UsageError: If the name is not known or a number is out of range.
+      UsageError: If the name is not known, a number is out of range, or an option is given that has no use here.
     Example:
       >>> rate = make_schedule("cosine", 0.1, total_steps=100, warmup_steps=10)
       >>> [round(float(rate(step)), 4) for step in (0, 5, 10, 55, 100)]
@@ -104,6 +110,7 @@ def make_schedule(
     """
     if name not in SCHEDULES:
         raise unknown("schedule", name, SCHEDULES)
+    _refuse_unused("make_schedule", unused_options(schedule=name), boundaries=boundaries, factor=factor)
     if not 0 < learning_rate < math.inf or total_steps < 1 or not 0 <= warmup_steps < total_steps:
         raise UsageError(
             f"make_schedule: expected learning_rate > 0 and 0 <= warmup_steps < total_steps, got learning_rate="
@@ -115,12 +122,41 @@ def make_schedule(
     elif name == "cosine":
         main = optax.cosine_decay_schedule(learning_rate, rest)
     elif name == "step":
-        main = optax.piecewise_constant_schedule(learning_rate, {int(share * rest): factor for share in boundaries})
+        times = collections.Counter(int(share * rest) for share in (boundaries or (0.5, 0.75)))
+        factor = 0.1 if factor is None else factor
+        main = optax.piecewise_constant_schedule(learning_rate, {step: factor**n for step, n in times.items()})
     else:
         main = optax.cosine_onecycle_schedule(rest, learning_rate)
     if not warmup_steps:
         return main
     return optax.join_schedules([optax.linear_schedule(0.0, learning_rate, warmup_steps), main], [warmup_steps])
+
+
+def unused_options(
+    *, optimizer: str | None = None, schedule: str | None = None, weight_decay: float | None = None
+) -> dict[str, str]:
+    """Return the options of `make_optimizer` and `make_schedule` that a choice has no use for, each with the reason.
+
+    Args:
+      optimizer: One of `OPTIMIZERS`; None, here and below, for no matter which.
+      schedule: One of `SCHEDULES`.
+      weight_decay: The share that decays.
+    """
+    unused = {}
+    if optimizer is not None and optimizer not in _WITH_MOMENTUM:
+        unused["momentum"] = f"{optimizer} has no momentum. Leave it out, or take {', '.join(_WITH_MOMENTUM)}"
+    if schedule is not None and schedule != "step":
+        reason = f"the {schedule} schedule does not fall in steps. Leave it out, or take step"
+        unused |= {"boundaries": reason, "factor": reason}
+    if weight_decay == 0:
+        unused["decay_mask"] = "no parameter decays. Leave it out, or give a weight decay"
+    return unused
+
+
+def _refuse_unused(where: str, unused: Mapping[str, str], **given: Any) -> None:
+    for name, value in given.items():
+        if value is not None and name in unused:
+            raise UsageError(f"{where}: {name}: {unused[name]}.")
 
 
 def only_kernels(params: Any) -> Any:

@@ -16,11 +16,11 @@ from typing import Any
 import jax
 from jax.core import Tracer
 
-from cnnjax import jaxpr
+from cnnjax import jax_versions, jaxpr
 from cnnjax.ops.dispatch import cpu_mode
 
-_FLAG = "xla_multiheap_size_constraint_per_heap"
 _HEAP_BYTES = (32 << 20) - (1 << 16)  # two fill one of the pieces that malloc's arenas are made of
+_OPTIONS = {jax_versions.HEAP_SIZE: _HEAP_BYTES}
 _MARGIN = 1.25  # what XLA may add to an array, such as padding; it prints a warning for each that fits no heap
 
 # glibc's own limits: what is larger than the first it cannot keep, and an arena beside the main one grows in pieces of
@@ -56,7 +56,7 @@ class SmallHeapJit:
 
     def __init__(self, function: Callable, options: dict[str, Any]):
         self._plain: Any = jax.jit(function, **options)
-        self._small: Any = jax.jit(function, compiler_options={_FLAG: _HEAP_BYTES}, **options)
+        self._small: Any = jax.jit(function, compiler_options=_OPTIONS, **options)
         self._fits: dict[Any, bool] = {}
         functools.update_wrapper(self, function)
 
@@ -103,27 +103,9 @@ def _keep_freed_memory() -> bool:
 
 
 def _allowed() -> bool:
-    spoken_for = cpu_mode() == "off" or _FLAG in os.environ.get("XLA_FLAGS", "")
-    return not spoken_for and not _without_jit() and not _is_cached() and _known()
-
-
-def _without_jit() -> bool:
-    return jax.config.jax_disable_jit  # pyright: ignore[reportAttributeAccessIssue]
-
-
-def _is_cached() -> bool:
-    config: Any = jax.config
-    return bool(config.jax_enable_compilation_cache and config.jax_compilation_cache_dir)
-
-
-@functools.cache
-def _known() -> bool:
-    """Say whether this XLA has the setting."""
-    try:
-        jax.jit(lambda x: x, compiler_options={_FLAG: _HEAP_BYTES}).lower(0.0).compile()
-    except jax.errors.JaxRuntimeError:
-        return False
-    return True
+    spoken_for = cpu_mode() == "off" or jax_versions.HEAP_SIZE in os.environ.get("XLA_FLAGS", "")
+    cached = jax_versions.compile_cache() is not None
+    return not spoken_for and not jax_versions.without_jit() and not cached and jax_versions.takes_options(**_OPTIONS)
 
 
 def _platform(leaves: list) -> str:

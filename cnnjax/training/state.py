@@ -1,6 +1,6 @@
 """The state of a training run: everything that a step reads and writes."""
 
-import functools
+import dataclasses
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,7 +11,7 @@ import optax
 from flax import linen as nn
 from flax import struct
 
-from cnnjax.modes import knows_modes, mode
+from cnnjax.modes import train_kwargs
 from cnnjax.training.averaging import start_average
 from cnnjax.training.freezing import freeze_optimizer, freeze_statistics, frozen_paths
 
@@ -75,7 +75,8 @@ def create_state(
     """Make the state of a new run and log the number of parameters.
 
     Args:
-      model: A linen module called as `model(x)` or `model(x, train=...)`.
+      model: A linen module called as `model(x)` or `model(x, train=...)`, or with another of the field's names for its
+        modes (`cnnjax.modes`).
       tx: The optimizer.
       input_shape: Shape of one image `(H, W, C)` or of a batch `(N, H, W, C)`.
       key: PRNG key; the initial values and the run's own key are both derived from it.
@@ -88,7 +89,7 @@ def create_state(
     Returns:
       The state at step 0.
     Raises:
-      UsageError: If `freeze` matches no parameter, or all of them.
+      UsageError: If `freeze` matches no parameter, or all of them, or the model's modes have a name of their own.
       ValueError: If `input_shape` is neither of the two, or the model keeps variables that a step would not carry on.
     """
     if len(input_shape) not in (3, 4):
@@ -127,17 +128,24 @@ def create_state(
 def _init(model: nn.Module, key: jax.Array, shape: tuple[int, ...]) -> dict[str, Any]:
     params_key, dropout_key = jax.random.split(key)
     variables = model.init(
-        {"params": params_key, "dropout": dropout_key}, jnp.zeros(shape, jnp.float32), **mode(model, train=False)
+        {"params": params_key, "dropout": dropout_key},
+        jnp.zeros(shape, jnp.float32),
+        **train_kwargs(model, train=False),
     )
     # What a module sows while it initialises is an output, not a part of the state.
     return {name: value for name, value in variables.items() if name != "intermediates"}
 
 
 def _apply_fn(model: nn.Module) -> Callable[..., Any]:
-    """Return `model.apply`, for a module that knows no modes one that drops `train`."""
-    return model.apply if knows_modes(model) else functools.partial(_apply_without_mode, model)
+    """Return what is called as `apply(variables, x, train=...)`, whatever the module calls its modes."""
+    return model.apply if train_kwargs(model, train=True) == {"train": True} else _Apply(model)
 
 
-def _apply_without_mode(model: nn.Module, variables: Any, x: jax.Array, *, train: bool = False, **options: Any) -> Any:
-    del train
-    return model.apply(variables, x, **options)
+@dataclasses.dataclass(frozen=True)  # equal for equal models, so that a step is not compiled again
+class _Apply:
+    """A module's `apply` that translates `train`."""
+
+    model: nn.Module
+
+    def __call__(self, variables: Any, x: jax.Array, *, train: bool = False, **options: Any) -> Any:
+        return self.model.apply(variables, x, **train_kwargs(self.model, train=train), **options)

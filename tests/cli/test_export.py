@@ -16,7 +16,7 @@ from cnnjax import models, pretrained, runs, training
 from cnnjax.cli.main import run
 from tests.cli.commands import last_json, only_line
 from tests.pretrained import torchvision_nets
-from tests.pretrained.test_load import randomised
+from tests.pretrained.nets import randomised
 from tests.pretrained.torchvision_oracle import torchvision
 
 MODULE = """

@@ -1,5 +1,6 @@
 """Several processes that train one net over loopback: as one does, and none goes on alone."""
 
+import json
 import os
 import signal
 import socket
@@ -167,6 +168,11 @@ def test_nothing_is_kept_of_a_dry_run(tmp_path, monkeypatch, capsys):
     text = capsys.readouterr().out
     assert "dry run: nothing was kept" in text
     assert "[100, 8, 8, 1] float32" in text
+    assert "in training mode: BatchNorm_0, Dropout_0\n" in text
+    assert "in evaluation mode" not in text
+    assert run([*WORDS, "--dry-run", "--json", "--freeze", "Norm"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["training_modules"], result["evaluation_modules"]) == (["Dropout_0"], ["BatchNorm_0"])
     assert list(tmp_path.iterdir()) == []
 
 

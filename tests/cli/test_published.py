@@ -16,8 +16,8 @@ from cnnjax.cli import published
 from cnnjax.cli.main import run
 from cnnjax.pretrained import catalogue
 from tests.cli.commands import last_json, only_line, read_csv
-from tests.pretrained.test_download import serving
-from tests.pretrained.test_load import randomised
+from tests.pretrained.nets import randomised
+from tests.pretrained.server import serving
 
 MODULE = """
 import jax.numpy as jnp

@@ -15,10 +15,9 @@ from cnnjax.cli.main import run
 from cnnjax.pretrained import load, save
 from cnnjax.pretrained.catalogue import published_names
 from tests.cli.commands import last_json, only_line
-from tests.pretrained.test_load import randomised
+from tests.optional import torch
+from tests.pretrained.nets import randomised
 from tests.pretrained.torchvision_oracle import torchvision
-
-torch = pytest.importorskip("torch")
 
 
 def inspected(path, capsys):

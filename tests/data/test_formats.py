@@ -15,26 +15,11 @@ from cnnjax.data import formats, png
 from cnnjax.data.files import Archive, Folder, gunzip
 from cnnjax.errors import CnnjaxError
 from tests.data import tiny
+from tests.data.tiny import FILES, assert_same, cifar_rows, tar_of
 
 CONTENT = tiny.splits()
-FILES = tiny.idx_files(CONTENT)
 IDX = formats.idx_format(tiny.COUNTS)
 IMAGES = tiny.IDX_NAMES[0]
-
-
-def assert_same(got, expected):
-    for split in ("train", "test"):
-        np.testing.assert_array_equal(got[split].images, expected[split].images)
-        np.testing.assert_array_equal(got[split].labels, expected[split].labels)
-
-
-def tar_of(path, files, mode="w:gz"):
-    with tarfile.open(path, mode) as tar:
-        for name, data in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            tar.addfile(member, io.BytesIO(data))
-    return path
 
 
 @pytest.mark.parametrize("zipped", [False, True])
@@ -103,15 +88,6 @@ def test_links_in_archives_are_not_followed(tmp_path):
 
 def test_what_is_not_gzip_is_left_as_it_is():
     assert gunzip("a", b"plain", 3) == b"plain"
-
-
-def cifar_rows(examples, coarse=None):
-    """Return examples as CIFAR's page describes its binary version: labels, then red, green and blue planes."""
-    rows = []
-    for place, (image, label) in enumerate(zip(examples.images, examples.labels)):
-        first = [] if coarse is None else [int(coarse[place])]
-        rows.append(bytes([*first, int(label)]) + b"".join(image[..., channel].tobytes() for channel in range(3)))
-    return b"".join(rows)
 
 
 @pytest.mark.parametrize("coarse", [False, True])

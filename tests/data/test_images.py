@@ -62,9 +62,8 @@ def test_any_size_becomes_the_shape(tmp_path, size, shape):
         ("P", 3, "a.gif", None, "4×4 P → grey"),
         ("CMYK", (0, 0, 0, 255), "a.jpg", 0, "4×4 CMYK → grey"),
         ("I;16", 257 * 7, "a.png", 7, "4×4 I;16 → 16 to 8 bits"),
-        ("I", 40, "a.tif", 40, "4×4 I → 8 bits"),
+        ("I;16", 257 * 7, "a.tif", 7, "4×4 I;16 → 16 to 8 bits"),
         ("F", 0.2, "a.tif", 51, "4×4 F → [0, 1] to 8 bits"),
-        ("F", 90.0, "a.tif", 90, "4×4 F → 8 bits"),
         ("YCbCr", (100, 128, 128), "a.jpg", 100, "4×4 RGB → grey"),
     ],
 )
@@ -94,11 +93,14 @@ def test_half_transparency_is_mixed(tmp_path):
     assert np.all(image == 127)
 
 
-def test_floats_of_any_range_are_stretched(tmp_path):
+def test_a_stated_range_is_taken_and_clipped(tmp_path):
     values = np.array([[-2.0, 0.0], [1.0, 6.0]], np.float32)
-    image, done = load_image(save(tmp_path, values, "a.tif"), (2, 2, 1))
+    path = save(tmp_path, values, "a.tif")
+    image, done = load_image(path, (2, 2, 1), pixel_range=(-2, 6))
     np.testing.assert_array_equal(image[..., 0], [[0, 64], [96, 255]])
     assert done == "2×2 F → [-2, 6] to 8 bits"
+    image, _ = load_image(path, (2, 2, 1), pixel_range=(0, 1))
+    np.testing.assert_array_equal(image[..., 0], [[0, 0], [255, 255]])
 
 
 def test_exif_orientation(tmp_path):

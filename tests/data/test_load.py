@@ -8,7 +8,7 @@ from cnnjax.data import DatasetInfo, available, batches, catalogue, describe_sou
 from cnnjax.data.prepared import default_data_dir
 from cnnjax.errors import CnnjaxError, UsageError
 from tests.data import tiny
-from tests.data.test_formats import FILES
+from tests.data.tiny import FILES
 
 
 @pytest.fixture(scope="module")

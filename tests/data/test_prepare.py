@@ -11,7 +11,7 @@ from cnnjax.data.content import Examples
 from cnnjax.data.prepare import prepare, verify
 from cnnjax.errors import CnnjaxError
 from tests.data import tiny
-from tests.data.test_formats import FILES, assert_same, tar_of
+from tests.data.tiny import FILES, assert_same, tar_of
 
 CONTENT = tiny.splits()
 

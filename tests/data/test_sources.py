@@ -14,7 +14,7 @@ from cnnjax.data.download import fetch
 from cnnjax.data.sources import Debian, LocalFolder, Npm, Official
 from cnnjax.errors import CnnjaxError
 from tests.data import tiny
-from tests.data.test_formats import assert_same, cifar_rows, tar_of
+from tests.data.tiny import assert_same, cifar_rows, tar_of
 
 CONTENT = tiny.splits()
 FILES = tiny.idx_files(CONTENT)

@@ -3,7 +3,9 @@
 import dataclasses
 import gzip
 import hashlib
+import io
 import struct
+import tarfile
 
 import numpy as np
 
@@ -95,3 +97,30 @@ def changed(content, split, change):
     images, labels = part.images.copy(), part.labels.copy()
     change(images, labels)
     return {**content, split: Examples(images, labels)}
+
+
+FILES = idx_files(splits())
+
+
+def assert_same(got, expected):
+    for split in ("train", "test"):
+        np.testing.assert_array_equal(got[split].images, expected[split].images)
+        np.testing.assert_array_equal(got[split].labels, expected[split].labels)
+
+
+def tar_of(path, files, mode="w:gz"):
+    with tarfile.open(path, mode) as tar:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return path
+
+
+def cifar_rows(examples, coarse=None):
+    """Return examples as CIFAR's page describes its binary version: labels, then red, green and blue planes."""
+    rows = []
+    for place, (image, label) in enumerate(zip(examples.images, examples.labels)):
+        first = [] if coarse is None else [int(coarse[place])]
+        rows.append(bytes([*first, int(label)]) + b"".join(image[..., channel].tobytes() for channel in range(3)))
+    return b"".join(rows)

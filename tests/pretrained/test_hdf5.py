@@ -1,5 +1,6 @@
 """Our reader of HDF5 against the library that writes it."""
 
+import h5py
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,8 +10,6 @@ from hypothesis.extra import numpy as hnp
 from cnnjax.pretrained.hdf5 import Dataset, Group, read_hdf5
 from cnnjax.pretrained.hdf5_bytes import checksum
 from cnnjax.pretrained.tensors import WeightsError
-
-h5py = pytest.importorskip("h5py")
 
 NAMES = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=12).filter(
     lambda name: name not in (".", "..")

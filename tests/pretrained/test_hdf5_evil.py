@@ -1,13 +1,12 @@
 """HDF5 files that lead elsewhere, claim too much or contradict themselves are refused, in one line."""
 
+import h5py
 import numpy as np
 import pytest
 
 from cnnjax.pretrained import hdf5
 from cnnjax.pretrained.hdf5 import read_hdf5
 from cnnjax.pretrained.tensors import WeightsError
-
-h5py = pytest.importorskip("h5py")
 
 
 @pytest.fixture

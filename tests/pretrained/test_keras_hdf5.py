@@ -1,22 +1,18 @@
 """Names and values out of Keras's files: the same from each format, the same as in Keras, or one line why not."""
 
-import importlib.util
 import json
 import shutil
 import subprocess
 import sys
 import zipfile
 
+import h5py
 import ml_dtypes
 import numpy as np
 import pytest
 
 from cnnjax.pretrained import WeightsError, open_file
 from tests.pretrained import keras_small
-
-h5py = pytest.importorskip("h5py")
-if importlib.util.find_spec("keras") is None:
-    pytest.skip("Keras is not installed", allow_module_level=True)
 
 
 @pytest.fixture

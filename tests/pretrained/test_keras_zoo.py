@@ -15,9 +15,7 @@ from cnnjax.pretrained.rules import namings_for
 from tests.pretrained import keras_files
 
 # Importing Keras here would choose its backend for the whole process.
-for module in ("keras", "torch"):
-    if importlib.util.find_spec(module) is None:
-        pytest.skip(f"{module} is not installed", allow_module_level=True)
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="Keras runs on torch here")
 
 
 def check(folder, name, net, shape, formats, *, include_top=True):

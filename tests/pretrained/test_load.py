@@ -18,26 +18,8 @@ from cnnjax import models
 from cnnjax.errors import UsageError
 from cnnjax.models.vgg import VGG
 from cnnjax.pretrained import Rule, WeightsError, load, save
-
-torch = pytest.importorskip("torch")
-
-
-class Net(nn.Module):
-    """A convolution with its normalisation, a dense layer that reads its map flattened, logits."""
-
-    num_classes: int = 3
-    include_top: bool = True
-    input_shape = (4, 6, 2)
-
-    @nn.compact
-    def __call__(self, x, *, train=False):
-        x = nn.Conv(5, (3, 3), name="conv")(x)
-        x = nn.BatchNorm(use_running_average=not train, name="norm")(x)
-        if not self.include_top:
-            return x
-        x = nn.relu(nn.Dense(7, name="hidden")(x.reshape(x.shape[0], -1)))
-        return nn.Dense(self.num_classes, name="logits")(x)
-
+from tests.optional import torch
+from tests.pretrained.nets import Net, randomised
 
 RULES = [("0", "conv"), ("1", "norm"), Rule("3", "hidden", flatten=(4, 6)), ("5", "logits")]
 
@@ -337,13 +319,6 @@ def test_timms_dense_layers_are_convolutions(tmp_path):
     assert jax.tree.all(jax.tree.map(np.array_equal, loaded, variables))
     assert report.naming == "timm"
     assert {e.transform for e in report.entries if "pre_logits" in str(e.source)} == {"OIHW -> (HWI)O", ""}
-
-
-def randomised(model, seed=0):
-    """Return random variables of a model, without running it."""
-    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *model.input_shape)))
-    random = np.random.default_rng(seed)
-    return jax.tree.map(lambda leaf: random.standard_normal(leaf.shape).astype(np.float32), dict(shapes))
 
 
 def test_flaxs_and_our_own_files_are_read_as_they_are(tmp_path):

@@ -6,54 +6,59 @@ import pytest
 
 from cnnjax import models
 from cnnjax.pretrained import Rule, WeightsError, load
+from tests.optional import torch
 from tests.pretrained.torchvision_nets import images
-
-torch = pytest.importorskip("torch")
-F = torch.nn.functional
 
 QUICKLY = {"xla_backend_optimization_level": 0}
 
 
-class Block(torch.nn.Module):
-    """Two convolutions beside a shortcut of option A: every second pixel, the new channels zero, half on each side."""
+def residual_net(size, classes):
+    """Return a residual net of torch; its classes are made here so that the file imports without torch."""
+    functional = torch.nn.functional
 
-    def __init__(self, channels, features):
-        super().__init__()
-        self.stride = features // channels
-        self.conv1 = torch.nn.Conv2d(channels, features, 3, self.stride, 1, bias=False)
-        self.bn1 = torch.nn.BatchNorm2d(features)
-        self.conv2 = torch.nn.Conv2d(features, features, 3, 1, 1, bias=False)
-        self.bn2 = torch.nn.BatchNorm2d(features)
-        self.new = (features - channels) // 2
+    class Block(torch.nn.Module):
+        """Two convolutions beside option A's shortcut: every second pixel, new channels zero, half on each side."""
 
-    def forward(self, x):
-        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-        return F.relu(y + F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.new, self.new)))
+        def __init__(self, channels, features):
+            super().__init__()
+            self.stride = features // channels
+            self.conv1 = torch.nn.Conv2d(channels, features, 3, self.stride, 1, bias=False)
+            self.bn1 = torch.nn.BatchNorm2d(features)
+            self.conv2 = torch.nn.Conv2d(features, features, 3, 1, 1, bias=False)
+            self.bn2 = torch.nn.BatchNorm2d(features)
+            self.new = (features - channels) // 2
 
+        def forward(self, x):
+            y = self.bn2(self.conv2(functional.relu(self.bn1(self.conv1(x)))))
+            return functional.relu(
+                y + functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.new, self.new))
+            )
 
-class ResNet(torch.nn.Module):
-    """The residual net of He et al. 2015, section 4.2, with the names that most of its torch versions have."""
+    class ResNet(torch.nn.Module):
+        """The residual net of He et al. 2015, section 4.2, with the names that most of its torch versions have."""
 
-    def __init__(self, size, classes):
-        super().__init__()
-        self.conv1 = torch.nn.Conv2d(3, 16, 3, 1, 1, bias=False)
-        self.bn1 = torch.nn.BatchNorm2d(16)
-        for number, features in enumerate((16, 32, 64), 1):
-            first = Block(max(16, features // 2), features)
-            stage = torch.nn.Sequential(first, *(Block(features, features) for _ in range(size - 1)))
-            setattr(self, f"layer{number}", stage)
-        self.linear = torch.nn.Linear(64, classes)
+        def __init__(self, size, classes):
+            super().__init__()
+            self.conv1 = torch.nn.Conv2d(3, 16, 3, 1, 1, bias=False)
+            self.bn1 = torch.nn.BatchNorm2d(16)
+            for number, features in enumerate((16, 32, 64), 1):
+                first = Block(max(16, features // 2), features)
+                stage = torch.nn.Sequential(first, *(Block(features, features) for _ in range(size - 1)))
+                setattr(self, f"layer{number}", stage)
+            self.linear = torch.nn.Linear(64, classes)
 
-    def forward(self, x):
-        x = self.layer3(self.layer2(self.layer1(F.relu(self.bn1(self.conv1(x))))))
-        return self.linear(x.mean((2, 3)))
+        def forward(self, x):
+            x = self.layer3(self.layer2(self.layer1(functional.relu(self.bn1(self.conv1(x))))))
+            return self.linear(x.mean((2, 3)))
+
+    return ResNet(size, classes)
 
 
 @pytest.fixture(scope="module")
 def net():
     """A ResNet-20 with everything random, its statistics too."""
     torch.manual_seed(0)
-    net = ResNet(3, 10)
+    net = residual_net(3, 10)
     with torch.no_grad():
         for layer in net.modules():
             if isinstance(layer, torch.nn.BatchNorm2d):

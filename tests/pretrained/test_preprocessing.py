@@ -161,3 +161,17 @@ def test_mistakes_are_said():
         preprocess("resnet50")(np.zeros((1, 8, 8, 3), np.float32))
     with pytest.raises(UsageError, match="expected images with pixels"):
         preprocess("resnet50")(np.zeros((1, 0, 8, 3), np.uint8))
+
+
+@pytest.mark.parametrize("size", [(1, 901), (901, 1), (3, 400)])
+def test_a_very_long_image_is_resized_no_further_than_it_is_kept(size):
+    images = photographs(*size)
+    whole = Preprocess(resize=24, crop=16).resized(*size)
+    top, left = (round((side - 16) / 2) for side in whole)
+    found = np.array(Preprocess(resize=24, crop=16).resize_and_crop(images))
+    for image, array in zip(found, images):
+        resized = Image.fromarray(array).resize(whole[::-1], Image.Resampling.BILINEAR)
+        wanted = np.array(resized.crop((left, top, left + 16, top + 16)), float)
+        assert np.abs(image - wanted).max() <= 1
+    program = jax.jit(Preprocess()).lower(jax.ShapeDtypeStruct((1, 5000, 1, 3), np.uint8)).compile()
+    assert program.memory_analysis().temp_size_in_bytes < 16 * 2**20  # all of it, resized, would be 3.9 GB

@@ -13,10 +13,9 @@ import pytest
 from cnnjax import models
 from cnnjax.errors import CnnjaxError, UsageError
 from cnnjax.pretrained import load, open_file, save
-from tests.pretrained.test_load import Net, randomised
+from tests.optional import torch
+from tests.pretrained.nets import Net, randomised
 from tests.pretrained.torchvision_oracle import torchvision
-
-torch = pytest.importorskip("torch")
 
 
 def same(a, b):

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from cnnjax.pretrained import WeightsError, open_file
+from tests.optional import torch
 
-torch = pytest.importorskip("torch")
 FORMS = pytest.mark.parametrize("new", [True, False], ids=["zip", "legacy"])
 
 

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from cnnjax import models, pretrained
+from tests.optional import torch
 from tests.pretrained.torchvision_nets import build, images, run, weights
-
-pytest.importorskip("torch")
 
 TOLERANCE = 1e-4
 # Compiling is most of the time here, and the arithmetic is the same.
@@ -62,7 +61,6 @@ def relative(found, expected):
 
 def through_a_file(name, tmp_path, num_classes=10, **options):
     """Return torchvision's net and ours with its weights."""
-    import torch
 
     net = build(name.removesuffix("_torchvision"), num_classes=num_classes, **options)
     path = tmp_path / "weights.pth"

@@ -67,6 +67,55 @@ def test_linens_own_batch_norm_freezes_too():
     assert same == {name for name in every if "Dense" not in name}
 
 
+class Calls(nn.Module):
+    """Batch norms that are told their mode by the call: by a keyword, by place, by another name, by no name at all."""
+
+    @nn.compact
+    def __call__(self, x, *, train=False):
+        x = nn.BatchNorm(momentum=0.9, name="keyword")(x, use_running_average=not train)
+        x = nn.BatchNorm(momentum=0.9, name="place")(x, not train)
+        x = Centred(name="own")(x, train=train)
+        return nn.Dense(4)(Stubborn(name="stubborn")(x).mean(axis=(1, 2)))
+
+
+class Centred(nn.Module):
+    """A normalisation of one's own, which says `train`."""
+
+    @nn.compact
+    def __call__(self, x, train):
+        mean = self.variable("batch_stats", "moving", jnp.zeros, x.shape[-1:])
+        if not train:
+            return x - jnp.broadcast_to(mean.value, x.shape)
+        mean.value = 0.5 * mean.value + 0.5 * x.mean((0, 1, 2))
+        return x - x.mean((0, 1, 2), keepdims=True)
+
+
+class Stubborn(nn.Module):
+    """A layer that knows no mode, and moves its statistics always."""
+
+    @nn.compact
+    def __call__(self, x):
+        mean = self.variable("batch_stats", "moving", jnp.ones, x.shape[-1:])
+        if not self.is_initializing() and self.is_mutable_collection("batch_stats"):
+            mean.value += 1
+        return x
+
+
+def test_norms_that_are_told_their_mode_by_the_call_freeze_too():
+    names = ("keyword", "place", "own", "stubborn")
+    for frozen in (("place", "own"), names):
+        tx, pattern = optax.sgd(0.1), "|".join((*frozen, "bias"))
+        state = create_state(Calls(), tx, (6, 5, 2), key=jax.random.key(0), freeze=pattern)
+        if frozen == names:  # all of the net then does in training what it does in evaluation
+            expected = eval_step(state, random_batch(0)).loss
+        _, same, every, metrics = trained(state, steps=1)
+        if frozen == names:
+            np.testing.assert_allclose(metrics.loss, expected, rtol=1e-6)
+        stats = {name for name in every if "kernel" not in name and "scale" not in name and "bias" not in name}
+        assert len(stats) == 6
+        assert same & stats == {name for name in stats if any(n in name for n in frozen)}
+
+
 def test_a_pattern_that_freezes_nothing_or_everything_is_refused():
     params = {"stem": {"kernel": jnp.zeros(2)}, "head": {"bias": jnp.zeros(2)}}
     assert frozen_paths(params, "stem") == ["stem/kernel"]

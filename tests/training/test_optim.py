@@ -94,6 +94,33 @@ def test_step_schedule_falls_at_its_boundaries():
     np.testing.assert_allclose([rate(s) for s in (0, 49, 51, 74, 76, 99)], [1, 1, 0.1, 0.1, 0.01, 0.01], rtol=1e-6)
 
 
+@pytest.mark.parametrize("warmup", [0, 3])
+def test_two_boundaries_on_one_step_count_twice(warmup):
+    rate = make_schedule("step", 1.0, 10 + warmup, warmup_steps=warmup, boundaries=(0.5, 0.55, 0.8), factor=0.1)
+    np.testing.assert_allclose([rate(warmup + s) for s in (4, 5, 7, 8)], [1, 0.01, 0.01, 0.001], rtol=1e-6)
+    # A short run of a recipe with many falls: BVLC's GoogLeNet, 31 of them in 10 steps.
+    rate = make_schedule("step", 1.0, 10, boundaries=tuple(8 * n / 250 for n in range(1, 32)), factor=0.96)
+    np.testing.assert_allclose(rate(9), 0.96 ** sum(8 * n / 250 * 10 < 10 for n in range(1, 32)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_an_optimizer_refuses_the_momentum_that_it_has_no_use_for(name):
+    if name in ("momentum", "nesterov", "lars", "rmsprop"):
+        make_optimizer(name, 0.1, momentum=0.9)
+    else:
+        with pytest.raises(UsageError, match=rf"make_optimizer: momentum: {name} has no momentum\. .* take momentum, "):
+            make_optimizer(name, 0.1, momentum=0.9)
+    with pytest.raises(UsageError, match=r"decay_mask: no parameter decays\. Leave it out, or give a weight decay"):
+        make_optimizer(name, 0.1, decay_mask=only_kernels)
+
+
+@pytest.mark.parametrize("name", sorted(set(SCHEDULES) - {"step"}))
+@pytest.mark.parametrize("option", [{"boundaries": (0.5,)}, {"factor": 0.1}])
+def test_a_schedule_without_steps_refuses_their_options(name, option):
+    with pytest.raises(UsageError, match=rf"make_schedule: {next(iter(option))}: the {name} schedule does not fall in"):
+        make_schedule(name, 0.1, 100, **option)
+
+
 def test_refuses_wrong_names_and_numbers():
     with pytest.raises(UsageError, match="unknown optimizer 'adma': did you mean 'adam'"):
         make_optimizer("adma", 0.1)

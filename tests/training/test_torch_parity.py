@@ -7,8 +7,7 @@ import pytest
 
 from cnnjax import models
 from cnnjax.training import Batch, create_state, eval_step, make_optimizer, train_step
-
-torch = pytest.importorskip("torch")
+from tests.optional import torch
 
 
 def torch_lenet(params):
