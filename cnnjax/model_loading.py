@@ -48,7 +48,9 @@ def build_model(name: str, num_classes: int, *, precision: str = "float32", opti
     given: dict[str, Any] = {"num_classes": num_classes} if "num_classes" in fields else {}
     if precision != "float32":
         if "dtype" not in fields:
-            raise UsageError(f"{name} has no `dtype`, which --precision {precision} sets. Add it, or leave that out.")
+            raise UsageError(
+                f"{name} has no field `dtype`, which --precision {precision} sets. Add it, or leave that out."
+            )
         given["dtype"] = dtype
     given |= _typed(name, options, fields)
     try:

@@ -260,6 +260,9 @@ class Classifier:
         if dataset.info.num_classes != len(self.class_names):
             have = f"{dataset.info.num_classes} classes, expected {len(self.class_names)}"
             raise UsageError(f"{dataset.info.name}: it has {have}, as the net has.")
+        names = tuple(dataset.info.class_names)
+        if names != tuple(self.class_names) and set(names) == set(self.class_names):
+            raise UsageError(f"{dataset.info.name}: it has its classes in another order than the net.")
         dataset = self.sized(dataset)
         state = self.create_state(dataset, optax.identity(), key=jax.random.key(0))
         part = getattr(dataset, split)
