@@ -150,7 +150,7 @@ class Classifier:
         if not runs.is_final(checkpoint):
             notes.append(f"the run is not finished: these are its parameters after step {position['step']}")
         sources.say(log, [f"warning: {note}" for note in notes])
-        names, rule = described["class_names"], sources.run_preprocess(described)
+        names, rule = described["class_names"], sources.run_preprocess(described, config.get("pixel_range"))
         options = {"precision": config.get("precision", "float32"), "options": config.get("model_options", ())}
         model = model_loading.build_model(config["model"], len(names), **options)
         # Shapes are enough: every value comes from the checkpoint, and compiling an initialisation takes seconds.
@@ -160,13 +160,17 @@ class Classifier:
         averages = {name.removeprefix("ema/"): value for name, value in arrays.items() if name.startswith("ema/")}
         return cls(model, runs.restore_variables(state, arrays | averages).variables, rule, tuple(names))
 
-    def predict(self, images: Any, top: int = 5, *, invert: bool = False) -> Predictions:
+    def predict(
+        self, images: Any, top: int = 5, *, invert: bool = False, pixel_range: tuple[float, float] | None = None
+    ) -> Predictions:
         """Return the most probable classes of each image.
 
         Args:
           images: Paths, Pillow's images, or uint8 arrays `[H, W]`, `[H, W, C]` of any sizes; one of them, or several.
           top: How many classes.
           invert: Whether to swap light and dark, for ink on paper where the net knows light on dark.
+          pixel_range: What black and white are stored as in pixels deeper than 8 bits; None for what the preprocessing
+            or the file says.
         Raises:
           UsageError: If it is not known how images are prepared.
           CnnjaxError: If an image can't be read, or the net gives no numbers for it; the message names it.
@@ -174,8 +178,9 @@ class Classifier:
         if top < 1:
             raise UsageError(f"top: expected at least 1, got {top}.")
         rule, listed, found = self.known_preprocess(), photographs.listed(images), []
+        options = {"invert": invert, "pixel_range": pixel_range or rule.pixel_range}
         for first in range(0, len(listed), _AT_ONCE):
-            group = [photographs.read(name, image, rule, invert) for name, image in listed[first : first + _AT_ONCE]]
+            group = [photographs.read(name, image, rule, **options) for name, image in listed[first : first + _AT_ONCE]]
             scores = self._probabilities(self.variables, jnp.concatenate([self._prepare(one.pixels) for one in group]))
             for one, share in zip(group, np.array(scores)):
                 if not np.isfinite(share).all():

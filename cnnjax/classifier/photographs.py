@@ -38,7 +38,9 @@ def listed(images: Any) -> list[tuple[str, Any]]:
     ]
 
 
-def read(name: str, image: Any, rule: Preprocess, invert: bool) -> Photograph:
+def read(
+    name: str, image: Any, rule: Preprocess, *, invert: bool, pixel_range: tuple[float, float] | None
+) -> Photograph:
     """Return an image as a net's preprocessing takes it.
 
     Args:
@@ -46,6 +48,7 @@ def read(name: str, image: Any, rule: Preprocess, invert: bool) -> Photograph:
       image: A path, an image of Pillow's, or a uint8 array.
       rule: How it will be prepared.
       invert: Whether to swap light and dark.
+      pixel_range: What black and white are stored as in pixels deeper than 8 bits; None for what the file says.
     Raises:
       CnnjaxError: If it can't be read.
     """
@@ -54,7 +57,7 @@ def read(name: str, image: Any, rule: Preprocess, invert: bool) -> Photograph:
     else:
         image = _picture(name, image)
         height, width = files.upright_size(image)
-    pixels, done = data.load_image(image, rule.read_shape(height, width), invert=invert)
+    pixels, done = data.load_image(image, rule.read_shape(height, width), invert=invert, pixel_range=pixel_range)
     mean = [value / (255 * rule.scale) for value in rule.mean]
     return Photograph(name, pixels, done + rule.steps(height, width), _hint(pixels, mean, invert))
 

@@ -74,8 +74,8 @@ def describe(path: str | pathlib.Path) -> Described:
     """Return what a file of weights, or a run's workdir, says of its images and classes."""
     path = pathlib.Path(path)
     if (path / "run.json").exists():
-        _, described = runs.read_run(path)
-        return Described(run_preprocess(described), tuple(described["class_names"]))
+        config, described = runs.read_run(path)
+        return Described(run_preprocess(described, config.get("pixel_range")), tuple(described["class_names"]))
     if not path.is_file():
         return Described()
     try:
@@ -102,11 +102,12 @@ def known_preprocess(name: str, path: pathlib.Path) -> Preprocess | None:
     return None
 
 
-def run_preprocess(described: Mapping[str, Any]) -> Preprocess:
+def run_preprocess(described: Mapping[str, Any], pixel_range: Sequence[float] | None = None) -> Preprocess:
     """Return how a run's images are prepared, of what the run says of its data."""
     size, recorded = tuple(described["input_shape"][:2]), described.get("preprocess")
     rule = from_json(recorded) if recorded else plain_preprocess(described["mean"], described["std"], min(size))
-    return rule.of_stored(tuple(described["image_shape"]), size)
+    stored = rule.of_stored(tuple(described["image_shape"]), size)
+    return dataclasses.replace(stored, pixel_range=tuple(pixel_range)) if pixel_range else stored
 
 
 def rule_name(name: str, naming: str, num_classes: int | None) -> str | None:

@@ -32,10 +32,8 @@ def run_list(args: argparse.Namespace, out: Output) -> int:
         )
         lines += [f"{'':17}{row['note']}"] if row["note"] else []
         lines += [f"{'':17}{number}. {source}" for number, source in enumerate(row["sources"], 1)]
-    lines.append("folder:DIR      your own images, one folder a class: DIR/train/CLASS/* and DIR/test/CLASS/*,")
-    lines.append(
-        "                or DIR/CLASS/* with folder:DIR?test=0.2; with ?crop=random, or ?test=0.2,crop=random,"
-    )
+    lines.append("folder:DIR      your own images, one folder a class: DIR/train/CLASS/* and DIR/test/CLASS/*, or")
+    lines.append("                DIR/CLASS/* alone; with '?test=0.2', '?crop=random' or '?test=0.2,crop=random',")
     lines.append("                training sees random parts of them, resized, half of them mirrored")
     out.result({"datasets": rows}, lines)
     return 0

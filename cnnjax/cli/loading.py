@@ -25,6 +25,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--source-dir", type=Path, metavar="DIR", help="folder with the dataset's raw files")
 
 
+def add_pixel_range(parser: argparse.ArgumentParser) -> None:
+    """Add the option that says what black and white are stored as."""
+    parser.add_argument(
+        "--pixel-range",
+        type=float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="what black and white are stored as in pixels deeper than 8 bits, where the files do not say it",
+    )
+
+
 def check_name(name: str) -> None:
     """Refuse the name of a dataset that there is none of, with what to type instead.
 
@@ -38,8 +49,6 @@ def check_name(name: str) -> None:
     if name.startswith("hf:"):
         fetch = f"`hf download {name[3:]} --repo-type dataset --local-dir DIR`"
         raise UsageError(f"--dataset {name}: cnnjax does not fetch from Hugging Face. Run {fetch}, then folder:DIR.")
-    if pathlib.Path(name.partition("?")[0]).is_dir():
-        raise UsageError(f"--dataset {name}: it is a folder of yours: type --dataset folder:{name}")
     raise unknown("dataset", name, [*data.available(), "folder:DIR"])
 
 
@@ -60,7 +69,8 @@ def load(recipe: Recipe, args: argparse.Namespace, out: Output, rule: "Preproces
     size, resize = (side, side) if side else None, None
     if size is None and rule is not None:
         size, resize = rule.size, rule.resize
-    dataset = _of_size(recipe.dataset, args, out, size, resize, validation=recipe.validation)
+    options = {"validation": recipe.validation, "pixel_range": recipe.pixel_range}
+    dataset = _of_size(recipe.dataset, args, out, size, resize, **options)
     if size is None:
         model = model_loading.build_model(recipe.model, 10, options=recipe.model_options)
         size = needed_size(model, dataset.info.image_shape)
@@ -69,6 +79,8 @@ def load(recipe: Recipe, args: argparse.Namespace, out: Output, rule: "Preproces
             dataset = dataset.resized(size)
     if not len(dataset.train):
         raise UsageError(f"dataset {recipe.dataset}: nothing is left to train on. Give a smaller --validation.")
+    if not len(dataset.test):
+        raise UsageError(f"dataset {recipe.dataset}: no image falls into the test set. Add images, or a folder test.")
     return dataset
 
 
@@ -92,26 +104,31 @@ def for_weights(args: argparse.Namespace, classifier: "Classifier", out: Output)
     Without a preprocessing that is known, images are prepared as the dataset's own recipes do.
 
     Args:
-      args: `model`, `weights`, `dataset`, `image_size`, and what `add_options` adds.
+      args: `model`, `weights`, `dataset`, `image_size`, `pixel_range`, and what `add_options` adds.
       classifier: The net.
       out: Where notes go.
     Raises:
       UsageError: If a size is given for a net that has its own.
     """
-    rule, folder = classifier.preprocess, args.dataset.startswith("folder:")
+    from cnnjax import data
+
+    name, rule, more = data.resolve(args.dataset), classifier.preprocess, {}
+    if args.pixel_range:
+        more["pixel_range"] = args.pixel_range
+    folder = name.startswith("folder:")
     if rule is not None:
         if args.image_size:
             raise UsageError(f"--image-size: {args.weights} has its own rule, {rule.crop} pixels. Leave it out.")
-        return _of_size(_cut_when_read(args.dataset), args, out, rule.size, rule.resize)
+        return _of_size(_cut_when_read(name), args, out, rule.size, rule.resize, **more)
     if args.image_size and folder:
-        return _of_size(args.dataset, args, out, args.image_size)
+        return _of_size(name, args, out, args.image_size, **more)
     try:
-        return _of_size(args.dataset, args, out)
+        return _of_size(name, args, out, **more)
     except UsageError:
         if not folder:
             raise
         published_for = getattr(classifier.model, "input_shape", (224, 224))[:2]
-        dataset = _of_size(args.dataset, args, out, published_for)
+        dataset = _of_size(name, args, out, published_for, **more)
         out.say(f"images differ in size: cut to {published_for}, as {args.model} was published for (--image-size)")
         return dataset
 

@@ -5,7 +5,7 @@ import pathlib
 import sys
 from typing import Any
 
-from cnnjax.cli import classifier_options
+from cnnjax.cli import classifier_options, loading
 from cnnjax.cli.output import Output
 from cnnjax.errors import CnnjaxError, UsageError
 
@@ -23,6 +23,7 @@ def add_parser(verbs: Any, common: argparse.ArgumentParser) -> None:
     )
     classifier_options.add(parser, classes=True)
     parser.add_argument("--top", type=int, default=5, metavar="N", help="classes to show (default 5)")
+    loading.add_pixel_range(parser)
     parser.add_argument("--invert", action="store_true", help="swap light and dark, for ink on paper")
 
 
@@ -43,7 +44,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
         try:
             if pathlib.Path(path).is_dir():
                 raise CnnjaxError(f"{path}: it is a folder. Name its images: {pathlib.Path(path) / '*'}")
-            (found,) = classifier.predict(path, args.top, invert=args.invert)
+            (found,) = classifier.predict(path, args.top, invert=args.invert, pixel_range=args.pixel_range)
         except CnnjaxError as error:  # the other images are none the worse for it
             print(f"cnnjax: {error}", file=sys.stderr)  # noqa: T201
             results.append({"image": path, "error": str(error)})

@@ -12,7 +12,7 @@ from cnnjax.errors import UsageError
 from cnnjax.recipes import Recipe
 
 # Fields of a recipe whose options take several words.
-_SEVERAL = ("augment", "boundaries", "rates", "model_options")
+_SEVERAL = ("augment", "boundaries", "model_options", "pixel_range", "rates")
 
 
 def add_parser(verbs: Any, common: argparse.ArgumentParser) -> None:
@@ -55,7 +55,9 @@ def choose_recipe(args: argparse.Namespace) -> tuple[str | None, Recipe]:
         recipe = recipe.replace(model=args.model)
     else:
         raise UsageError("train: expected MODEL and --dataset NAME, or --recipe NAME. See cnnjax train --help.")
-    dataset = recipe.dataset if args.dataset is None else args.dataset
+    from cnnjax import data
+
+    dataset = data.resolve(recipe.dataset if args.dataset is None else args.dataset)
     if dataset.startswith("folder:"):  # found again from any folder
         args.dataset = f"folder:{pathlib.Path(dataset.removeprefix('folder:')).expanduser().absolute()}"
     changes = {f.name: getattr(args, f.name) for f in dataclasses.fields(Recipe)}

@@ -37,6 +37,9 @@ def check(recipe: Recipe, args: argparse.Namespace) -> None:
     loading.check_name(recipe.dataset)
     if args.weights is None and (args.preprocess or args.mean or args.std):
         raise UsageError("--preprocess, --mean, --std: they are about the images of weights. Give --weights FILE too.")
+    if recipe.pixel_range and not recipe.pixel_range[0] < recipe.pixel_range[1]:
+        low, high = recipe.pixel_range
+        raise UsageError(f"--pixel-range: expected LOW less than HIGH, got {low:g} {high:g}.")
     for kind, name, known in (
         ("optimizer", recipe.optimizer, OPTIMIZERS),
         ("schedule", recipe.schedule, SCHEDULES),
@@ -155,6 +158,7 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
     add("--epochs", type=int, metavar="N", help="epochs at most")
     add("--batch-size", type=int, metavar="N", help="examples a step, on all devices together")
     add("--image-size", type=int, metavar="PIXELS", help="resize images to this side, inside jit")
+    loading.add_pixel_range(parser)
     add("--validation", type=int, metavar="N", help="examples taken out of the training set for validation")
     add("--seed", type=int, default=0, metavar="N", help="decides initial values, order and augmentation")
     classifier_options.add_set(parser)

@@ -8,9 +8,9 @@ from cnnjax.data.catalogue import available
 from cnnjax.data.crops import Crops
 from cnnjax.data.folder import load_folder
 from cnnjax.data.images import load_image, looks_inverted
-from cnnjax.data.load import describe_sources, load_dataset, prepare
+from cnnjax.data.load import describe_sources, load_dataset, prepare, resolve
+from cnnjax.data.order import batches, epoch_range
 from cnnjax.data.resident import Dataset, DatasetInfo, Split, prepare_images
-from cnnjax.data.stream import batches, epoch_range
 from cnnjax.data.streamed import StreamedSplit
 
 __all__ = [
@@ -30,4 +30,5 @@ __all__ = [
     "looks_inverted",
     "prepare",
     "prepare_images",
+    "resolve",
 ]

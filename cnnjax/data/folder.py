@@ -1,21 +1,25 @@
 """A user's own images: one folder a class, in memory if they fit there and streamed if not."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from cnnjax.data.content import Examples, canonical, statistics
-from cnnjax.data.crops import Crops
-from cnnjax.data.folder_files import File, choose_testing, in_threads, list_files
-from cnnjax.data.folder_stream import stream_folder
-from cnnjax.data.images import read_image, size_and_kind
-from cnnjax.data.load import make_dataset
-from cnnjax.data.resident import Dataset, DatasetInfo, Size, as_size
+from cnnjax.data.content import statistics
+from cnnjax.data.crops import Crops, evaluation_image
+from cnnjax.data.entry import check_validation
+from cnnjax.data.folder_layout import SPLITS, File, describe, digest, divide, in_threads, list_files, scan
+from cnnjax.data.images import read_image
+from cnnjax.data.pixels import PixelRange
+from cnnjax.data.resident import Dataset, DatasetInfo, Size, Split, as_size
+from cnnjax.data.streamed import Encoded, StreamedSplit
 from cnnjax.errors import UsageError
 
 # Of images as they are stored; beyond that they are streamed.
 _MOST_BYTES = 4 * 2**30
+# Streamed images from which mean and deviation are worked out: enough for three digits.
+_SAMPLE = 1000
 _SPEC = "folder:DIR or folder:DIR?OPTIONS with the options test=FRACTION and crop=random, such as ?test=0.2,crop=random"
 
 
@@ -28,23 +32,25 @@ def load_folder(
     channels: int | None = None,
     random_crop: bool = False,
     resize_size: int | None = None,
+    pixel_range: PixelRange | None = None,
+    log: Callable[[str], None] | None = None,
 ) -> Dataset:
     """Read images that lie in one folder a class.
 
-    Either `DIR/train/CLASS/*` and `DIR/test/CLASS/*`, with `DIR/validation/CLASS/*` or `DIR/val/CLASS/*` if there is
-    one, or `DIR/CLASS/*` and the fraction of each class that is to be the test set. That part is drawn by the images'
-    content: it stays the same wherever the folder is, and adding an image moves at most one other image of its class.
+    Either `DIR/train/CLASS/*`, with `DIR/test/CLASS/*` and `DIR/validation/CLASS/*` (or `val`, `valid`, `training`) if
+    there are any, or `DIR/CLASS/*`. What has no folder of its own is taken out of the training images, 15 % for testing
+    and 15 % for validation, by the files' bytes alone: an image stays on its side whatever is added, wherever the
+    folder is and however images are cut. An image that is on two sides is kept for testing, or else for validation.
 
     Images that take more than 4 GiB, as their headers say before any is decoded, are streamed: read and cut anew each
-    epoch to the same pixels that they would have in memory. Their order, and what is put aside for testing and
-    validation, then follow from their paths instead of their content, and the training images' mean and deviation
-    from a sample of 1,000.
+    epoch to the same pixels that they would have in memory. The training images' mean and deviation are then those of
+    1,000 of them.
 
     Args:
       directory: The top folder. Hidden files are left out; everything else in a class's folder must be an image.
-      test_fraction: Part of each class that becomes the test set, above 0 and below 1; only for `DIR/CLASS/*`.
-      validation: How many examples to take out of the training set; None for a tenth, or for none where there is a
-        folder of them.
+      test_fraction: Part that becomes the test set, above 0 and below 1; only where there is no folder of it.
+      validation: How many examples to take out of the training set, of each class its part; None for 15 %, or for none
+        where there is a folder of them.
       image_size: Size of the images; needed where they differ in size. They are then cut to its proportions and
         resized as by `load_image`; images all alike that are to be enlarged are enlarged inside jit instead.
       channels: 1 or 3; None for 1 where all files are grey, else 3.
@@ -52,32 +58,60 @@ def load_folder(
         see `crops.random_box`; then images are streamed, however few they are.
       resize_size: For streamed images, pixels of the shorter side from whose centre evaluation images are cut; None
         for 8/7 of `image_size` with `random_crop`, and without it for the largest centred part.
+      pixel_range: What black and white are stored as in pixels deeper than 8 bits; None for what the files say.
+      log: Called with lines about the splits and what is odd; None to say nothing.
     Returns:
-      The dataset; classes are the folders' names, sorted; ids are the files' paths from the top folder.
+      The dataset; classes are the folders' names, sorted; ids are the files' paths from the top folder. A split to
+      which no image falls is empty.
     Raises:
       UsageError: If the folders are not as described or the numbers do not fit.
       CnnjaxError: If a file is no readable image; the message names it.
     """
-    top, size = Path(directory).expanduser(), as_size(image_size)
+    top, name, size = Path(directory).expanduser(), f"folder:{directory}", as_size(image_size)
     if channels not in (None, 1, 3):
         raise UsageError(f"channels: expected 1 or 3, got {channels}.")
-    names, listed = list_files(top, test_fraction)
-    if "validation" in listed and validation is not None:
-        raise UsageError(f"{top}: has a validation folder of its own, so no number for validation can be stated.")
-    files = [file for part in listed.values() for file in part]
+    if test_fraction is not None and not 0 < test_fraction < 1:
+        raise UsageError(f"{top}: the fraction for testing must lie between 0 and 1, got {test_fraction}.")
+    names, listed = list_files(top)
+    for part, given in (("test", test_fraction), ("validation", validation)):
+        if part in listed and given is not None:
+            raise UsageError(f"{top}: has a {part} folder of its own, so no part for {part} can be stated.")
+    scanned = scan(top, listed)
+    parts, notes = divide(scanned, test_fraction, validation)
+    if validation is not None:
+        check_validation(name, validation, len(parts["train"]) + len(parts["validation"]))
+    if not parts["train"]:
+        raise UsageError(f"{top}: no image is left to train on. {' '.join(notes)}".rstrip())
+    for line in [describe(listed, names, parts), *notes]:
+        (log or (lambda line: None))(f"{name}: {line}")
+    files = [f for part in SPLITS if part in scanned for f in sorted(scanned[part], key=lambda file: file.path)]
     shape, enlarged = _shape(top, files, size, channels)
-    name = f"folder:{directory}"
-    if random_crop or len(files) * shape[0] * shape[1] * shape[2] > _MOST_BYTES:
+    streamed = random_crop or len(files) * shape[0] * shape[1] * shape[2] > _MOST_BYTES
+    if not streamed and resize_size is not None:
+        raise UsageError(f"resize size: {top} is kept in memory at one size, so there is nothing to cut from.")
+    basis = sorted([*parts["train"], *([] if "validation" in listed else parts["validation"])], key=lambda f: f.digest)
+    if streamed:
         height, width = enlarged or shape[:2]
         resize = round(max(height, width) * 8 / 7) if random_crop and resize_size is None else resize_size
-        crops = Crops(size=(height, width), resize=resize, random=random_crop)
-        return stream_folder(name, top, names, listed, crops, shape[2], test_fraction, validation)
-    if resize_size is not None:
-        raise UsageError(f"resize size: {top} is kept in memory at one size, so there is nothing to cut from.")
-    return _in_memory(name, top, names, listed, shape, enlarged, test_fraction, validation)
+        crops = Crops(size=(height, width), resize=resize, random=random_crop, pixel_range=pixel_range)
+        shape = (height, width, shape[2])
+        splits, mean, std = _streamed(top, parts, basis, crops, shape[2])
+    else:
+        splits, mean, std = _resident(top, parts, "validation" not in listed, shape, enlarged, pixel_range)
+    source = f"{len(files):,} image files in {top}{', read as needed' if streamed else ''}"
+    digests = {"train": digest(basis, names), "test": digest(parts["test"], names)}
+    return Dataset(**splits, info=DatasetInfo(name, len(names), tuple(names), shape, mean, std, source, digests))
 
 
-def load_folder_spec(text: str, *, validation: int | None, image_size: Size, resize_size: int | None = None) -> Dataset:
+def load_folder_spec(
+    text: str,
+    *,
+    validation: int | None,
+    image_size: Size,
+    resize_size: int | None = None,
+    pixel_range: PixelRange | None = None,
+    log: Callable[[str], None] | None = None,
+) -> Dataset:
     """Read what `folder:DIR`, `folder:DIR?test=FRACTION` or `folder:DIR?test=FRACTION,crop=random` names.
 
     Args:
@@ -85,6 +119,8 @@ def load_folder_spec(text: str, *, validation: int | None, image_size: Size, res
       validation: See `load_folder`.
       image_size: See `load_folder`.
       resize_size: See `load_folder`.
+      pixel_range: See `load_folder`.
+      log: See `load_folder`.
     Raises:
       UsageError: If the text means nothing.
     """
@@ -111,68 +147,81 @@ def load_folder_spec(text: str, *, validation: int | None, image_size: Size, res
         image_size=image_size,
         random_crop=random_crop,
         resize_size=resize_size,
+        pixel_range=pixel_range,
+        log=log,
     )
-
-
-def _in_memory(
-    name: str,
-    top: Path,
-    names: Sequence[str],
-    listed: dict[str, list[File]],
-    shape: tuple[int, int, int],
-    size: tuple[int, int] | None,
-    test_fraction: float | None,
-    validation: int | None,
-) -> Dataset:
-    files = [file for part in listed.values() for file in part]
-    labels = np.array([label for _, label in files], np.int32)
-    everything = Examples(_read_all(top, files, shape), labels, ids=[path for path, _ in files])
-    ends = np.cumsum([len(listed.get(part, [])) for part in ("train", "test", "validation")])
-    if test_fraction is not None:
-        everything = canonical(everything)[0]
-        testing = choose_testing(top, everything.labels, names, test_fraction)
-        train, test = everything.take(~testing), everything.take(testing)
-    else:
-        train, test = everything.take(slice(0, ends[0])), everything.take(slice(ends[0], ends[1]))
-    (train, train_digest), (test, test_digest) = canonical(train), canonical(test)
-    mean, std = statistics(train.images)
-    digests = {"train": train_digest, "test": test_digest}
-    source = f"{len(files):,} image files in {top}"
-    info = DatasetInfo(name, len(names), tuple(names), shape, mean, std, source, digests)
-    if "validation" in listed:
-        own = canonical(everything.take(slice(ends[1], ends[2])))[0]
-        return make_dataset(train, test, info, 0, size, own)
-    taken = round(len(train) / 10) if validation is None else validation
-    return make_dataset(train, test, info, taken, size)
 
 
 def _shape(
     top: Path, files: Sequence[File], size: tuple[int, int] | None, channels: int | None
 ) -> tuple[tuple[int, int, int], tuple[int, int] | None]:
     """Return the shape to store images in, and the size that they are enlarged to, if any."""
-    headers = in_threads(lambda file: size_and_kind(top / file[0]), files)
-    depth = channels or (1 if all(grey for _, grey in headers) else 3)
-    stored, alike = headers[0][0], True
-    for (path, _), (this, _) in zip(files, headers):
-        if this == stored:
-            continue
-        if size is None:
-            first, other = (f"{width}×{height}" for height, width in (stored, this))
-            raise UsageError(
-                f"{top}: images differ in size ({files[0][0]} is {first}, {path} is {other}): "
-                "state an image size (--image-size)."
-            )
-        alike = False
-    enlarge = size is not None and alike and stored[0] <= size[0] and stored[1] <= size[1]
-    height, width = stored if size is None or enlarge else size
+    depth = channels or (1 if all(file.grey for file in files) else 3)
+    stored, other = files[0], next((file for file in files if file.size != files[0].size), None)
+    if other is not None and size is None:
+        named = " and ".join(f"{file.path} is {file.size[1]}×{file.size[0]}" for file in (stored, other))
+        raise UsageError(
+            f"{top}: images differ in size ({named.replace(' and ', ', ')}): state an image size (--image-size)."
+        )
+    enlarge = size is not None and other is None and stored.size[0] <= size[0] and stored.size[1] <= size[1]
+    height, width = stored.size if size is None or enlarge else size
     return (height, width, depth), size if enlarge else None
 
 
-def _read_all(top: Path, files: Sequence[File], shape: tuple[int, int, int]) -> np.ndarray:
+def _resident(
+    top: Path,
+    parts: dict[str, list[File]],
+    validation_counts: bool,
+    shape: tuple[int, int, int],
+    enlarged: tuple[int, int] | None,
+    pixel_range: PixelRange | None,
+) -> tuple[dict[str, Split], tuple[float, ...], tuple[float, ...]]:
+    """Return the splits in memory, and the mean and deviation of what is trained on."""
+    files = [file for part in SPLITS for file in parts[part]]
     images = np.empty((len(files), *shape), np.uint8)
 
     def read(place: int) -> None:
-        images[place] = read_image(top / files[place][0], shape)[0]
+        images[place] = read_image(top / files[place].path, shape, pixel_range)[0]
 
     in_threads(read, range(len(files)))
-    return images
+    ends = np.cumsum([0, *(len(parts[part]) for part in SPLITS)])
+    mean, std = statistics(images[: ends[2] if validation_counts else ends[1]])
+    labels = np.array([file.label for file in files], np.int32)
+    splits = {}
+    for part, begin, end in zip(SPLITS, ends, ends[1:]):
+        ids = [file.path for file in parts[part]]
+        splits[part] = Split(part, images[begin:end], labels[begin:end], ids, mean, std).resized(enlarged)
+    return splits, mean, std
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ImageFiles:
+    """The image files of a folder, read as needed.
+
+    Args:
+      top: The top folder.
+      files: Paths from there, and classes.
+    """
+
+    top: Path
+    files: Sequence[tuple[str, int]]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def fetch(self, place: int) -> Encoded:
+        """Return the example at a place; its file is read when it is decoded."""
+        path, label = self.files[place]
+        return Encoded(self.top / path, None, label, path)
+
+
+def _streamed(
+    top: Path, parts: dict[str, list[File]], basis: Sequence[File], crops: Crops, channels: int
+) -> tuple[dict[str, StreamedSplit], tuple[float, ...], tuple[float, ...]]:
+    sample = in_threads(lambda file: evaluation_image(top / file.path, None, crops, channels), basis[:_SAMPLE])
+    mean, std = statistics(np.stack(sample))
+    splits = {}
+    for part in SPLITS:
+        files = [(file.path, file.label) for file in parts[part]]
+        splits[part] = StreamedSplit(part, ImageFiles(top, files), np.arange(len(files)), crops, channels, mean, std)
+    return splits, mean, std

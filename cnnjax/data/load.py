@@ -7,6 +7,7 @@ from typing import Any
 from cnnjax.data import catalogue, prepared
 from cnnjax.data.content import Examples
 from cnnjax.data.entry import Entry, check_validation
+from cnnjax.data.folder import load_folder_spec
 from cnnjax.data.prepare import prepare as prepare_entry
 from cnnjax.data.prepare import verify
 from cnnjax.data.records import check_records, load_records
@@ -25,6 +26,7 @@ def load_dataset(
     validation: int | None = None,
     image_size: Size = None,
     resize_size: int | None = None,
+    pixel_range: tuple[float, float] | None = None,
     log: Log | None = None,
 ) -> Dataset:
     """Read a dataset into memory, preparing it first if that was not done before.
@@ -36,7 +38,8 @@ def load_dataset(
     `load_folder`. Its images are read anew each epoch, see `streamed.StreamedSplit`.
 
     Args:
-      name: One of `available()`, or `folder:DIR` for a user's own images, see `load_folder`.
+      name: One of `available()`, or `folder:DIR` for a user's own images, see `load_folder`; the name of a folder that
+        is there means that too.
       data_dir: Folder of prepared datasets; None for TFDS's own.
       source_dir: Folder with the dataset's files; used when it is not prepared, and then instead of all other sources.
       validation: How many examples to take out of the training set; None for the dataset's own number.
@@ -44,6 +47,8 @@ def load_dataset(
         when they are read; None for 224x224.
       resize_size: Pixels of the shorter side from whose centre a streamed set's evaluation images are cut; None for
         8/7 of `image_size`, such as 256 for 224.
+      pixel_range: For folders, what black and white are stored as in pixels deeper than 8 bits; None for what the files
+        say.
       log: Called with lines about what is going on; None to say nothing.
     Returns:
       The splits. The test set is never touched.
@@ -51,10 +56,12 @@ def load_dataset(
       UsageError: If the name is not known or the numbers do not fit.
       CnnjaxError: If the data cannot be had, or are not what they should be.
     """
+    name = resolve(name)
     if name.startswith("folder:"):
-        from cnnjax.data.folder import load_folder_spec  # it builds on this module
-
-        return load_folder_spec(name, validation=validation, image_size=image_size, resize_size=resize_size)
+        sizes = {"validation": validation, "image_size": image_size, "resize_size": resize_size}
+        return load_folder_spec(name, **sizes, pixel_range=pixel_range, log=log)
+    if pixel_range is not None:
+        raise UsageError(f"pixel range: {name}'s pixels are 8 bits deep. Leave it out; it is for folders of images.")
     entry = catalogue.get(name)
     if entry.streamed:
         place, files, say = _data_dir(data_dir), _path(source_dir), log or _silent
@@ -75,6 +82,17 @@ def load_dataset(
     )
     taken = entry.validation if validation is None else validation
     return make_dataset(content["train"][0], content["test"][0], info, taken, image_size)
+
+
+def resolve(name: str) -> str:
+    """Return a dataset's full name: of one that is not known but is a folder, `folder:DIR`.
+
+    Args:
+      name: As the user wrote it, options after a question mark included.
+    """
+    known = name.startswith("folder:") or name in catalogue.available()
+    folder = not known and (Path(name).expanduser().is_dir() or Path(name.rpartition("?")[0] or "?").is_dir())
+    return f"folder:{name}" if folder else name
 
 
 def prepare(

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from cnnjax.data import prepared
-from cnnjax.data.chance import fixed_sample
 from cnnjax.data.crops import Crops
 from cnnjax.data.download import Log
 from cnnjax.data.entry import Entry, check_validation
+from cnnjax.data.host_rng import fixed_sample
 from cnnjax.data.imagenet_tars import prepare_tars
 from cnnjax.data.resident import Dataset, DatasetInfo, Size, as_size
 from cnnjax.data.sources import Manual

@@ -2,19 +2,16 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from cnnjax.batch import Batch
+from cnnjax.data.order import AnySplit, Places
 from cnnjax.devices import replicate, shard_rows
 from cnnjax.errors import UsageError
-
-if TYPE_CHECKING:
-    from cnnjax.data.streamed import StreamedSplit
 
 Size = int | tuple[int, int] | None
 
@@ -53,7 +50,7 @@ class Split:
     Args:
       name: `"train"`, `"validation"` or `"test"`.
       images: uint8, `[N, H, W, C]`, as stored. Made read-only here: the device may share its memory.
-      labels: int32, `[N]`.
+      labels: Whole numbers of any type, `[N]`; kept as int32.
       ids: One text an example.
       mean: Per channel, of images scaled to [0, 1].
       std: The same for the standard deviation.
@@ -74,6 +71,12 @@ class Split:
                 f"Split: expected uint8 images [N, H, W, C], got {self.images.dtype} {self.images.shape}. "
                 "Scale to 0..255 and add the missing axis."
             )
+        if self.labels.ndim != 1 or self.labels.dtype.kind not in "iu":
+            raise ValueError(
+                f"Split: expected whole numbers [N] as labels, got {self.labels.dtype} {self.labels.shape}. "
+                "Of one-hot labels take labels.argmax(axis=-1)."
+            )
+        object.__setattr__(self, "labels", self.labels.astype(np.int32))  # as int8 or uint8 they would overflow later
         if not len(self.images) == len(self.labels) == len(self.ids):
             raise ValueError(
                 "Split: expected as many labels and ids as images, got "
@@ -103,6 +106,13 @@ class Split:
     def device_arrays(self) -> tuple[jax.Array, jax.Array]:
         """Images and labels on the default device, copied there at the first use."""
         return jax.device_put((self.images, self.labels))
+
+    def walk(
+        self, order: Iterable[Places], *, key: jax.Array | None, mesh: jax.sharding.Mesh | None = None
+    ) -> Iterator[Batch]:
+        """Walk over batches; what `cnnjax.data.batches` calls. The key has no use here: nothing is cut."""
+        for index, epochs in order:
+            yield self.gather(index, epochs, mesh=mesh)
 
     def gather(
         self, index: np.ndarray, epoch: np.ndarray | None = None, *, mesh: jax.sharding.Mesh | None = None
@@ -143,9 +153,9 @@ class Dataset:
       info: Names, shapes, statistics, source.
     """
 
-    train: "Split | StreamedSplit"
-    validation: "Split | StreamedSplit"
-    test: "Split | StreamedSplit"
+    train: AnySplit
+    validation: AnySplit
+    test: AnySplit
     info: DatasetInfo
 
     def resized(self, image_size: Size, resize_size: int | None = None) -> "Dataset":

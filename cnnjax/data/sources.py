@@ -178,7 +178,8 @@ class LocalFolder:
         if not self.path.exists():
             raise CnnjaxError(f"{self.path}: no such folder.")
         if not self.path.is_dir():
-            return self._from_archive(self.path)
+            named = next((layout for layout in self.layouts if list(layout.limits) == [self.path.name]), None)
+            return named.read(Folder(self.path.parent)) if named else self._from_archive(self.path)
         folder = Folder(self.path)
         # The layout of which most is there: then the message names what is missing of the one that was meant.
         layout = max(self.layouts, key=lambda layout: sum(folder.find(name) is not None for name in layout.limits))

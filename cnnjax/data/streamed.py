@@ -1,28 +1,27 @@
-"""Sets that do not fit in memory: encoded images are read, decoded and cut by threads, some batches ahead."""
+"""Sets that do not fit in memory: encoded images are read, decoded and cut by Grain, some batches ahead."""
 
 import contextlib
 import dataclasses
 import functools
 import os
 import warnings
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
 
 from cnnjax.batch import Batch
 from cnnjax.data import crops as cropping
-from cnnjax.data.chance import uniform_draws
 from cnnjax.data.crops import Crops
+from cnnjax.data.host_rng import uniform_draws
+from cnnjax.data.order import Places
 from cnnjax.data.resident import Size, as_size, normalise_batch
-from cnnjax.data.stream import epoch_range, stream_epochs, stream_indices
 from cnnjax.devices import own_rows, shard_rows
 
-# Images that a thread takes at a time: fewer hand-overs, and still enough pieces of a batch for many threads.
+# Images that are one element of Grain's: fewer hand-overs, and still enough pieces of a batch for many threads.
 _PIECE = 4
 
 
@@ -43,7 +42,7 @@ class Encoded(NamedTuple):
 
 
 class ImageSource(Protocol):
-    """Give encoded images by their places, to several threads at once."""
+    """Encoded images by their places, given to several threads, or copies of it to processes, at once."""
 
     def __len__(self) -> int: ...
 
@@ -52,16 +51,9 @@ class ImageSource(Protocol):
         ...
 
 
-class _Places(NamedTuple):
-    """The examples of a batch: places in the split, -1 to fill up; for training, the epoch that each belongs to."""
-
-    index: np.ndarray
-    epochs: np.ndarray | None
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class StreamedSplit:
-    """Hold one split of a set that does not fit in memory: where its images are and how they are cut.
+    """One split of a set that does not fit in memory: where its images are and how they are cut.
 
     Walked over by `cnnjax.data.batches` as a split in memory is, in the same order for the same key.
 
@@ -75,6 +67,8 @@ class StreamedSplit:
       std: The same for the standard deviation.
       workers: Threads that read and decode; None for one a core. The batches do not depend on it.
       prefetch: Batches that are prepared ahead of the one in use. In memory at a time: this many and one, as uint8.
+      processes: Processes that have so many threads each, for hosts with more cores than one process's lock lets work
+        (about 2,500 images a second); a program that uses them needs `if __name__ == "__main__"`. 0 for none.
     """
 
     name: str
@@ -86,9 +80,14 @@ class StreamedSplit:
     std: tuple[float, ...]
     workers: int | None = None
     prefetch: int = 2
+    processes: int = 0
 
     def __len__(self) -> int:
         return len(self.places)
+
+    def __repr__(self) -> str:
+        height, width, channels = self.image_shape
+        return f"StreamedSplit({self.name!r}, {len(self):,} images cut to {height}×{width}×{channels})"
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -116,127 +115,107 @@ class StreamedSplit:
         """One text an example, the image file's name."""
         return self._described[1]
 
-    def walk(
-        self,
-        batch_size: int,
-        *,
-        key: jax.Array | None,
-        epoch: int,
-        train: bool,
-        start: int,
-        mesh: jax.sharding.Mesh | None = None,
-    ) -> Iterator[Batch]:
-        """Walk over one epoch; what `cnnjax.data.batches` calls once it has checked its arguments.
-
-        Args:
-          batch_size: Examples a batch.
-          key: PRNG key of the order and of the random parts; for training.
-          epoch: Number of the epoch.
-          train: Whether to walk in the training order and cut at random.
-          start: Batches to leave out at the front.
-          mesh: Devices to lay the batches over; only the images of this host's devices are read.
-        Returns:
-          An iterator; closing it, or dropping it, ends its threads.
-        """
-        if not train or key is None:
-            return self._batches(_in_order(len(self), batch_size, start), None, mesh)
-        return self._batches(_in_training(len(self), batch_size, key, epoch, start), _words(key), mesh)
-
-    def _batches(
-        self, wanted: Iterable[_Places], words: Sequence[int] | None, mesh: jax.sharding.Mesh | None
-    ) -> Iterator[Batch]:
-        under_way: deque[_UnderWay] = deque()
-        with _pool(self.workers) as pool:
-            for places in wanted:
-                under_way.append(self._begin(pool, places, words, mesh))
-                if len(under_way) > self.prefetch:
-                    yield self._finish(under_way.popleft(), mesh)
-            while under_way:
-                yield self._finish(under_way.popleft(), mesh)
-
-    def _begin(
-        self, pool: ThreadPoolExecutor, places: _Places, words: Sequence[int] | None, mesh: jax.sharding.Mesh | None
-    ) -> "_UnderWay":
-        size = len(places.index)
-        wanted = (places.index >= 0) & own_rows(size, mesh)
-        # Fresh memory each time: on a CPU the device uses it as it is.
-        images, labels = np.zeros((size, *self.image_shape), np.uint8), np.zeros(size, np.int32)
-
-        def fill(rows: range) -> None:
-            for row in rows:
-                if wanted[row]:
-                    images[row], labels[row] = self._example(places, row, words)
-
-        pieces = [range(first, min(first + _PIECE, size)) for first in range(0, size, _PIECE)]
-        return _UnderWay(images, labels, places, [pool.submit(fill, piece) for piece in pieces])
-
-    def _example(self, places: _Places, row: int, words: Sequence[int] | None) -> tuple[np.ndarray, int]:
-        place = int(places.index[row])
-        example = self.source.fetch(int(self.places[place]))
-        if places.epochs is None or words is None:
-            image = cropping.evaluation_image(example.name, example.data, self.crops, self.channels)
-        else:
-            draws = uniform_draws([*words, int(places.epochs[row]), place], cropping.DRAWS)
-            image = cropping.training_image(example.name, example.data, self.crops, self.channels, draws)
-        return image, example.label
-
-    def _finish(self, batch: "_UnderWay", mesh: jax.sharding.Mesh | None) -> Batch:
-        for piece in batch.pieces:
-            piece.result()
-        index = batch.places.index.astype(np.int32)
-        epochs = np.zeros_like(index) if batch.places.epochs is None else batch.places.epochs.astype(np.int32)
-        arrays = (batch.images, batch.labels, index, epochs)
-        return _normalise(*(arrays if mesh is None else shard_rows(arrays, mesh)), mean=self.mean, std=self.std)
-
     @functools.cached_property
     def _described(self) -> tuple[np.ndarray, list[str]]:
-        with _pool(self.workers) as pool:
+        with ThreadPoolExecutor(self.workers or os.cpu_count()) as pool:
             found = list(pool.map(lambda place: self.source.fetch(int(place))[2:], self.places))
         labels = np.array([label for label, _ in found], np.int32)
         labels.flags.writeable = False
         return labels, [text for _, text in found]
 
+    def walk(
+        self, order: Iterable[Places], *, key: jax.Array | None, mesh: jax.sharding.Mesh | None = None
+    ) -> Iterator[Batch]:
+        """Walk over batches; what `cnnjax.data.batches` calls.
 
-class _UnderWay(NamedTuple):
-    images: np.ndarray
-    labels: np.ndarray
-    places: _Places
-    pieces: list[Future]
+        Args:
+          order: The examples of each batch.
+          key: PRNG key of the random parts; None to cut as in evaluation.
+          mesh: Devices to lay the batches over; only the images of this host's devices are read.
+        Returns:
+          An iterator; closing it, or dropping it, ends its threads and processes.
+        """
+        batches = list(order)
+        if not batches:
+            return
+        size = len(batches[0].index)
+        kept = own_rows(size, mesh)
+        index = np.stack([np.where(kept, batch.index, -1) for batch in batches])
+        epochs = np.stack([batch.epochs for batch in batches])
+        pieces = _Pieces(self, index, epochs, None if key is None else _words(key))
+        with contextlib.closing(self._read(pieces, -(-size // _PIECE))) as read:
+            for batch in batches:
+                # Fresh memory each time: on a CPU the device uses it as it is.
+                images, labels = np.zeros((size, *self.image_shape), np.uint8), np.zeros(size, np.int32)
+                for first in range(0, size, _PIECE):
+                    found = next(read)
+                    if isinstance(found, BaseException):
+                        raise found
+                    images[first : first + _PIECE], labels[first : first + _PIECE] = found
+                arrays = (images, labels, batch.index, batch.epochs)
+                yield _normalise(*(arrays if mesh is None else shard_rows(arrays, mesh)), mean=self.mean, std=self.std)
+
+    def _read(self, pieces: "_Pieces", pieces_a_batch: int) -> Any:
+        """Return Grain's iterator over the pieces: Pillow and the readers let go of Python's lock while they work."""
+        import grain
+
+        ahead = max(1, self.prefetch * pieces_a_batch)
+        options = grain.ReadOptions(num_threads=self.workers or os.cpu_count() or 1, prefetch_buffer_size=ahead)
+        found = grain.MapDataset.source(pieces).to_iter_dataset(options)
+        if self.processes:
+            from absl import flags
+
+            if not flags.FLAGS.is_parsed():  # outside of absl's own programs Grain finds its flags unread
+                flags.FLAGS.mark_as_parsed()
+            each = max(1, ahead // self.processes)
+            found = found.mp_prefetch(grain.multiprocessing.MultiprocessingOptions(self.processes, each))
+        return iter(found)
+
+
+class _Pieces:
+    """The images of all batches of a walk, a few at a time: what does not change with who reads them."""
+
+    def __init__(self, split: StreamedSplit, index: np.ndarray, epochs: np.ndarray, words: Sequence[int] | None):
+        self.source, self.places, self.crops, self.shape = split.source, split.places, split.crops, split.image_shape
+        self.index, self.epochs, self.words = index, epochs, words
+        self.each = -(-index.shape[1] // _PIECE)
+
+    def __len__(self) -> int:
+        return len(self.index) * self.each
+
+    def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray] | BaseException:
+        """Return images and labels, or what went wrong, which is raised where they are asked for."""
+        _drop_warnings()
+        batch, piece = divmod(int(number), self.each)
+        rows = slice(piece * _PIECE, (piece + 1) * _PIECE)
+        index, epochs = self.index[batch, rows], self.epochs[batch, rows]
+        images, labels = np.zeros((len(index), *self.shape), np.uint8), np.zeros(len(index), np.int32)
+        try:
+            for row in np.flatnonzero(index >= 0):
+                images[row], labels[row] = self._example(int(index[row]), int(epochs[row]))
+        except BaseException as error:
+            return error
+        return images, labels
+
+    def _example(self, place: int, epoch: int) -> tuple[np.ndarray, int]:
+        example = self.source.fetch(int(self.places[place]))
+        if self.words is None:
+            image = cropping.evaluation_image(example.name, example.data, self.crops, self.shape[2])
+        else:
+            draws = uniform_draws([*self.words, epoch, place], cropping.DRAWS)
+            image = cropping.training_image(example.name, example.data, self.crops, self.shape[2], draws)
+        return image, example.label
+
+
+@functools.cache
+def _drop_warnings() -> None:
+    """Drop Pillow's of odd metadata, for the whole process: they can't be dropped for some threads alone."""
+    warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def _words(key: jax.Array) -> list[int]:
     typed = jax.numpy.issubdtype(key.dtype, jax.dtypes.prng_key)
     return np.array(jax.random.key_data(key) if typed else key).ravel().tolist()
-
-
-def _in_order(num_examples: int, batch_size: int, start: int) -> Iterator[_Places]:
-    for first in range(start * batch_size, num_examples, batch_size):
-        index = np.arange(first, first + batch_size)
-        yield _Places(np.where(index < num_examples, index, -1), None)
-
-
-def _in_training(num_examples: int, batch_size: int, key: jax.Array, epoch: int, start: int) -> Iterator[_Places]:
-    for step in epoch_range(num_examples, batch_size, epoch)[start:]:
-        index = stream_indices(num_examples, batch_size, step, key)
-        yield _Places(index, stream_epochs(num_examples, batch_size, step))
-
-
-@contextlib.contextmanager
-def _pool(workers: int | None) -> Iterator[ThreadPoolExecutor]:
-    """Threads, which decode in parallel because Pillow and the readers let go of Python's lock while they work.
-
-    Measured on busy cores: a photograph of 500x375 takes about 4 ms of a core to become a random part of 224x224, and
-    what is not decoding or resizing, most of it under the lock, about 0.4 ms. So one process cannot give much more
-    than 2,500 images a second, however many cores it has. Grain's threads took as long for each image.
-    """
-    # Of odd metadata, which ImageNet has, and of sizes before our own limit speaks. For the whole process, because
-    # warnings cannot be dropped for some threads alone.
-    warnings.filterwarnings("ignore", module=r"PIL\.")
-    pool = ThreadPoolExecutor(workers or os.cpu_count() or 1, thread_name_prefix="cnnjax-decode")
-    try:
-        yield pool
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 _normalise: Callable[..., Batch] = jax.jit(normalise_batch, static_argnames=("mean", "std"))

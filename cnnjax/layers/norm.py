@@ -1,4 +1,4 @@
-"""Normalisation as linen modules: batch normalisation, exact in every compute dtype, and the one that linen lacks."""
+"""Normalisation as linen modules: batch normalisation in float32 at least, and the one that linen lacks."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from cnnjax import ops
-from cnnjax.ops.channels import channel_means, scale, spread
+from cnnjax.ops.channels import channel_moments, scale, spread
 
 
 class BatchNorm(nn.Module):
@@ -15,8 +15,9 @@ class BatchNorm(nn.Module):
 
     Parameters (`scale`, `bias`) and running statistics (`batch_stats`: `mean`, `var`) are those of
     `flax.linen.BatchNorm`, whose variables it takes; unlike that one it works under strict dtype promotion. Statistics
-    are taken in float32 whatever the dtype, over the global batch where it is sharded; the running variance is the
-    biased one, as in Flax and Keras (PyTorch's is unbiased).
+    are taken in float32 whatever the dtype, over the global batch where it is sharded, and of differences from a centre
+    of the data (`cnnjax.ops.channels.channel_moments`), so that a mean far from 0 costs no digits of the variance. The
+    running variance is the biased one, as in Flax and Keras (PyTorch's is unbiased).
 
     Args:
       use_running_average: Whether to normalise with the running statistics instead of the batch's.
@@ -38,19 +39,28 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Map `[N, H, W, C]` to the same shape."""
+        """Map `[N, H, W, C]` to the same shape.
+
+        Raises:
+          ValueError: If the batch's statistics are asked for and each channel has a single value.
+        """
         shape = x.shape[-1:]
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
         dtype = self.dtype or (x.dtype if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.float32)
         x = x if x.dtype == jnp.float64 else x.astype(jnp.float32)
+        centre = None
         if self.use_running_average:
             mean, var = (stats.value.astype(x.dtype) for stats in (running_mean, running_var))
         else:
-            mean, square = channel_means(x)
-            var = jnp.maximum(square - mean * mean, 0.0)  # rounding can make the difference negative
-            if not self.is_initializing():
-                running_mean.value = self._moved(running_mean.value, mean)
+            if x.size == shape[0] and not self.is_initializing():
+                raise ValueError(
+                    f"BatchNorm: expected more than one value a channel to train on, got shape {x.shape}. Its "
+                    "variance is 0. Train on larger batches or images, or use the running statistics (train=False)."
+                )
+            centre, mean, var = channel_moments(x)
+            if x.size and not self.is_initializing():  # of no images nothing is learnt
+                running_mean.value = self._moved(running_mean.value, centre + mean)
                 running_var.value = self._moved(running_var.value, var)
         factor = jax.lax.rsqrt(var + self.epsilon)
         if self.use_scale:
@@ -59,7 +69,7 @@ class BatchNorm(nn.Module):
         if self.use_bias:
             shift += self.param("bias", nn.initializers.zeros, shape).astype(x.dtype)
         # One product and one sum a pixel; its gradient then takes a pass less than that of (x - mean) * factor.
-        return (scale(x, factor) + spread(shift, x)).astype(dtype)
+        return (scale(x, factor, centre) + spread(shift, x)).astype(dtype)
 
     def _moved(self, old: jax.Array, new: jax.Array) -> jax.Array:
         return self.momentum * old + (1 - self.momentum) * new.astype(old.dtype)

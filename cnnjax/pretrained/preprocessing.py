@@ -34,6 +34,7 @@ class Preprocess:
       mean: Per channel, in the order of `channels`.
       std: Per channel, in the order of `channels`.
       stored: `(H, W, C)` of a dataset's images, which an image is cut to when it is read; None for its own size.
+      pixel_range: What black and white are stored as in pixels deeper than 8 bits; None for what the file says.
     Example:
       >>> preprocess("resnet50").resize, preprocess("resnet50_v1").channels
       (256, 'BGR')
@@ -48,6 +49,7 @@ class Preprocess:
     mean: tuple[float, ...] = _IMAGENET_MEAN
     std: tuple[float, ...] = _IMAGENET_STD
     stored: tuple[int, int, int] | None = None
+    pixel_range: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         if self.interpolation != "bilinear" or self.channels not in ("RGB", "BGR", "grey"):

@@ -9,6 +9,7 @@ from cnnjax import jax_versions, jaxpr
 
 _PLAIN = {
     "cnnjax_channel_dot": "sum over axes",
+    "cnnjax_channel_square": "sum over axes",
     "cnnjax_channel_sum": "sum over axes",
     "concatenate": "concatenation",
     "cond": "branches",

@@ -36,6 +36,8 @@ class Recipe:
       aux_weight: Weight of each auxiliary head's loss, for nets that have them.
       augment: Names of `cnnjax.data.augment`, each with its number: `("translate:2",)`.
       image_size: Pixels a side that images are resized to inside jit; None for as stored, where the model takes it.
+      pixel_range: What black and white are stored as in a folder's pixels deeper than 8 bits; None for what the files
+        say.
       validation: Examples taken out of the training set for validation; None for the dataset's own number.
       monitor: What early stopping watches.
       patience: Epochs without an improvement after which the run stops; None for no early stopping.
@@ -68,6 +70,7 @@ class Recipe:
     aux_weight: float = 0.3
     augment: tuple[str, ...] = ()
     image_size: int | None = None
+    pixel_range: tuple[float, float] | None = None
     validation: int | None = None
     monitor: str = "val_loss"
     patience: int | None = None

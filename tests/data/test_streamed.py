@@ -1,5 +1,6 @@
 """Splits that are read as needed: what comes out does not depend on how it was fetched."""
 
+import dataclasses
 import hashlib
 import itertools
 import threading
@@ -11,8 +12,9 @@ import numpy as np
 import pytest
 
 from cnnjax.data import Split, batches, streamed
-from cnnjax.data.chance import fixed_sample, uniform_draws
 from cnnjax.data.crops import DRAWS, Crops, evaluation_image, training_image
+from cnnjax.data.folder import ImageFiles
+from cnnjax.data.host_rng import fixed_sample, uniform_draws
 from cnnjax.data.streamed import Encoded, StreamedSplit
 from cnnjax.errors import CnnjaxError, UsageError
 from tests.data.photos import examples
@@ -49,8 +51,14 @@ def digests(walk):
     return [hashlib.sha256(b"".join(np.array(leaf).tobytes() for leaf in jax.tree.leaves(b))).hexdigest() for b in walk]
 
 
-def decoding_threads():
-    return [thread for thread in threading.enumerate() if thread.name.startswith("cnnjax-decode")]
+def decoding_threads(wait=0.0):
+    """Return the threads that decode; with a time to wait, those that are left by then."""
+    end = time.monotonic() + wait
+    while True:
+        found = [thread for thread in threading.enumerate() if thread.name.startswith("grain-prefetch")]
+        if not found or time.monotonic() >= end:
+            return found
+        time.sleep(0.01)
 
 
 def normalised(image):
@@ -100,6 +108,24 @@ def test_neither_threads_nor_prefetching_change_a_batch(train):
     usual = digests(batches(split_of(workers=1, prefetch=0), 4, **options))
     for workers, prefetch in [(1, 3), (2, 1), (5, 2), (None, 9)]:
         assert digests(batches(split_of(workers=workers, prefetch=prefetch), 4, **options)) == usual
+
+
+@pytest.mark.slow  # each process takes seconds to start
+def test_processes_change_no_batch_and_hand_on_what_went_wrong(tmp_path):
+    """By folders: what is sent to a process is pickled."""
+    files = []
+    for name, data, label in EXAMPLES:
+        (tmp_path / name).write_bytes(data)
+        files.append((name, label))
+    split = StreamedSplit("train", ImageFiles(tmp_path, files), np.arange(11), CROPS, 3, MEAN, STD, workers=1)
+    for options in ({"key": KEY, "train": True, "epoch": 1}, {"start": 1}):
+        usual = digests(batches(split, 4, **options))
+        assert digests(batches(dataclasses.replace(split, processes=2), 4, **options)) == usual
+    (tmp_path / EXAMPLES[9][0]).write_bytes(b"no image")
+    walk = batches(dataclasses.replace(split, processes=1), 4)
+    list(itertools.islice(walk, 2))
+    with pytest.raises(CnnjaxError, match=rf"^{tmp_path}/{EXAMPLES[9][0]}: not an image"):
+        next(walk)
 
 
 @pytest.mark.parametrize("train", [True, False])
@@ -160,7 +186,7 @@ def test_whatever_ends_a_thread_ends_the_walk(error, message):
     list(itertools.islice(walk, 2))
     with pytest.raises(type(error), match=message):
         next(walk)
-    assert not decoding_threads()
+    assert not decoding_threads(wait=5)
 
 
 def test_an_image_that_cannot_be_decoded_is_one_line_that_names_it():
@@ -169,7 +195,7 @@ def test_an_image_that_cannot_be_decoded_is_one_line_that_names_it():
     with pytest.raises(CnnjaxError, match=r"^example 6 \(n01_6.JPEG\): .*truncated") as caught:
         list(batches(split_of(Source(broken)), 4, key=KEY, train=True))
     assert "\n" not in str(caught.value)
-    assert not decoding_threads()
+    assert not decoding_threads(wait=5)
 
 
 def test_a_walk_that_is_dropped_leaves_no_thread_and_runs_only_so_far_ahead():
@@ -180,7 +206,7 @@ def test_a_walk_that_is_dropped_leaves_no_thread_and_runs_only_so_far_ahead():
     assert source.fetched <= (2 + 1) * 4
     assert decoding_threads()
     del walk
-    assert not decoding_threads()
+    assert not decoding_threads(wait=5)
 
 
 def test_nothing_is_fetched_before_the_first_batch_is_asked_for():

@@ -15,7 +15,7 @@ import pytest
 from jax.test_util import check_grads
 
 from cnnjax.layers import BatchNorm
-from cnnjax.ops.channels import channel_dot, channel_means, channel_sum, scale, spread
+from cnnjax.ops.channels import channel_dot, channel_moments, channel_sum, scale, spread
 from cnnjax.ops.cpu import sums
 
 OTHERS = ("cuda", "tpu")
@@ -44,9 +44,9 @@ def test_equals_numpy_in_float64(shape):
     for call in (lambda f: f, jax.jit):
         for found, terms in ((call(channel_sum)(x), wide), (call(channel_dot)(x, y), wide * np.asarray(y, np.float64))):
             np.testing.assert_allclose(found, terms.sum(axes), rtol=1e-5, atol=1e-5 * np.abs(terms).sum(axes).max())
-        mean, square = call(channel_means)(x)
-        np.testing.assert_allclose(mean, wide.mean(axes), rtol=1e-5, atol=1e-5)
-        np.testing.assert_allclose(square, (wide**2).mean(axes), rtol=1e-5)
+        centre, shift, var = call(channel_moments)(x)
+        np.testing.assert_allclose(centre + shift, wide.mean(axes), rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(var, wide.var(axes), rtol=1e-5, atol=1e-10)
         np.testing.assert_array_equal(call(spread)(values, x), np.broadcast_to(values, shape))
         np.testing.assert_array_equal(call(scale)(x, values), np.asarray(x) * np.asarray(values))
 
@@ -63,6 +63,20 @@ def test_each_is_the_others_transpose_in_any_order_and_mode():
     assert "cnnjax_channel_sum" in backward
     assert "cnnjax_channel_dot" in backward
     assert "reduce_sum" not in backward
+
+
+def test_moments_from_a_centre_stay_among_them_too():
+    x, g = draw((6, 5, 4, 3)), draw((6, 5, 4, 3), 1)
+
+    def f(x):
+        centre, shift, var = channel_moments(x)
+        return ((scale(x, var, centre) - spread(shift * var, x)) * spread(shift + centre, x) * g).sum()
+
+    check_grads(jax.jit(f), (x,), order=2, modes=("fwd", "rev"), eps=1e-2, atol=3e-2, rtol=3e-2)
+    backward = str(jax.make_jaxpr(jax.grad(f))(x))
+    assert {"cnnjax_channel_sum", "cnnjax_channel_square", "cnnjax_channel_dot"} <= set(re.findall(r"\w+", backward))
+    both = jax.vmap(channel_moments)(jnp.stack([x, x + 3])), [channel_moments(x), channel_moments(x + 3)]
+    chex.assert_trees_all_close(both[0], tuple(map(jnp.stack, zip(*both[1]))), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])

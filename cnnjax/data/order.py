@@ -2,20 +2,49 @@
 
 import functools
 import math
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from cnnjax.batch import Batch
-from cnnjax.data.resident import Split
 from cnnjax.devices import check_batch_size, padded_batch_size
 from cnnjax.errors import UsageError
 
-if TYPE_CHECKING:
-    from cnnjax.data.streamed import StreamedSplit
+
+class Places(NamedTuple):
+    """The examples of a batch: places in the split, -1 to fill up, and the epoch that each belongs to; int32, `[B]`."""
+
+    index: np.ndarray
+    epochs: np.ndarray
+
+
+class AnySplit(Protocol):
+    """What `batches` walks over: a split in memory (`Split`) or one that is read as needed (`StreamedSplit`)."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]: ...
+
+    @property
+    def labels(self) -> np.ndarray: ...
+
+    @property
+    def ids(self) -> Sequence[str]: ...
+
+    def __len__(self) -> int: ...
+
+    def resized(self, image_size: int | tuple[int, int] | None) -> "AnySplit": ...
+
+    def walk(
+        self, order: Iterable[Places], *, key: jax.Array | None, mesh: jax.sharding.Mesh | None = None
+    ) -> Iterator[Batch]:
+        """Return the batches of those examples; with a key, training images are cut by it where they are cut."""
+        ...
 
 
 def epoch_range(num_examples: int, batch_size: int, epoch: int) -> range:
@@ -45,7 +74,7 @@ def epoch_range(num_examples: int, batch_size: int, epoch: int) -> range:
 
 
 def batches(
-    split: "Split | StreamedSplit",
+    split: AnySplit,
     batch_size: int,
     *,
     key: jax.Array | None = None,
@@ -76,19 +105,28 @@ def batches(
     Raises:
       UsageError: If the split is empty, the batch does not fit or can't be divided, or the key is missing.
     """
-    if train:
-        check_batch_size(batch_size, mesh)
-        steps = epoch_range(_filled(split, batch_size), batch_size, epoch)
-        if key is None:
-            raise UsageError("batches: expected a key for the training order. Pass key=jax.random.key(seed).")
-        if not isinstance(split, Split):
-            return split.walk(batch_size, key=key, epoch=epoch, train=True, start=start, mesh=mesh)
-        return _train_batches(split, batch_size, key, steps[start:], mesh)
-    size = _filled(split, batch_size)
-    batch_size = padded_batch_size(batch_size, mesh)
-    if not isinstance(split, Split):
-        return split.walk(batch_size, key=None, epoch=epoch, train=False, start=start, mesh=mesh)
-    return _eval_batches(split, batch_size, range(0, size, batch_size)[start:], mesh)
+    if not train:
+        _check_sizes(f"{split.name} split", len(split), batch_size)
+        return split.walk(_in_order(len(split), padded_batch_size(batch_size, mesh), start), key=None, mesh=mesh)
+    check_batch_size(batch_size, mesh)
+    _check_sizes(f"{split.name} split", len(split), batch_size)
+    steps = epoch_range(len(split), batch_size, epoch)[start:]
+    if key is None:
+        raise UsageError("batches: expected a key for the training order. Pass key=jax.random.key(seed).")
+    return split.walk(_in_training(len(split), batch_size, key, steps), key=key, mesh=mesh)
+
+
+def _in_order(num_examples: int, batch_size: int, start: int) -> Iterator[Places]:
+    for first in range(start * batch_size, num_examples, batch_size):
+        index = np.arange(first, first + batch_size, dtype=np.int32)
+        yield Places(np.where(index < num_examples, index, np.int32(-1)), np.zeros_like(index))
+
+
+def _in_training(num_examples: int, batch_size: int, key: jax.Array, steps: Iterable[int]) -> Iterator[Places]:
+    bits = _Bits.of(key)
+    for step in steps:
+        epochs = np.arange(step * batch_size, (step + 1) * batch_size) // num_examples
+        yield Places(_indices(num_examples, batch_size, step, bits), epochs.astype(np.int32))
 
 
 def stream_indices(num_examples: int, batch_size: int, step: int, key: jax.Array) -> np.ndarray:
@@ -112,46 +150,12 @@ def _check_sizes(what: str, num_examples: int, batch_size: int) -> None:
         raise UsageError(f"batch size: expected at least 1, got {batch_size}.")
 
 
-def _filled(split: "Split | StreamedSplit", batch_size: int) -> int:
-    _check_sizes(f"{split.name} split", len(split), batch_size)
-    return len(split)
-
-
-def _train_batches(
-    split: Split, batch_size: int, key: jax.Array, steps: range, mesh: jax.sharding.Mesh | None
-) -> Iterator[Batch]:
-    bits = _Bits.of(key)
-    for step in steps:
-        index = _indices(len(split), batch_size, step, bits)
-        yield split.gather(index, stream_epochs(len(split), batch_size, step), mesh=mesh)
-
-
-def stream_epochs(num_examples: int, batch_size: int, step: int) -> np.ndarray:
-    """Return the epochs that the examples of a training step belong to, int32, `[batch_size]`.
-
-    Args:
-      num_examples: Size of the split.
-      batch_size: Examples a step.
-      step: Number of the step, counted from the run's first.
-    Example:
-      >>> stream_epochs(10, 4, step=2).tolist()
-      [0, 0, 1, 1]
-    """
-    return (np.arange(step * batch_size, (step + 1) * batch_size) // num_examples).astype(np.int32)
-
-
 def _indices(num_examples: int, batch_size: int, step: int, bits: "_Bits") -> np.ndarray:
     epoch, place = divmod(step * batch_size, num_examples)
     head = _permutation(num_examples, bits, epoch)[place : place + batch_size]
     if len(head) == batch_size:
         return head
     return np.concatenate([head, _permutation(num_examples, bits, epoch + 1)[: batch_size - len(head)]])
-
-
-def _eval_batches(split: Split, batch_size: int, starts: range, mesh: jax.sharding.Mesh | None) -> Iterator[Batch]:
-    for begin in starts:
-        index = np.arange(begin, begin + batch_size, dtype=np.int32)
-        yield split.gather(np.where(index < len(split), index, np.int32(-1)), mesh=mesh)
 
 
 class _Bits(NamedTuple):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cnnjax.data import Split, batches, epoch_range, resident
-from cnnjax.data.stream import stream_indices
+from cnnjax.data.order import stream_indices
 from cnnjax.errors import UsageError
 
 KEY = jax.random.key(3)
@@ -101,7 +101,7 @@ def test_start_resumes_exactly(train, start):
 
 def test_start_computes_no_batch_that_is_left_out(monkeypatch):
     seen = []
-    monkeypatch.setattr(Split, "gather", lambda self, index, **_: seen.append(index.tolist()))
+    monkeypatch.setattr(Split, "gather", lambda self, index, *_, **__: seen.append(index.tolist()))
     list(batches(numbered(12), 4, start=2))
     assert seen == [[8, 9, 10, 11]]
 
