@@ -1,5 +1,6 @@
 """From photographs as they are to what a published net was trained on: sizes and colours as data."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -103,20 +104,7 @@ class Preprocess:
         Args:
           images: `[N, H, W, C]`.
         """
-        height, width = images.shape[1:3]
-        if self.stored:
-            x, shape = images.astype(jnp.float32), (images.shape[0], *self.size, images.shape[3])
-            return x if (height, width) == self.size else jax.image.resize(x, shape, "bilinear", antialias=True)
-        (high, wide), (tall, broad) = self.resized(height, width), self.size
-        # Python's rounding to even, as in torchvision.
-        top, left = round((high - tall) / 2), round((wide - broad) / 2)
-        if (high, wide) == (height, width):
-            return images[:, top : top + tall, left : left + broad].astype(jnp.float32)
-        (first, last), rows = _weights(height, high, (top, top + tall), self.antialias)
-        (begin, end), columns = _weights(width, wide, (left, left + broad), self.antialias)
-        x = images[:, first:last, begin:end].astype(jnp.float32)  # what is cut off is not made first
-        x = jnp.einsum("nhwc,wj->nhjc", x, columns, precision=jax.lax.Precision.HIGHEST)
-        return jnp.round(jnp.einsum("nhjc,hi->nijc", x, rows, precision=jax.lax.Precision.HIGHEST))
+        return _resize_and_crop(images, self)
 
     def normalize(self, images: jax.Array) -> jax.Array:
         """Return pixels 0 to 255 in the net's order and range; grey ones become colours, or colours grey, if need be.
@@ -216,8 +204,37 @@ def preprocess_names() -> list[str]:
     return sorted(_KNOWN)
 
 
-def _weights(size: int, resized: int, kept: tuple[int, int], antialias: bool) -> tuple[tuple[int, int], np.ndarray]:
-    """Return which old pixels the kept new ones are made of, and the share of each in each, float32, `[old, new]`.
+@functools.partial(jax.jit, static_argnums=1)
+def _resize_and_crop(images: jax.Array, rule: Preprocess) -> jax.Array:
+    (height, width), (tall, broad) = images.shape[1:3], rule.size
+    if rule.stored:
+        x, shape = images.astype(jnp.float32), (images.shape[0], tall, broad, images.shape[3])
+        return x if (height, width) == rule.size else jax.image.resize(x, shape, "bilinear", antialias=True)
+    high, wide = rule.resized(height, width)
+    # Python's rounding to even, as in torchvision.
+    top, left = round((high - tall) / 2), round((wide - broad) / 2)
+    if (high, wide) == (height, width):
+        return images[:, top : top + tall, left : left + broad].astype(jnp.float32)
+    rows = _taps(height, high, (top, top + tall), rule.antialias)  # of what is not cut off
+    columns = _taps(width, wide, (left, left + broad), rule.antialias)
+    return jnp.round(_mix(_mix(images.astype(jnp.float32), 2, *columns), 1, *rows))
+
+
+def _mix(x: jax.Array, axis: int, places: np.ndarray, weights: np.ndarray) -> jax.Array:
+    """Return sums of an axis's pixels, one tap after the other, as PyTorch has them: fused, rounded once a tap.
+
+    A compiler may fuse a sum of two products either way. There is none here: the first is added to a zero that it can't
+    see to be one.
+    """
+    total, shape = x[:1, :1, :1, :1] * 0, [1, 1, 1, 1]
+    shape[axis] = -1
+    for place, weight in zip(places, weights):
+        total = jnp.take(x, place, axis=axis) * weight.reshape(shape) + total
+    return total
+
+
+def _taps(size: int, resized: int, kept: tuple[int, int], antialias: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return the places of the old pixels that the kept new ones are made of, and their shares, each `[taps, new]`.
 
     Computed in float32 in the order in which PyTorch does: positions are off by about 1e-5 of a pixel then, and where a
     sum is almost a half, that decides how it is rounded.
@@ -228,11 +245,13 @@ def _weights(size: int, resized: int, kept: tuple[int, int], antialias: bool) ->
     centers = scale * (np.arange(*kept).clip(0, resized - 1).astype(np.float32) + half)
     first = np.maximum((centers - reach + half).astype(np.int64), 0)
     last = np.minimum((centers + reach + half).astype(np.int64), size)
-    begin, end = int(first.min()), int(last.max())
-    places = np.arange(begin, end, dtype=np.int64)[:, None]
+    places = first + np.arange((last - first).max())[:, None]
     distances = np.abs((places.astype(np.float32) - centers + half) * (one / reach))
-    weights = np.where((places >= first) & (places < last), np.maximum(one - distances, np.float32(0)), np.float32(0))
-    return (begin, end), weights / weights.sum(axis=0, dtype=np.float32, keepdims=True)
+    weights = np.where(places < last, np.maximum(one - distances, np.float32(0)), np.float32(0))
+    total = weights[0]
+    for weight in weights[1:]:
+        total = total + weight
+    return places.clip(max=size - 1), weights / total
 
 
 def _check(images: jax.Array, depth: int) -> None:

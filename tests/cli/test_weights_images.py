@@ -192,7 +192,7 @@ def test_colours_are_grey_to_a_net_that_was_made_for_grey(colours, capsys):
 
 
 def test_a_finished_run_says_that_its_data_have_changed(colours, capsys):
-    words = [*FROZEN, "--preprocess", "vgg16:keras", "--workdir", "run"]
+    words = [*FROZEN, "--dataset", "folder:photos", "--preprocess", "vgg16:keras", "--workdir", "run"]
     assert run(words) == 0
     capsys.readouterr()
     assert run(words) == 0
