@@ -18,8 +18,8 @@ class Batch(struct.PyTreeNode):
         that it does not depend on the batch it came in. None when they are not known.
       epoch: Numbers of the epochs, from 0, that the examples are taken in, int32, `[N]` (a batch may lie across the end
         of one), or one for all; None when it is not known.
-      other_label: For mixed images (mixup, cutmix): class numbers of what was mixed in, int32, `[N]`; else None.
-      share: For mixed images: weight of `label`, float32, `[N]`, in [0, 1]; `other_label` weighs the rest. Else None.
+      mixed_label: For mixed images (mixup, cutmix): class numbers of what was mixed in, int32, `[N]`; else None.
+      mix_weight: For mixed images: weight of `label`, float32, `[N]`, in [0, 1]; `mixed_label` has the rest. Else None.
     """
 
     image: Array
@@ -27,5 +27,5 @@ class Batch(struct.PyTreeNode):
     mask: Array = None
     index: Array = None
     epoch: Array = None
-    other_label: Array = None
-    share: Array = None
+    mixed_label: Array = None
+    mix_weight: Array = None

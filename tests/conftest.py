@@ -1,5 +1,6 @@
 """Every test runs with warnings as errors and without silent rank promotion; equal programs compile once a worker."""
 
+import pathlib
 import shutil
 import tempfile
 
@@ -15,6 +16,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="kill a run 20 times instead of 5")
+    parser.addoption("--record-skipped", metavar="FILE", help="write the ids of skipped tests, for pytest @FILE")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -28,6 +30,13 @@ def pytest_configure(config: pytest.Config) -> None:
     jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Write which tests were skipped, so that they can be run where what they need is installed."""
+    if file := config.getoption("--record-skipped"):
+        skipped = {report.nodeid for report in terminalreporter.stats.get("skipped", [])}
+        pathlib.Path(file).write_text("".join(f"{test}\n" for test in sorted(skipped)))
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -45,6 +54,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         count[item.nodeid.split("::")[0]] = count.get(item.nodeid.split("::")[0], 0) + 1
     items.sort(key=lambda item: count[item.nodeid.split("::")[0]])
+
+
+@pytest.fixture(autouse=True)
+def quick_compilation(request: pytest.FixtureRequest) -> None:
+    """Compile without most optimisations where tests compare values of nets, which saves a quarter of their time.
+
+    Ops, training, the command line and everything slow are compiled as users have them.
+    """
+    folder = request.path.parent.name
+    quick = folder in ("layers", "models", "pretrained") and request.node.get_closest_marker("slow") is None
+    jax.config.update("jax_disable_most_optimizations", quick)
 
 
 @pytest.fixture

@@ -67,6 +67,7 @@ ALLOWED = {
 # Within training, in the order of the flow: a file imports only those before it.
 FLOW = [
     "losses",
+    "inputs",
     "metrics",
     "paths",
     "optim",
@@ -75,6 +76,7 @@ FLOW = [
     "state",
     "gradients",
     "small_heaps",
+    "jitted",
     "step",
     "loop",
     "callbacks",
@@ -120,8 +122,10 @@ def test_training_flows_one_way():
 
 
 def test_the_reader_of_imports_sees_them():
-    rooms = {f"training.{name}" for name in ("averaging", "gradients", "losses", "metrics", "state")}
-    assert imports(ROOT / "training" / "step.py") == {"batch", "training", *rooms}
+    rooms = {
+        f"training.{name}" for name in ("averaging", "gradients", "inputs", "jitted", "losses", "metrics", "state")
+    }
+    assert imports(ROOT / "training" / "step.py") == {"batch", *rooms}
     assert "recipes" in imports(ROOT / "cli" / "train.py")
 
 

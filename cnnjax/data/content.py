@@ -35,11 +35,7 @@ class Examples:
 
 
 def example_digests(examples: Examples) -> list[bytes]:
-    """Return the sha256 of each example: its image's bytes, then its labels, each as 8 bytes, low byte first.
-
-    Args:
-      examples: What to digest.
-    """
+    """Return the sha256 of each example: its image's bytes, then its labels, each as 8 bytes, low byte first."""
     columns = [examples.labels] if examples.coarse is None else [examples.labels, examples.coarse]
     labels = np.stack(columns, axis=1).astype("<i8").view(np.uint8)
     rows = examples.images.reshape(len(examples), -1)
@@ -51,11 +47,6 @@ def canonical(examples: Examples) -> tuple[Examples, str]:
 
     Sources differ in the order of their files and writers shuffle; after this, equal content is equal arrays. The
     order looks random but never changes, so its first n examples are a fixed random sample.
-
-    Args:
-      examples: Examples in any order; equal ones are told apart by their ids, if they have any.
-    Returns:
-      The sorted examples, and sha256 over their sorted digests, in hexadecimal.
     """
     if not len(examples):
         return examples, hashlib.sha256().hexdigest()
@@ -67,14 +58,7 @@ def canonical(examples: Examples) -> tuple[Examples, str]:
 
 
 def statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and standard deviation per channel of images scaled to [0, 1], from exact integer sums.
-
-    Args:
-      images: uint8, `[N, H, W, C]`, at least one.
-    Returns:
-      Two tuples with a number a channel; the deviation of a channel that never changes is given as 1, since it
-      divides.
-    """
+    """Return mean and standard deviation per channel of images scaled to [0, 1], from exact integer sums."""
     channels = images.shape[-1]
     counts = np.zeros((channels, 256), np.int64)
     for chunk in np.array_split(images, max(1, images.size // 2**22)):  # bincount makes 8 bytes of each

@@ -69,13 +69,6 @@ def random_box(
     The part's area is uniform, its aspect ratio uniform in the logarithm; a part that does not fit is drawn anew, ten
     times; then the centre is taken, at the nearest allowed ratio.
 
-    Args:
-      size: `(H, W)` of the image.
-      draws: Numbers in [0, 1), four an attempt: area, ratio, top, left.
-      area: See `Crops`.
-      ratio: See `Crops`.
-    Returns:
-      Pixels, inside the image.
     References:
       Szegedy et al., 2014, https://arxiv.org/abs/1409.4842, section 6.
     Example:
@@ -105,17 +98,6 @@ def training_image(
 
     A JPEG that is at least twice as large as needed is decoded at a half, quarter or eighth of its size (Pillow's
     draft mode), which is faster and averages where bilinear resizing would too. In evaluation this is never done.
-
-    Args:
-      name: The file, or, with `data`, what to call it in messages.
-      data: The file's content, where that is in memory.
-      crops: How to cut.
-      channels: 1 or 3.
-      draws: `DRAWS` numbers in [0, 1).
-    Returns:
-      uint8, `[H, W, C]`.
-    Raises:
-      CnnjaxError: If it is no readable image; the message names it.
     """
     if not crops.random:
         return evaluation_image(name, data, crops, channels)
@@ -141,18 +123,7 @@ def training_image(
 
 
 def evaluation_image(name: str | Path, data: bytes | None, crops: Crops, channels: int) -> np.ndarray:
-    """Return the centre of an image, as `crops` says; nothing is random.
-
-    Args:
-      name: The file, or, with `data`, what to call it in messages.
-      data: The file's content, where that is in memory.
-      crops: How to cut.
-      channels: 1 or 3.
-    Returns:
-      uint8, `[H, W, C]`. With `resize`, equal to torchvision's `Resize` (antialiased) and `CenterCrop`.
-    Raises:
-      CnnjaxError: If it is no readable image; the message names it.
-    """
+    """Return the centre of an image, as `crops` says; nothing is random."""
     shape = (*crops.size, channels)
     options = {"upright": crops.upright, "pixel_range": crops.pixel_range}
     with opened(name, data) as file:

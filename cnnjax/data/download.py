@@ -17,18 +17,7 @@ _SLOWEST = 50_000  # bytes a second; a transfer slower than that, on the whole, 
 
 
 def fetch(url: str, path: Path, *, size: int, sha256: str, log: Log, timeout: float = 10.0) -> None:
-    """Fetch a file whose size and sha256 are known.
-
-    Args:
-      url: http or https address.
-      path: Where it goes; nothing is there until the content is verified.
-      size: Its bytes.
-      sha256: Its digest, in hexadecimal.
-      log: Called with a line of progress now and then.
-      timeout: Seconds to wait for a connection, and for each next piece.
-    Raises:
-      CnnjaxError: If it cannot be reached or is not that file; the message names the address.
-    """
+    """Fetch a file whose size and sha256 are known."""
     part = path.with_name(f"{path.name}.part")
     try:
         with urllib.request.urlopen(url, timeout=timeout) as response, part.open("wb") as file:

@@ -16,11 +16,6 @@ def digits() -> dict[str, Examples]:
 
     The split is fixed: within each class, in the source's order, every fifth example is a test example. (Every fifth
     of all would not do: the source goes through the digits in turn.)
-
-    Returns:
-      `"train"` and `"test"`; images scaled from the source's 0..16 to 0..255.
-    Raises:
-      CnnjaxError: If the package's own file is damaged.
     """
     folder = resources.files("cnnjax.data") / "digits"
     try:

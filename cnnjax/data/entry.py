@@ -66,13 +66,7 @@ class Entry:
 
 
 def check_validation(name: str, number: int, training: int) -> None:
-    """Raise UsageError unless that many examples can be put aside for validation.
-
-    Args:
-      name: The dataset's.
-      number: How many.
-      training: How many training examples there are.
-    """
+    """Raise UsageError unless that many examples can be put aside for validation."""
     if not 0 <= number < max(training, 1):
         raise UsageError(
             f"validation: expected 0 to {max(training - 1, 0)} examples of {name}'s {training} training examples, "

@@ -35,11 +35,7 @@ class Files(Protocol):
     where: str
 
     def read(self, limits: Mapping[str, int]) -> dict[str, bytes]:
-        """Return the bytes of those files that are there.
-
-        Args:
-          limits: Name of each wanted file, and the most bytes it may have.
-        """
+        """Return the bytes of those files that are there."""
         ...
 
 
@@ -112,15 +108,7 @@ class Archive:
 
 
 def gunzip(name: str, data: bytes, limit: int) -> bytes:
-    """Return a gzip file's content, or the data itself where it is not compressed.
-
-    Args:
-      name: What to call it in messages.
-      data: The file's bytes.
-      limit: The most bytes that may come out.
-    Raises:
-      CnnjaxError: If it is truncated, damaged or too large.
-    """
+    """Return a gzip file's content, or the data itself where it is not compressed."""
     if data[:2] != b"\x1f\x8b":
         return data
     try:

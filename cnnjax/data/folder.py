@@ -112,18 +112,7 @@ def load_folder_spec(
     pixel_range: PixelRange | None = None,
     log: Callable[[str], None] | None = None,
 ) -> Dataset:
-    """Read what `folder:DIR`, `folder:DIR?test=FRACTION` or `folder:DIR?test=FRACTION,crop=random` names.
-
-    Args:
-      text: As the user wrote it.
-      validation: See `load_folder`.
-      image_size: See `load_folder`.
-      resize_size: See `load_folder`.
-      pixel_range: See `load_folder`.
-      log: See `load_folder`.
-    Raises:
-      UsageError: If the text means nothing.
-    """
+    """Read what `folder:DIR`, `folder:DIR?test=FRACTION` or `folder:DIR?test=FRACTION,crop=random` names."""
     path, fraction, random_crop = text.removeprefix("folder:"), None, False
     if "?" in path and not Path(path).is_dir():
         path, _, options = path.rpartition("?")

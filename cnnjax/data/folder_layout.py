@@ -49,13 +49,7 @@ class File(NamedTuple):
 
 
 def list_files(top: Path) -> tuple[list[str], Listed]:
-    """Return the class names, and the files of each split that has a folder of its own; `train` if none has.
-
-    Args:
-      top: The top folder.
-    Raises:
-      UsageError: If the folders are not as `load_folder` describes them.
-    """
+    """Return the class names, and the files of each split that has a folder of its own; `train` if none has."""
     if not top.is_dir():
         raise CnnjaxError(f"{top}: no such folder.")
     folders = _entries(top, folders=True)
@@ -116,14 +110,7 @@ def _files(top: Path, prefix: str, names: Sequence[str], classes: Sequence[str])
 
 
 def scan(top: Path, listed: Listed) -> dict[str, list[File]]:
-    """Return the files with what their bytes and headers say, each split in the order of their digests.
-
-    Args:
-      top: The top folder.
-      listed: What `list_files` returned.
-    Raises:
-      CnnjaxError: If one is no readable image; the message names it.
-    """
+    """Return the files with what their bytes and headers say, each split in the order of their digests."""
 
     def scanned(file: tuple[str, int]) -> File:
         path, label = file
@@ -152,11 +139,6 @@ def divide(
     What has no folder of its own is taken out of the training files: those whose bytes' sha256, as a number in [0, 1),
     is low are for testing, those where it is high for validation. So an image stays on its side whatever else is
     added, wherever the folder is and however images are cut; and each class loses about the same part.
-
-    Args:
-      parts: What `scan` returned.
-      test_fraction: Part for testing; None for 15 %.
-      validation: How many files are for validation, as many of each class as its part of all; None for 15 %.
     """
     train, test, share = parts["train"], parts.get("test"), 0.0
     if test is None:
@@ -203,13 +185,7 @@ def _on_one_side(parts: dict[str, list[File]]) -> tuple[dict[str, list[File]], l
 
 
 def describe(listed: Listed, names: Sequence[str], parts: Mapping[str, Sequence[File]]) -> str:
-    """Return one line: which split has how many images of each class, and which were divided here.
-
-    Args:
-      listed: What `list_files` returned.
-      names: The classes.
-      parts: What `divide` returned.
-    """
+    """Return one line: which split has how many images of each class, and which were divided here."""
 
     def counted(part: str) -> str:
         counts = Counter(file.label for file in parts[part])
@@ -230,11 +206,6 @@ def digest(files: Iterable[File], names: Sequence[str]) -> str:
 
 
 def in_threads(function: Callable[..., Any], items: Iterable[Any]) -> list[Any]:
-    """Return what the function gives for each item, in order; warnings are dropped.
-
-    Args:
-      function: Called in several threads at once.
-      items: Its arguments.
-    """
+    """Return what the function gives for each item, in order; warnings are dropped."""
     with quiet(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         return list(pool.map(function, items))

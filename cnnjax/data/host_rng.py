@@ -8,9 +8,6 @@ import numpy as np
 def uniform_draws(seed: Sequence[int], count: int) -> list[float]:
     """Return uniform numbers in [0, 1) that depend on the seed alone, whatever NumPy's version.
 
-    Args:
-      seed: Whole numbers, each at least 0.
-      count: How many numbers to draw.
     Example:
       >>> uniform_draws([0, 1], 2)
       [0.6073659924129827, 0.5037305356300301]
@@ -24,11 +21,6 @@ def fixed_sample(num_examples: int, count: int) -> np.ndarray:
 
     A larger sample contains a smaller one, and classes come as they may, however the set's files are sorted.
 
-    Args:
-      num_examples: Size of the set.
-      count: How many to put aside, at most as many.
-    Returns:
-      int64, `[count]`.
     Example:
       >>> fixed_sample(10, 4).tolist()
       [0, 2, 5, 8]

@@ -24,16 +24,6 @@ def prepare_tars(entry: Entry, data_dir: Path, source_dir: Path, log: Log) -> Pa
 
     It takes three times the archives' size on the disk until it is done, theirs included. A split whose archive is not
     in the folder is left out.
-
-    Args:
-      entry: ImageNet's.
-      data_dir: Folder of prepared datasets.
-      source_dir: Folder with the archives.
-      log: Called with lines of progress.
-    Returns:
-      The folder with the prepared files.
-    Raises:
-      CnnjaxError: If no archive is there, one is not what it should be, or the place cannot be written.
     """
     there = {split: source_dir / file.name for split, file in imagenet.FILES.items()}
     there = {split: path for split, path in there.items() if path.is_file()}

@@ -38,15 +38,7 @@ def quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def opened(path: str | Path, data: bytes | None = None) -> "Iterator[Image]":
-    """Open an image file, and turn whatever is wrong with it into one line that names it.
-
-    Args:
-      path: The file, or, with `data`, what to call it in messages.
-      data: The file's content, where that is in memory.
-    Raises:
-      CnnjaxError: If it cannot be read, is in a format that Pillow does not decode by itself, is truncated or absurdly
-        large; while the block runs, too.
-    """
+    """Open an image file, and turn whatever is wrong with it into one line that names it."""
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -134,15 +126,7 @@ def load_image(
 def read_image(
     path: "str | Path | Image", shape: tuple[int, int, int], pixel_range: PixelRange | None = None
 ) -> tuple[np.ndarray, list[str]]:
-    """Do what `load_image` does, in any thread; warnings are the caller's, see `quiet`.
-
-    Args:
-      path: The file, or an image of Pillow's.
-      shape: `(H, W, C)`.
-      pixel_range: See `load_image`.
-    Returns:
-      The image, and what it was and what was done to it, step by step.
-    """
+    """Do what `load_image` does, in any thread; warnings are the caller's, see `quiet`."""
     if shape[2] not in (1, 3):
         raise ValueError(f"load_image: expected image_shape with 1 or 3 channels, got {shape}.")
     height, width, channels = shape
@@ -174,11 +158,7 @@ def looks_inverted(image: np.ndarray, mean: Sequence[float]) -> bool:
 
 
 def size_and_kind(path: str | Path) -> tuple[tuple[int, int], bool]:
-    """Return `(H, W)` of an image as it is meant to be seen, and whether it is grey, from the file's header alone.
-
-    Args:
-      path: The file.
-    """
+    """Return `(H, W)` of an image as it is meant to be seen, and whether it is grey, from the file's header alone."""
     with opened(path) as file:
         return upright_size(file), file.mode in GREY_MODES
 
@@ -203,16 +183,6 @@ def decode(
 
     It is turned as EXIF says, a part is cut out, deeper pixels are scaled to 8 bits by what the file's type and header
     say (the same for every image of that type, whatever it shows), and what is transparent is laid on white.
-
-    Args:
-      file: As `opened` gives it, or any image of Pillow's.
-      path: What to call it in messages.
-      channels: 1 or 3.
-      upright: Whether EXIF's orientation is applied.
-      part: From `(H, W)` to `(left, top, right, bottom)`: what is cut out, before more memory is taken; None for all.
-      pixel_range: What black and white are stored as in pixels deeper than 8 bits; None for what the file says.
-    Raises:
-      CnnjaxError: If the file does not say what its pixels' range is, or its colours are of a kind that is not known.
     """
     frames = getattr(file, "n_frames", 1)
     steps = [f"first of {frames} frames"] if frames > 1 else []

@@ -167,16 +167,7 @@ def make_dataset(
     image_size: Size,
     own_validation: Examples | None = None,
 ) -> Dataset:
-    """Return the dataset made of training and test examples, with the first ones of training put aside.
-
-    Args:
-      train: Training examples in canonical order, so that the first ones are a random sample.
-      test: Test examples.
-      info: What is known about them.
-      validation: How many to put aside, at least 0 and fewer than there are.
-      image_size: See `load_dataset`.
-      own_validation: Validation examples that the dataset has beside its training examples; then none are put aside.
-    """
+    """Return the dataset made of training and test examples, with the first ones of training put aside."""
     check_validation(info.name, validation, len(train))
     size = as_size(image_size)
     held_out = train.take(slice(0, validation)) if own_validation is None else own_validation

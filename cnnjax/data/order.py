@@ -130,16 +130,7 @@ def _in_training(num_examples: int, batch_size: int, key: jax.Array, steps: Iter
 
 
 def stream_indices(num_examples: int, batch_size: int, step: int, key: jax.Array) -> np.ndarray:
-    """Return the places in the split of the examples that training step `step` takes.
-
-    Args:
-      num_examples: Size of the split.
-      batch_size: Examples a step, at most `num_examples`.
-      step: Number of the step, counted from the run's first.
-      key: PRNG key of the order.
-    Returns:
-      int32, `[batch_size]`.
-    """
+    """Return the places in the split of the examples that training step `step` takes."""
     return _indices(num_examples, batch_size, step, _Bits.of(key))
 
 

@@ -38,12 +38,7 @@ class Stored(NamedTuple):
 
     @classmethod
     def of(cls, file: "Image", given: PixelRange | None) -> "Stored | None":
-        """Return how an opened file stores its pixels; None where they are 8 bits deep.
-
-        Args:
-          file: Not decoded yet.
-          given: What the user says that black and white are stored as.
-        """
+        """Return how an opened file stores its pixels; None where they are 8 bits deep."""
         tiff = file.format == "TIFF"
         bits, kind, photometric = (_tag(file, tag) for tag in (_BITS, _SAMPLE_FORMAT, _PHOTOMETRIC))
         signed_bytes = tiff and file.mode == "L" and kind == _SIGNED
@@ -68,11 +63,7 @@ def _tag(file: "Image", tag: int) -> int:
 
 
 def mend_transparency(file: "Image") -> None:
-    """Make a PNG's transparent colour one that Pillow compares as it should; at other than 8 bits it does not.
-
-    Args:
-      file: An opened file, not decoded yet.
-    """
+    """Make a PNG's transparent colour one that Pillow compares as it should; at other than 8 bits it does not."""
     raw = file.tile[0][3] if file.format == "PNG" and getattr(file, "tile", None) else None
     if "transparency" not in file.info or raw not in ("L;2", "L;4", "RGB;16B"):
         return
@@ -94,16 +85,7 @@ def mend_transparency(file: "Image") -> None:
 
 
 def in_mode(image: "Image", channels: int, path: str | Path, stored: Stored | None) -> tuple["Image", list[str]]:
-    """Return a decoded image in mode L or RGB, on white where it is transparent, and what was done.
-
-    Args:
-      image: In any mode.
-      channels: 1 or 3.
-      path: What to call it in messages.
-      stored: How its pixels are stored, see `Stored.of`.
-    Raises:
-      CnnjaxError: If the range of its pixels, or its kind of colours, is not known.
-    """
+    """Return a decoded image in mode L or RGB, on white where it is transparent, and what was done."""
     from PIL import Image
 
     steps, was_grey = [], image.mode in GREY_MODES

@@ -16,12 +16,7 @@ _COLOUR_TYPES = {1: 0, 3: 2}
 
 
 def encode(image: np.ndarray, level: int = 6) -> bytes:
-    """Return an image as a PNG file's bytes, unfiltered.
-
-    Args:
-      image: uint8, `[H, W, 1]` or `[H, W, 3]`.
-      level: Effort of zlib, 0 to 9.
-    """
+    """Return an image as a PNG file's bytes, unfiltered."""
     height, width, channels = image.shape
     rows = np.zeros((height, 1 + width * channels), np.uint8)  # a row's first byte is its filter: 0, none
     rows[:, 1:] = image.reshape(height, -1)
@@ -30,16 +25,7 @@ def encode(image: np.ndarray, level: int = 6) -> bytes:
 
 
 def decode(files: Sequence[bytes], shape: tuple[int, int, int]) -> np.ndarray:
-    """Return the images that PNG files of one known shape hold.
-
-    Args:
-      files: The files' bytes; 8-bit PNGs, grey or without filters, are quick, anything else goes through Pillow.
-      shape: `(H, W, C)` that each image must have.
-    Returns:
-      uint8, `[N, H, W, C]`.
-    Raises:
-      ValueError: If one of them is no such image; the message says which.
-    """
+    """Return the images that PNG files of one known shape hold."""
     height, width, channels = shape
     rows = np.empty((len(files), height, 1 + width * channels), np.uint8)
     for place, data in enumerate(files):

@@ -62,16 +62,7 @@ def prepare(entry: Entry, data_dir: Path, source_dir: Path | None, log: Log) -> 
 
 
 def first_source(entry: Entry, sources: Sequence[Source], work: Path, log: Log) -> tuple[dict[str, Examples], str]:
-    """Return the verified content from the first source that gives it, and the source's title.
-
-    Args:
-      entry: Which dataset.
-      sources: In the order in which they are tried.
-      work: Folder for temporary files.
-      log: Told of each source that cannot be used.
-    Raises:
-      CnnjaxError: If there is none: the message lists each with its reason.
-    """
+    """Return the verified content from the first source that gives it, and the source's title."""
     failed = []
     for number, source in enumerate(sources):
         place = work / f"source-{number}"
@@ -91,16 +82,7 @@ def first_source(entry: Entry, sources: Sequence[Source], work: Path, log: Log) 
 def verify(
     entry: Entry, splits: Mapping[str, Examples], where: str, record: Mapping | None = None
 ) -> dict[str, tuple[Examples, str]]:
-    """Return each split in canonical order with its digest, or refuse it.
-
-    Args:
-      entry: What the content must be.
-      splits: Decoded content.
-      where: What to call it in messages.
-      record: What `prepared.read_record` gave, for datasets without known digests.
-    Raises:
-      CnnjaxError: If the content is not the dataset's.
-    """
+    """Return each split in canonical order with its digest, or refuse it."""
     known = entry.digests or (record or {}).get("digests") or {}
     result = {}
     for name, count in entry.counts.items():
@@ -140,12 +122,7 @@ def _check_structure(entry: Entry, split: str, examples: Examples, where: str) -
 
 
 def move(written: Path, final: Path) -> None:
-    """Make what was written the final place, unless another process was first.
-
-    Args:
-      written: The folder.
-      final: Where it belongs.
-    """
+    """Make what was written the final place, unless another process was first."""
     try:
         written.rename(final)
     except OSError:
@@ -155,12 +132,7 @@ def move(written: Path, final: Path) -> None:
 
 @contextlib.contextmanager
 def workplace(parent: Path, log: Log) -> Iterator[Path]:
-    """Lock the folder, clear what killed runs left, give a fresh hidden folder, and leave nothing of it behind.
-
-    Args:
-      parent: The folder; made if need be, and removed again if nothing comes of it.
-      log: Told if another process has to be waited for.
-    """
+    """Lock the folder, clear what killed runs left, give a fresh hidden folder, and leave nothing of it behind."""
     made = [path for path in (parent, parent.parent) if not path.exists()]
     with _locked(parent, log) as alone:
         if alone:

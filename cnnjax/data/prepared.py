@@ -42,16 +42,7 @@ def _has_info(path: Path) -> bool:
 
 
 def write(entry: Entry, splits: Mapping[str, Examples], root: Path, source: str) -> Path:
-    """Write a dataset as array_record files and its metadata.
-
-    Args:
-      entry: What it is.
-      splits: Its content, verified.
-      root: Folder to write below, `NAME/VERSION`.
-      source: Where the content came from, for the record.
-    Returns:
-      The folder with the files.
-    """
+    """Write a dataset as array_record files and its metadata."""
     import tensorflow_datasets as tfds
 
     from cnnjax.data.builders import builder_class
@@ -70,12 +61,7 @@ def write(entry: Entry, splits: Mapping[str, Examples], root: Path, source: str)
 
 
 def write_record(path: Path, record: Mapping[str, Any]) -> None:
-    """Write down where a directory's content came from, for `read_record`.
-
-    Args:
-      path: The folder.
-      record: `source`, and `digests` where they are known.
-    """
+    """Write down where a directory's content came from, for `read_record`."""
     (path / _RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
@@ -91,16 +77,7 @@ def read_record(path: Path) -> dict:
 
 
 def read(entry: Entry, path: Path) -> dict[str, Examples]:
-    """Read a prepared directory, whoever prepared it, into memory.
-
-    Args:
-      entry: What it must be.
-      path: The folder with the files.
-    Returns:
-      `"train"` and `"test"`, in the order of the files.
-    Raises:
-      CnnjaxError: If it is in a format that needs TensorFlow, damaged, or another dataset.
-    """
+    """Read a prepared directory, whoever prepared it, into memory."""
     check_format(path)
     import tensorflow_datasets as tfds
 
@@ -119,11 +96,7 @@ def read(entry: Entry, path: Path) -> dict[str, Examples]:
 
 
 def check_format(path: Path) -> None:
-    """Raise CnnjaxError, with the command that converts it, if a prepared directory needs TensorFlow to be read.
-
-    Args:
-      path: The folder with the files.
-    """
+    """Raise CnnjaxError, with the command that converts it, if a prepared directory needs TensorFlow to be read."""
     try:
         info = json.loads((path / "dataset_info.json").read_text(encoding="utf-8"))
         formats = {info.get("fileFormat", "tfrecord"), *info.get("alternativeFileFormats", ())}
@@ -172,13 +145,7 @@ def _read_split(entry: Entry, source, where: str) -> Examples:
 
 
 def check_labels(entry: Entry, labels: np.ndarray, where: str) -> None:
-    """Raise CnnjaxError if a label names no class.
-
-    Args:
-      entry: The dataset.
-      labels: `[N, number of label columns]`.
-      where: Which file or split, for the message.
-    """
+    """Raise CnnjaxError if a label names no class."""
     for column, name in enumerate(entry.label_columns):
         limit = len(entry.coarse_names if column else entry.class_names)
         wrong = np.flatnonzero((labels[:, column] < 0) | (labels[:, column] >= limit))

@@ -19,12 +19,7 @@ _MOST_TUPLES = 1000  # CIFAR's files have six; a million, one in the other, woul
 
 
 def npz_format(name: str, counts: Mapping[str, int]) -> Format:
-    """Return the format of Keras's `mnist.npz`: the arrays `x_train`, `y_train`, `x_test` and `y_test`.
-
-    Args:
-      name: The file's.
-      counts: Examples in `"train"` and `"test"`.
-    """
+    """Return the format of Keras's `mnist.npz`: the arrays `x_train`, `y_train`, `x_test` and `y_test`."""
 
     def decode(found: dict[str, bytes]) -> Splits:
         try:
@@ -53,13 +48,7 @@ def npz_format(name: str, counts: Mapping[str, int]) -> Format:
 def cifar_python_format(
     files: Mapping[str, tuple[str, ...]], examples_a_file: Mapping[str, int], coarse: bool
 ) -> Format:
-    """Return the format of CIFAR's python version: pickled dictionaries of `data` and labels.
-
-    Args:
-      files: Names of the files of `"train"` and `"test"`.
-      examples_a_file: How many examples each file of a split has.
-      coarse: Whether there are superclasses: `fine_labels` and `coarse_labels` in place of `labels`.
-    """
+    """Return the format of CIFAR's python version: pickled dictionaries of `data` and labels."""
 
     def decode(found: dict[str, bytes]) -> Splits:
         splits = {}

@@ -76,18 +76,6 @@ def load_records(
     Training images are random resized crops, mirrored half of the time; validation and test images the centre of the
     image whose shorter side was resized. The validation examples are those of `fixed_sample`: the same ones for the
     same number, wherever the set is. A split that was not prepared is empty: 6 GB are enough to test on ImageNet.
-
-    Args:
-      entry: Which set.
-      data_dir: Folder of prepared datasets.
-      source_dir: See `check_records`.
-      log: See `check_records`.
-      validation: How many training examples to put aside; None for the set's own number.
-      image_size: Size that images are cut to; None for the set's own.
-      resize_size: See `load_dataset`.
-    Raises:
-      UsageError: If the numbers do not fit.
-      CnnjaxError: If the set is not prepared, in a format that needs TensorFlow, or another one.
     """
     height, width = as_size(image_size) or entry.image_shape[:2]
     resize = round(max(height, width) * 8 / 7) if resize_size is None else resize_size
@@ -123,16 +111,7 @@ def load_records(
 
 
 def check_records(entry: Entry, data_dir: Path, source_dir: Path | None, log: Log) -> Path:
-    """Return the folder of a prepared set whose images are streamed, once it can be opened.
-
-    Args:
-      entry: Which set.
-      data_dir: Folder of prepared datasets.
-      source_dir: Folder with the set's own files, to prepare it from where that was not done; None without any.
-      log: Called with lines of progress.
-    Raises:
-      CnnjaxError: If it is not prepared, with what to do, or not what it should be.
-    """
+    """Return the folder of a prepared set whose images are streamed, once it can be opened."""
     path = prepared.directory(entry, data_dir)
     if not prepared.is_prepared(entry, data_dir):
         if source_dir is not None:

@@ -169,10 +169,6 @@ class Dataset:
 def as_size(image_size: Size) -> tuple[int, int] | None:
     """Return `(H, W)` for one number, a pair or None.
 
-    Args:
-      image_size: Pixels a side, or `(H, W)`, or None.
-    Raises:
-      UsageError: If a side is below 1.
     Example:
       >>> as_size(32)
       (32, 32)
@@ -229,17 +225,7 @@ def normalise_batch(
     std: tuple[float, ...],
     image_size: tuple[int, int] | None = None,
 ) -> Batch:
-    """Return the batch of stored images; the device gets them as uint8.
-
-    Args:
-      images: uint8, `[N, H, W, C]`.
-      labels: int32, `[N]`.
-      index: int32, `[N]`; -1 for one that only fills the batch up.
-      epoch: int32, `[N]`; handed on.
-      mean: See `prepare_images`.
-      std: See `prepare_images`.
-      image_size: See `prepare_images`.
-    """
+    """Return the batch of stored images; the device gets them as uint8."""
     image = prepare_images(images, mean=mean, std=std, image_size=image_size)
     return Batch(image=image, label=labels, mask=index >= 0, index=index, epoch=epoch)
 
@@ -254,17 +240,7 @@ def gather_batch(
     std: tuple[float, ...],
     image_size: tuple[int, int] | None,
 ) -> Batch:
-    """Return the batch of the examples at `index`; the body of `Split.gather`.
-
-    Args:
-      images: uint8, `[N, H, W, C]`, on the device.
-      labels: int32, `[N]`, on the device.
-      index: int32, `[B]`; -1 fills up.
-      epoch: int32, `[B]`; handed on.
-      mean: See `prepare_images`.
-      std: See `prepare_images`.
-      image_size: See `prepare_images`.
-    """
+    """Return the batch of the examples at `index`; the body of `Split.gather`."""
     place = jnp.maximum(index, 0)
     images, labels = (array.at[place].get(mode="clip") for array in (images, labels))
     return normalise_batch(images, labels, index, epoch, mean=mean, std=std, image_size=image_size)

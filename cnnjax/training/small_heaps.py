@@ -76,7 +76,9 @@ class SmallHeapJit:
         return getattr(self._plain, name)
 
     def _chosen(self, args: tuple, kwargs: dict[str, Any]) -> Callable:
-        leaves, structure = jax.tree.flatten((args, kwargs))
+        return self._choose(*jax.tree.flatten((args, kwargs)), args, kwargs)
+
+    def _choose(self, leaves: list, structure: Any, args: tuple, kwargs: dict[str, Any]) -> Callable:
         if any(isinstance(leaf, Tracer) for leaf in leaves) or not _allowed():
             return self._plain
         kinds = tuple((getattr(leaf, "shape", ()), getattr(leaf, "dtype", type(leaf))) for leaf in leaves)

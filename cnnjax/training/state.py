@@ -14,6 +14,7 @@ from flax import struct
 from cnnjax.modes import train_kwargs
 from cnnjax.training.averaging import start_average
 from cnnjax.training.freezing import freeze_optimizer, freeze_statistics, frozen_paths
+from cnnjax.training.inputs import check_input_shape, check_key, check_model, check_optimizer
 
 log = logging.getLogger("cnnjax")
 
@@ -89,11 +90,14 @@ def create_state(
     Returns:
       The state at step 0.
     Raises:
-      UsageError: If `freeze` matches no parameter, or all of them, or the model's modes have a name of their own.
+      UsageError: If an argument is of another kind, `freeze` matches no parameter, or all of them, or the model's modes
+        have a name of their own.
       ValueError: If `input_shape` is neither of the two, or the model keeps variables that a step would not carry on.
     """
-    if len(input_shape) not in (3, 4):
-        raise ValueError(f"create_state: expected input_shape (H, W, C) or (N, H, W, C), got {tuple(input_shape)}.")
+    check_model(model)
+    check_optimizer(tx)
+    check_input_shape(input_shape, used=variables is None)
+    check_key(key)
     init_key, run_key = jax.random.split(key)
     if variables is None:
         shape = (1, *input_shape[-3:])

@@ -1,6 +1,6 @@
 """The training step and the evaluation step: pure functions of a state and a batch, compiled once."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import optax
 
 from cnnjax.batch import Batch
-from cnnjax.training import small_heaps
 from cnnjax.training.averaging import update_average
-from cnnjax.training.gradients import Loss, compute_gradients, make_objective
-from cnnjax.training.losses import softmax_cross_entropy
+from cnnjax.training.gradients import compute_gradients, make_objective
+from cnnjax.training.inputs import as_batch, as_int32
+from cnnjax.training.jitted import CheckedJit
+from cnnjax.training.losses import Loss, guarded, softmax_cross_entropy
 from cnnjax.training.metrics import Metrics, classification_metrics
 from cnnjax.training.state import TrainState
 
@@ -55,6 +56,8 @@ def make_train_step(
             f"make_train_step: expected accumulate >= 1 and ema_decay in (0, 1), got {accumulate} and {ema_decay}."
         )
 
+    note: list[int] = []
+
     def train_step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
         """Take one step of the optimizer; the old state's memory is given to the new one.
 
@@ -64,13 +67,14 @@ def make_train_step(
         Returns:
           The new state and the batch's `Metrics`.
         """
+        batch = as_int32(as_batch(batch))
         if bool(state.ema) != (ema_decay is not None):
             raise ValueError(
                 "train_step: expected make_train_step(ema_decay=...) together with create_state(ema=True), got one "
                 "without the other."
             )
-        batch, dropout_key = _prepare(state, _as_batch(batch), augment)
-        objective = make_objective(state, loss, aux_weight)
+        batch, dropout_key = _prepare(state, batch, augment)
+        objective = make_objective(state, _noting(loss, note), aux_weight)
         gradients, batch_stats, metrics = compute_gradients(
             objective, state, batch, dropout_key, accumulate=accumulate, remat=remat
         )
@@ -86,7 +90,7 @@ def make_train_step(
             metrics = _without_examples(metrics, finite)
         return new.replace(step=state.step + 1), metrics
 
-    return small_heaps.jit(train_step, donate_argnums=0)
+    return CheckedJit(train_step, note, check_labels=not skip_nonfinite, donate_argnums=0)
 
 
 def make_eval_step(*, loss: Loss = softmax_cross_entropy, confusion: bool = False, mirrored: bool = False) -> EvalStep:
@@ -102,13 +106,16 @@ def make_eval_step(*, loss: Loss = softmax_cross_entropy, confusion: bool = Fals
       The step; the state is left as it is.
     """
 
+    note: list[int] = []
+
     def eval_step(state: TrainState, batch: Any) -> Metrics:
         """Return the `Metrics` of a batch, a `cnnjax.data.Batch` or a mapping with `image` and `label`."""
-        batch = _as_batch(batch)
+        batch = as_int32(as_batch(batch))
         logits = compute_logits(state, batch.image, mirrored=mirrored)
-        return classification_metrics(logits, batch.label, loss(logits, batch.label), batch.mask, confusion=confusion)
+        losses = guarded(_noting(loss, note), logits, batch.label)
+        return classification_metrics(logits, batch.label, losses, batch.mask, confusion=confusion)
 
-    return small_heaps.jit(eval_step)
+    return CheckedJit(eval_step, note)
 
 
 def compute_logits(state: TrainState, images: jax.Array, *, mirrored: bool = False) -> jax.Array:
@@ -128,6 +135,16 @@ def compute_logits(state: TrainState, images: jax.Array, *, mirrored: bool = Fal
     return (logits + state.apply_fn(variables, images[:, :, ::-1], train=False)) / 2
 
 
+def _noting(loss: Loss, note: list[int]) -> Loss:
+    """Return the loss, which notes how many classes the model has when it is traced: first, before auxiliary heads."""
+
+    def noting(logits: jax.Array, labels: jax.Array) -> jax.Array:
+        note.append(logits.shape[-1])
+        return loss(logits, labels)
+
+    return noting
+
+
 def _prepare(state: TrainState, batch: Batch, augment: Any) -> tuple[Batch, jax.Array]:
     """Return the augmented batch and the key of dropout."""
     augment_key, dropout_key = jax.random.split(jax.random.fold_in(state.key, state.step))
@@ -139,25 +156,6 @@ def _prepare(state: TrainState, batch: Batch, augment: Any) -> tuple[Batch, jax.
 
 # Folded in where a step's number would be, and greater than any.
 _AUGMENT = 2**32 - 1
-
-
-def _as_batch(batch: Any) -> Batch:
-    """Take a `Batch`, or a mapping with its fields, as tfds and Grain yield them."""
-    fields = {"image", "label"}
-    if not fields <= (batch.keys() if isinstance(batch, Mapping) else set(dir(batch))):
-        got = f"keys {sorted(map(str, batch))}" if isinstance(batch, Mapping) else type(batch).__name__
-        raise TypeError(
-            f"train_step: expected a cnnjax.data.Batch or a mapping with 'image' and 'label', got {got}. "
-            'Write {"image": images, "label": labels}.'
-        )
-    if isinstance(batch, Mapping):
-        batch = Batch(image=batch["image"], label=batch["label"], mask=batch.get("mask"))
-    if not jnp.issubdtype(batch.image.dtype, jnp.floating):
-        raise TypeError(
-            f"train_step: expected float images, got {batch.image.dtype}. Scale them first, for example with "
-            "cnnjax.data.batches, or images / 255."
-        )
-    return batch
 
 
 def _all_finite(tree: Any) -> jax.Array:

@@ -9,6 +9,7 @@ from unittest import mock
 import jax
 import pytest
 
+from cnnjax import jax_versions
 from cnnjax.cli import canary, doctor, xla
 from cnnjax.cli.main import run
 from tests.cli.commands import cnnjax, last_json, only_line
@@ -36,6 +37,8 @@ def test_doctor_in_its_own_process_says_what_is_faulty_and_what_is_not():
     assert found["versions"]["jax"] == metadata.version("jax")
     assert found["devices"] == [{"platform": "cpu", "kind": "cpu", "count": 1}]
     assert found["convolution"]["path"] == "cnnjax's CPU algorithms"
+    assert found["measures"]["algorithms"] == "active"
+    assert found["measures"]["small_heaps"].startswith("not with programs kept in")  # where the tests keep them
     assert found["ynn_fusion"] == {"switched_off": True, "why": f"switched off by the command line, XLA_FLAGS={FLAG}"}
     # With the fusion off, everything is right; in plain Python cnnjax.ops is, whatever jax.lax does there.
     assert found["canary"]["command_line"] == OK
@@ -61,6 +64,15 @@ def test_doctor_names_the_path_of_the_convolution_and_why(clean, capsys):
     clean.setenv("CNNJAX_CPU_OPS", "fast")
     assert run(["doctor"]) == 2
     assert "expected one of on, off, exact, got 'fast'" in only_line(capsys)
+
+
+def test_doctor_says_which_measure_this_jax_no_longer_has(clean):
+    convolution = {"platform": "cpu", "path": "XLA's own convolution", "mode": "on"}
+    clean.setattr(jax_versions, "HEAP_SIZE", "xla_has_no_such_setting")
+    measures = doctor._measures(convolution)
+    assert measures["small_heaps"] == "gone: this JAX has no option xla_has_no_such_setting"
+    assert measures["algorithms"] == "gone: this JAX lowers programs in a way that cnnjax does not know"
+    assert doctor._measures(convolution | {"mode": "off"})["algorithms"] == "switched off"
 
 
 def test_doctor_fails_where_the_ops_are_wrong(clean, capsys):

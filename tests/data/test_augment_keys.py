@@ -81,7 +81,9 @@ def test_every_augmentation_keeps_the_type_and_promotes_nothing(text, strict_dty
         size = (8, 8) if text.endswith(":8") else (9, 11)
         assert (done.image.shape, done.image.dtype) == ((4, *size, 3), dtype)
         assert (done.label.dtype, done.mask.dtype) == (jnp.int32, jnp.bool_)
-        assert (done.share is None) == (done.other_label is None) == (text[:3] not in ("mix", "cut") or "out" in text)
+        assert (
+            (done.mix_weight is None) == (done.mixed_label is None) == (text[:3] not in ("mix", "cut") or "out" in text)
+        )
 
 
 def test_bfloat16_is_computed_in_float32():

@@ -27,15 +27,15 @@ def mixed(text, count=64, key=KEY, **fields):
 def test_mixup_is_the_weighted_mean_of_two_images():
     images = np.random.default_rng(0).normal(size=(64, *SHAPE)).astype(np.float32)
     done = compiled("mixup:1.0")(batch_of(images), KEY)
-    share = np.array(done.share, np.float64)[:, None, None, None]
-    np.testing.assert_allclose(done.image, share * images + (1 - share) * images[done.other_label], atol=1e-6)
+    share = np.array(done.mix_weight, np.float64)[:, None, None, None]
+    np.testing.assert_allclose(done.image, share * images + (1 - share) * images[done.mixed_label], atol=1e-6)
     np.testing.assert_array_equal(done.label, np.arange(64))
 
 
 def test_cutmix_takes_a_rectangle_and_says_how_much_is_left():
     done = mixed("cutmix:1.0")
-    shares = np.array(done.share)
-    for number, (image, other, share) in enumerate(zip(np.array(done.image), np.array(done.other_label), shares)):
+    shares = np.array(done.mix_weight)
+    for number, (image, other, share) in enumerate(zip(np.array(done.image), np.array(done.mixed_label), shares)):
         own = image[..., 0] == number
         if other == number:
             continue
@@ -52,7 +52,7 @@ def test_cutmix_takes_a_rectangle_and_says_how_much_is_left():
 
 @pytest.mark.parametrize(("text", "alpha"), [("mixup:0.2", 0.2), ("mixup:1.0", 1.0), ("mixup:4.0", 4.0)])
 def test_shares_of_mixup_are_of_the_beta_distribution(text, alpha):
-    shares = np.array(mixed(text, 4096).share, np.float64)
+    shares = np.array(mixed(text, 4096).mix_weight, np.float64)
     variance = 1 / (4 * (2 * alpha + 1))
     assert abs(shares.mean() - 0.5) < 5 * np.sqrt(variance / 4096)
     assert abs(shares.var() / variance - 1) < 0.12
@@ -71,7 +71,7 @@ def test_shares_of_cutmix_are_those_of_the_papers_loop():
         x1, x2 = np.clip([x - cut_w // 2, x + cut_w // 2], 0, width)
         y1, y2 = np.clip([y - cut_h // 2, y + cut_h // 2], 0, height)
         shares.append(1 - (x2 - x1) * (y2 - y1) / (height * width))
-    ours, theirs = np.sort(np.array(mixed("cutmix:1.0", 4096).share)), np.sort(shares)
+    ours, theirs = np.sort(np.array(mixed("cutmix:1.0", 4096).mix_weight)), np.sort(shares)
     grid = np.unique(np.concatenate([ours, theirs])) + 1e-6
     gap = np.abs(np.searchsorted(ours, grid) - np.searchsorted(theirs, grid)).max() / 4096
     assert gap < 2.2 * np.sqrt(2 / 4096)
@@ -85,12 +85,12 @@ def test_padding_is_never_mixed_in_and_stays_as_it_is(text):
     partners = []
     for seed in range(20):
         done = compiled(text)(batch_of(images, mask=jnp.asarray(mask)), jax.random.key(seed))
-        other = np.array(done.other_label)
+        other = np.array(done.mixed_label)
         assert np.isfinite(np.array(done.image)[mask]).all()
         assert mask[other[mask]].all()
         assert sorted(other[mask]) == list(np.flatnonzero(mask))
         np.testing.assert_array_equal(np.array(done.image)[~mask], images[~mask])
-        np.testing.assert_array_equal(np.array(done.share)[~mask], 1)
+        np.testing.assert_array_equal(np.array(done.mix_weight)[~mask], 1)
         np.testing.assert_array_equal(done.mask, mask)
         partners.append(other)
     # Every real example is as likely a partner: 42 of them, 20 draws each.
@@ -100,7 +100,7 @@ def test_padding_is_never_mixed_in_and_stays_as_it_is(text):
 def test_partners_of_known_examples_differ_from_batch_to_batch():
     index = jnp.arange(64, dtype=jnp.int32)
     others = [
-        np.array(mixed("mixup:1.0", index=index + first, epoch=jnp.int32(epoch)).other_label)
+        np.array(mixed("mixup:1.0", index=index + first, epoch=jnp.int32(epoch)).mixed_label)
         for first, epoch in ((0, 0), (64, 0), (0, 1), (0, 0))
     ]
     np.testing.assert_array_equal(others[0], others[3])
@@ -127,7 +127,7 @@ def test_mixing_comes_last_and_once():
     with pytest.raises(UsageError, match=r"'mixup:0\.5': expected mixup once, got it twice"):
         augment.parse(["mixup:0.2", "mixup:0.5"])
     for change in (augment.mixup, augment.cutmix):
-        once = batch.replace(share=jnp.ones(8), other_label=batch.label)
+        once = batch.replace(mix_weight=jnp.ones(8), mixed_label=batch.label)
         with pytest.raises(UsageError, match="not mixed yet, got one that is; mix once"):
             change(once, KEY, alpha=1.0)
         with pytest.raises(UsageError, match="more than 0"):

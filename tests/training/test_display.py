@@ -89,7 +89,7 @@ def test_tensorboard_drops_what_a_killed_run_wrote_too_much(tmp_path):
     class Keep(Callback):
         def on_epoch(self, loop):
             if loop.epoch == 1:
-                self.saved = loop.position(), loop.arrays()
+                self.saved = loop.state_dict(), loop.arrays()
 
     keep = Keep()
     run([keep, TensorBoard(tmp_path)])

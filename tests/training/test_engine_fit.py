@@ -72,7 +72,7 @@ class TimedStop(StopAt):
         self.seconds = []
 
     def on_step(self, loop):
-        self.seconds.append(loop.position()["seconds"])
+        self.seconds.append(loop.state_dict()["seconds"])
         super().on_step(loop)
 
 
@@ -234,7 +234,7 @@ def test_an_epoch_saved_at_its_last_step_and_told_before_the_kill_is_told_once(t
         def on_step(self, loop):
             if loop.step == 4:
                 saved["state"] = jax.tree.map(jnp.array, loop.state)
-                saved["resume"] = (loop.position(), loop.arrays())
+                saved["resume"] = (loop.state_dict(), loop.arrays())
 
     class DieAfterEpoch(Callback):
         def on_epoch(self, loop):

@@ -144,7 +144,7 @@ def test_recomputation_keeps_convolutions_and_drops_what_lies_between():
 def test_a_mixed_example_has_both_labels_weighted_by_its_share():
     batch = random_batch()
     other, share = jnp.roll(batch.label, 1), jnp.linspace(0.0, 1.0, 8)
-    _, metrics = make_train_step()(fresh(), batch.replace(other_label=other, share=share))
+    _, metrics = make_train_step()(fresh(), batch.replace(mixed_label=other, mix_weight=share))
     logits = np.asarray(LINEAR.apply(fresh().variables, batch.image), np.float64)
     log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     rows, weight = np.arange(8), np.asarray(share, np.float64)

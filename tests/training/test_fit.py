@@ -1,6 +1,8 @@
+import _thread
 import csv
 import itertools
 import json
+import threading
 
 import chex
 import jax
@@ -14,9 +16,11 @@ from cnnjax.training import (
     CsvHistory,
     EarlyStopping,
     History,
+    LabelError,
     Metrics,
     NonFiniteError,
     create_state,
+    eval_step,
     evaluate,
     fit,
     make_train_step,
@@ -49,7 +53,7 @@ class StopAfter(Callback):
 
     def on_end(self, loop):
         # Through text, as on disk.
-        self.saved = json.loads(json.dumps(loop.position())), jax.tree.map(np.array, loop.arrays())
+        self.saved = json.loads(json.dumps(loop.state_dict())), jax.tree.map(np.array, loop.arrays())
 
 
 def test_fit_equals_a_bare_loop():
@@ -176,7 +180,7 @@ def test_early_stopping_knows_which_way_is_better():
 
 
 def test_a_loss_that_is_no_number_names_its_step():
-    poisoned = [*TRAIN[:2], TRAIN[2].replace(label=TRAIN[2].label.at[0].set(9)), TRAIN[3]]
+    poisoned = [*TRAIN[:2], TRAIN[2].replace(image=TRAIN[2].image.at[0].set(np.nan)), TRAIN[3]]
     with pytest.raises(NonFiniteError, match=r"the loss became nan at step 7 \(epoch 2\)"):
         fit(new_state(), lambda e: poisoned if e else TRAIN, epochs=2, train_step=STEP, progress=False)
 
@@ -232,7 +236,7 @@ def test_two_callbacks_of_one_type_keep_their_own_positions():
     two[0].best, two[0].best_epoch, two[1].best, two[1].best_epoch = 1.0, 1, -0.5, 2
     loop.metrics = Metrics(*(np.float64(1) for _ in range(4)))
     fresh = [EarlyStopping("val_loss", 2), EarlyStopping("val_accuracy", 3)]
-    Loop(new_state(), 5, fresh).restore(json.loads(json.dumps(loop.position())), {})
+    Loop(new_state(), 5, fresh).restore(json.loads(json.dumps(loop.state_dict())), {})
     assert [c.best_epoch for c in fresh] == [1, 2]
 
 
@@ -244,7 +248,7 @@ def test_steps_far_ahead_of_the_metrics_lose_none():
 
     class Count(Callback):
         def on_step(self, loop):
-            loop.settle()
+            loop.flush()
             counted.append(loop.metrics.examples)
 
     fit(new_state(), many, epochs=1, callbacks=[Count()], train_step=STEP, progress=False)
@@ -260,6 +264,75 @@ def test_steps_far_ahead_of_the_metrics_lose_none():
 @pytest.mark.parametrize("bad", [1, 64, 65, 100, 150])
 def test_the_step_is_named_however_far_the_run_had_got(bad):
     many = list(itertools.islice(itertools.cycle(TRAIN), 150))
-    many[bad - 1] = many[bad - 1].replace(label=many[bad - 1].label.at[0].set(-1))
+    sound = many[bad - 1]
+    many[bad - 1] = sound.replace(image=sound.image.at[0].set(np.nan))
     with pytest.raises(NonFiniteError, match=rf"nan at step {bad} \(epoch 1\)"):
         fit(new_state(), many, epochs=1, train_step=STEP, progress=False)
+    many[bad - 1] = sound.replace(label=sound.label.at[0].set(14))
+    named = rf"labels reach 14; the model has 4 classes, at step {bad} \(epoch 1\)\."
+    with pytest.raises(LabelError, match=named):
+        fit(new_state(), many, epochs=1, train_step=STEP, progress=False)
+    # Where labels lie on an accelerator nobody waits for them: the loss tells.
+    with pytest.raises(LabelError, match=named):
+        fit(new_state(), many, epochs=1, train_step=lambda *args: STEP._plain(*args), progress=False)
+
+
+def test_evaluation_names_labels_that_are_no_classes_too():
+    bad = [EVAL[0], EVAL[1].replace(label=EVAL[1].label.at[2].set(-3))]
+    for step in (eval_step, lambda *args: eval_step._plain(*args)):
+        with pytest.raises(LabelError, match="labels go down to -3; the model has 4 classes, counted from 0"):
+            evaluate(new_state(), bad, eval_step=step)
+    masked = EVAL[0].replace(label=EVAL[0].label.at[7].set(99))  # an example that only fills the batch up
+    assert evaluate(new_state(), [masked]).compute() == evaluate(new_state(), EVAL[:1]).compute()
+
+
+class Raise(Callback):
+    def __init__(self, step, error):
+        self.step, self.error = step, error
+
+    def on_step(self, loop):
+        if loop.step == self.step:
+            raise self.error
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("a plot failed")], ids=["ctrl-c", "callback"])
+def test_an_interrupted_fit_leaves_the_newest_state_in_the_one_it_was_given(error):
+    state = new_state()
+    with pytest.raises(type(error)) as caught:
+        run(state, callbacks=[Raise(6, error)])
+    if isinstance(error, KeyboardInterrupt):
+        assert caught.value.__notes__ == ["fit: the state that it was given is now that of step 6, to go on from."]
+    bare = new_state()
+    for batch in [*TRAIN, *TRAIN[:2]]:
+        bare, _ = STEP(bare, batch)
+    chex.assert_trees_all_equal(jax.tree.map(np.array, state.variables), jax.tree.map(np.array, bare.variables))
+    state, history = run(state, epochs=1)
+    assert (int(state.step), history["step"]) == (10, [10])
+
+
+def test_no_step_is_lost_whenever_ctrl_c_comes():
+    """Ctrl-C is seen between two bytecodes, and most of the time of a step is spent within one call."""
+    state = new_state()
+    run(state.replace(params=jax.tree.map(np.array, state.params)), epochs=1)  # compiled before
+    for number in range(40):
+        state = new_state()
+        timer = threading.Timer(0.002 + 0.0007 * number, _thread.interrupt_main)
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            fit(state, itertools.cycle(TRAIN), epochs=1, train_step=STEP, progress=False)
+        timer.join()
+        assert np.isfinite(STEP(state, TRAIN[0])[1].loss)
+
+
+def test_a_donated_state_is_named():
+    state = new_state()
+    newest, _ = run(state, epochs=1)
+    for use, words in (
+        (lambda: run(state), "fit: this state was donated; use the one that fit returned"),
+        (lambda: evaluate(state, EVAL), "evaluate: this state was donated"),
+        (lambda: STEP(state, TRAIN[0]), "train_step: this state was donated; use the one that train_step returned"),
+        (lambda: eval_step(state, EVAL[0]), "this state was donated"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            use()
+    assert evaluate(newest, EVAL).examples == 10

@@ -68,11 +68,7 @@ def colour_jitter(
 
 
 def change_colours(name: str, batch: Batch, key: jax.Array, change: Change, mean: Numbers, std: Numbers) -> Batch:
-    """Return the batch with `change(image, key)` for each image, given and taken in [0, 1], float32.
-
-    Raises:
-      UsageError: If the images have neither 1 nor 3 channels, or the mean is not for as many.
-    """
+    """Return the batch with `change(image, key)` for each image, given and taken in [0, 1], float32."""
     channels = batch.image.shape[-1]
     if channels not in (1, 3):
         raise UsageError(f"{name}: expected images of 1 or 3 channels, grey or RGB, got {channels}.")

@@ -11,16 +11,16 @@ from cnnjax.errors import UsageError
 
 
 def mixup(batch: Batch, key: jax.Array, *, alpha: float) -> Batch:
-    """Mix each image with another of the batch: `share * image + (1 - share) * other`.
+    """Mix each image with another of the batch: `weight * image + (1 - weight) * other`.
 
-    Each example draws its own share, from the example's key. (The paper's own code draws one a batch.)
+    Each example draws its own weight, from the example's key. (The paper's own code draws one a batch.)
 
     Args:
       batch: Images `[N, H, W, C]`, normalised or not.
       key: PRNG key.
       alpha: Shares are of the distribution Beta(alpha, alpha); more than 0, and the larger, the nearer to a half.
     Returns:
-      The batch with the images mixed, and with `other_label` and `share`. Partners are a random permutation of the
+      The batch with the images mixed, and with `mixed_label` and `mix_weight`. Partners are a random permutation of the
       real examples: nothing of one that only fills the batch up is mixed in.
     Raises:
       UsageError: If the batch is mixed already, or `alpha` is not positive.
@@ -30,9 +30,9 @@ def mixup(batch: Batch, key: jax.Array, *, alpha: float) -> Batch:
     _check("mixup", batch, alpha)
 
     def mixed(image: jax.Array, other: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        share = jax.random.beta(key, alpha, alpha)
-        blended = share * image.astype(jnp.float32) + (1 - share) * other.astype(jnp.float32)
-        return blended.astype(image.dtype), share
+        weight = jax.random.beta(key, alpha, alpha)
+        blended = weight * image.astype(jnp.float32) + (1 - weight) * other.astype(jnp.float32)
+        return blended.astype(image.dtype), weight
 
     return _mixed(batch, key, mixed)
 
@@ -41,14 +41,14 @@ def cutmix(batch: Batch, key: jax.Array, *, alpha: float) -> Batch:
     """Replace a rectangle of each image by the same part of another of the batch.
 
     The rectangle has the image's proportions, any pixel as its centre, and, before its parts outside the image are
-    cut off, an area of `1 - share`, the share being of Beta(alpha, alpha). Each example draws its own.
+    cut off, an area of `1 - weight`, the weight being of Beta(alpha, alpha). Each example draws its own.
 
     Args:
       batch: Images `[N, H, W, C]`, normalised or not.
       key: PRNG key.
       alpha: More than 0; 1 makes areas uniform.
     Returns:
-      The batch with the images mixed, and with `other_label` and `share`: the part of the image's area that is its
+      The batch with the images mixed, and with `mixed_label` and `mix_weight`: the part of the image's area that is its
       own, exactly. Partners are as in `mixup`.
     Raises:
       UsageError: If the batch is mixed already, or `alpha` is not positive.
@@ -87,7 +87,7 @@ def one_of(batch: Batch, key: jax.Array, *, choices: Sequence[Augment]) -> Batch
 def _check(name: str, batch: Batch, alpha: float) -> None:
     if not alpha > 0:
         raise UsageError(f"{name}: expected more than 0, such as {name}:1.0, got {alpha}.")
-    if batch.share is not None:
+    if batch.mix_weight is not None:
         raise UsageError(f"{name}: expected a batch that is not mixed yet, got one that is; mix once.")
 
 
@@ -96,10 +96,10 @@ def _mixed(batch: Batch, key: jax.Array, mix: Callable) -> Batch:
     mask = jnp.ones(count, bool) if batch.mask is None else jnp.asarray(batch.mask)
     _, partner_key = _batch_keys(batch, key)
     partner = _partners(mask, partner_key)
-    image, share = jax.vmap(mix)(batch.image, batch.image[partner], example_keys(batch, key))
+    image, weight = jax.vmap(mix)(batch.image, batch.image[partner], example_keys(batch, key))
     image = jnp.where(mask[:, None, None, None], image, batch.image)
-    share = jnp.where(mask, share.astype(jnp.float32), 1.0)
-    return batch.replace(image=image, other_label=batch.label[partner], share=share)
+    weight = jnp.where(mask, weight.astype(jnp.float32), 1.0)
+    return batch.replace(image=image, mixed_label=batch.label[partner], mix_weight=weight)
 
 
 def _batch_keys(batch: Batch, key: jax.Array) -> jax.Array:

@@ -80,16 +80,7 @@ def randaugment(
 
 
 def apply_operation(image: jax.Array, number: jax.Array, negative: jax.Array, *, magnitude: int) -> jax.Array:
-    """Apply the operation of a number in `OPERATIONS` to one image, `[H, W, C]` in [0, 1].
-
-    Args:
-      image: The image.
-      number: Which operation, int32.
-      negative: Whether the magnitude is taken the other way round, bool, where that has a meaning.
-      magnitude: 0 to 30.
-    Returns:
-      The changed image.
-    """
+    """Apply the operation of a number in `OPERATIONS` to one image, `[H, W, C]` in [0, 1]."""
     # Under vmap every branch is computed for every image: so the moves share one gather, a table telling them apart.
     height, width, _ = image.shape
     sign = negative.astype(jnp.int32)

@@ -130,15 +130,7 @@ def _as_size(size: int | tuple[int, int] | None, default: tuple[int, int]) -> tu
 def _taps(
     new: int, part: tuple[jax.Array | int, jax.Array | int], start: jax.Array | int, step: jax.Array, greatest: float
 ) -> tuple[list[jax.Array], list[jax.Array]]:
-    """Return which old pixels go into each new one along one axis, and how much of each: `[new]`, tap by tap.
-
-    Args:
-      new: Number of new pixels.
-      part: First old pixel that may be read, and the one after the last.
-      start: Which of the part's new pixels comes first.
-      step: A new pixel's width, in old ones.
-      greatest: The greatest step that there may be.
-    """
+    """Return which old pixels go into each new one along one axis, and how much of each: `[new]`, tap by tap."""
     reach = jnp.maximum(step, 1.0)
     first = jnp.asarray(part[0], jnp.float32)
     centres = first + rounded(((start + jnp.arange(new)).astype(jnp.float32) + 0.5) * step)
