@@ -1,6 +1,5 @@
 """From photographs as they are to what a published net was trained on: sizes and colours as data."""
 
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnnjax.errors import UsageError, unknown
+from cnnjax.pretrained.resizing import resize_and_crop
 
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # ITU-R BT.601, as Pillow makes colours grey.
@@ -20,8 +20,8 @@ _LUMA = np.array([[0.299], [0.587], [0.114]], np.float32)
 class Preprocess:
     """Resize, cut out the centre, order the channels, then `(pixel * scale - mean) / std`.
 
-    Equal to what torchvision's presets make of tensors; where they are given Pillow's images, Pillow resizes in whole
-    numbers, and some pixels differ by one level of 255.
+    Equal to what torchvision's presets make of tensors, where both fuse products and sums (compiled, on today's CPUs);
+    where they are given Pillow's images, Pillow resizes in whole numbers, and some pixels differ by one level of 255.
 
     A run's own images are not cut so: they are read in the shape that its dataset stores, and resized as a whole.
 
@@ -104,7 +104,11 @@ class Preprocess:
         Args:
           images: `[N, H, W, C]`.
         """
-        return _resize_and_crop(images, self)
+        height, width = images.shape[1:3]
+        if self.stored:
+            x, shape = images.astype(jnp.float32), (images.shape[0], *self.size, images.shape[3])
+            return x if (height, width) == self.size else jax.image.resize(x, shape, "bilinear", antialias=True)
+        return resize_and_crop(images, self.resized(height, width), self.size, self.antialias)
 
     def normalize(self, images: jax.Array) -> jax.Array:
         """Return pixels 0 to 255 in the net's order and range; grey ones become colours, or colours grey, if need be.
@@ -202,56 +206,6 @@ def preprocess(name: str) -> Preprocess:
 def preprocess_names() -> list[str]:
     """Return every name that `preprocess` knows, sorted."""
     return sorted(_KNOWN)
-
-
-@functools.partial(jax.jit, static_argnums=1)
-def _resize_and_crop(images: jax.Array, rule: Preprocess) -> jax.Array:
-    (height, width), (tall, broad) = images.shape[1:3], rule.size
-    if rule.stored:
-        x, shape = images.astype(jnp.float32), (images.shape[0], tall, broad, images.shape[3])
-        return x if (height, width) == rule.size else jax.image.resize(x, shape, "bilinear", antialias=True)
-    high, wide = rule.resized(height, width)
-    # Python's rounding to even, as in torchvision.
-    top, left = round((high - tall) / 2), round((wide - broad) / 2)
-    if (high, wide) == (height, width):
-        return images[:, top : top + tall, left : left + broad].astype(jnp.float32)
-    rows = _taps(height, high, (top, top + tall), rule.antialias)  # of what is not cut off
-    columns = _taps(width, wide, (left, left + broad), rule.antialias)
-    return jnp.round(_mix(_mix(images.astype(jnp.float32), 2, *columns), 1, *rows))
-
-
-def _mix(x: jax.Array, axis: int, places: np.ndarray, weights: np.ndarray) -> jax.Array:
-    """Return sums of an axis's pixels, one tap after the other, as PyTorch has them: fused, rounded once a tap.
-
-    A compiler may fuse a sum of two products either way. There is none here: the first is added to a zero that it can't
-    see to be one.
-    """
-    total, shape = x[:1, :1, :1, :1] * 0, [1, 1, 1, 1]
-    shape[axis] = -1
-    for place, weight in zip(places, weights):
-        total = jnp.take(x, place, axis=axis) * weight.reshape(shape) + total
-    return total
-
-
-def _taps(size: int, resized: int, kept: tuple[int, int], antialias: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Return the places of the old pixels that the kept new ones are made of, and their shares, each `[taps, new]`.
-
-    Computed in float32 in the order in which PyTorch does: positions are off by about 1e-5 of a pixel then, and where a
-    sum is almost a half, that decides how it is rounded.
-    """
-    one, half = np.float32(1), np.float32(0.5)
-    scale = np.float32(size) / np.float32(resized)
-    reach = scale if antialias and scale > 1 else one
-    centers = scale * (np.arange(*kept).clip(0, resized - 1).astype(np.float32) + half)
-    first = np.maximum((centers - reach + half).astype(np.int64), 0)
-    last = np.minimum((centers + reach + half).astype(np.int64), size)
-    places = first + np.arange((last - first).max())[:, None]
-    distances = np.abs((places.astype(np.float32) - centers + half) * (one / reach))
-    weights = np.where(places < last, np.maximum(one - distances, np.float32(0)), np.float32(0))
-    total = weights[0]
-    for weight in weights[1:]:
-        total = total + weight
-    return places.clip(max=size - 1), weights / total
 
 
 def _check(images: jax.Array, depth: int) -> None:
