@@ -1,7 +1,7 @@
 """Errors that a user can cause and mend, each with one line that says what and where."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class CnnjaxError(Exception):
@@ -29,3 +29,19 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
     near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.6)
     hint = f": did you mean {near[0]!r}?" if near else "."
     return UsageError(f"unknown {kind} {name!r}{hint} Known: {', '.join(known)}.")
+
+
+def channels_first(shape: Sequence[int]) -> str:
+    """Return what to write where images' shape looks like `[N, C, H, W]`, as PyTorch has it, else nothing.
+
+    Args:
+      shape: Four numbers.
+    Example:
+      >>> channels_first((8, 3, 32, 32))
+      'The shape (8, 3, 32, 32) looks like channels first: write images.transpose(0, 2, 3, 1), for [N, H, W, C].'
+    """
+    _, channels, height, width = shape
+    # One row of many pixels with many features is a signal; as many pixels as features is an image.
+    if min(height, width) <= 4 or not (channels in (3, 4) or (channels == 1 and height == width)):
+        return ""
+    return f"The shape {tuple(shape)} looks like channels first: write images.transpose(0, 2, 3, 1), for [N, H, W, C]."

@@ -11,7 +11,7 @@ import cnnjax
 from cnnjax.cli.loading import eval_batch_size
 from cnnjax.data import Split, batches
 from cnnjax.models import build
-from cnnjax.training import Callback, Loop, Progress, create_state, fit, make_optimizer
+from cnnjax.training import Callback, Loop, Progress, create_state, fit, keep_freed_memory, make_optimizer
 
 
 class Turn(Callback):
@@ -50,6 +50,7 @@ def main(path: str, batch_size: int, epochs: int) -> None:
             for name in ("train", "validation")
         }
     train, validation = splits["train"], splits["validation"]
+    keep_freed_memory()
     state = create_state(
         build("lenet5", num_classes=10), make_optimizer("sgd", 0.01), train.image_shape, key=jax.random.key(0)
     )

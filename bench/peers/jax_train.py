@@ -18,7 +18,9 @@ from turns import Turns
 def main(kind: str, name: str, batch_size: int, side: int) -> None:
     turns = Turns()
     model, images = net_and_images(kind, name, batch_size, side)
-    from cnnjax.training import create_state, make_train_step
+    from cnnjax.training import create_state, keep_freed_memory, make_train_step
+
+    keep_freed_memory()  # does nothing where cnnjax's CPU path is off
 
     state = create_state(model, optax.sgd(0.01, momentum=0.9), images.shape[1:], key=jax.random.key(0))
     batch = {"image": images, "label": jnp.arange(batch_size) % 10}

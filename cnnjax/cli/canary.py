@@ -4,6 +4,7 @@
 """
 
 import json
+import subprocess
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +16,7 @@ NAMES = {
     "nan_in_max_pool": "NaN through a 2/2 max pool",
     "nan_in_maximum": "NaN through the maximum of an image",
     "nan_in_mean": "NaN through the mean of a ReLU",
+    "transposed_convolution": "a transposed convolution of few pixels, which can abort the process",
 }
 
 
@@ -29,6 +31,7 @@ def check() -> dict[str, dict[str, str]]:
         "nan_in_max_pool": _nan_in_max_pool(),
         "nan_in_maximum": _nan_in_maximum(),
         "nan_in_mean": _nan_in_mean(),
+        "transposed_convolution": _transposed_convolution(),
     }
 
 
@@ -92,6 +95,25 @@ def _nan_in_mean() -> dict[str, str]:
 
     functions = {"lax": lambda x: jax.nn.relu(x).mean((1, 2)), "ops": lambda x: ops.global_avg_pool(jax.nn.relu(x))}
     return _judge(functions, *_with_nan())
+
+
+def _transposed_convolution() -> dict[str, str]:
+    from cnnjax import ops
+
+    x, kernel = np.arange(20.0, dtype=np.float32).reshape(1, 5, 2, 2), np.ones((2, 3, 1, 2), np.float32)
+
+    def up(x: Any) -> Any:
+        padding = ((1, 1), (2, 2))
+        return ops.conv_transpose2d(x, kernel, strides=(2, 3), padding=padding, transpose_kernel=True)
+
+    rows = x.sum(3).repeat(2, 1)[:, 1:-1]  # strides leave no windows that overlap
+    code = (
+        "import jax, jax.numpy as jnp; jax.jit(lambda x, k: jax.lax.conv_general_dilated(x, k, (1, 1), [(0, 0)] * 2, "
+        "(2, 3), None, ('NHWC', 'HWIO', 'NHWC')))(jnp.ones((1, 5, 2, 2)), jnp.ones((2, 3, 2, 1)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    ours = _judge({"ops": up}, x, lambda y: bool(np.array_equal(y[..., 0], rows)))
+    return {"lax": "faulty" if done.returncode else "ok", **ours}
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from cnnjax.training import (
     TrainState,
     evaluate,
     fit,
+    keep_freed_memory,
 )
 
 
@@ -39,6 +40,7 @@ def run(recipe: Recipe, config: dict[str, Any], args: argparse.Namespace, out: O
     Returns:
       The exit code.
     """
+    keep_freed_memory()
     # A folder of our own choosing is made only once there are data to train on.
     start = dataset = None
     if args.workdir is None or args.dry_run:

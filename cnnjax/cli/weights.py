@@ -73,7 +73,7 @@ def run_list(args: argparse.Namespace, out: Output) -> int:
 def run_inspect(args: argparse.Namespace, out: Output) -> int:
     """Print a row for each tensor, and the nets that the file fits."""
     from cnnjax import pretrained
-    from cnnjax.pretrained.tensors import printable
+    from cnnjax.pretrained.readers import printable
 
     file = pretrained.open_file(args.file)
     rows = [
@@ -109,7 +109,7 @@ def run_convert(args: argparse.Namespace, out: Output) -> int:
     """Load a file into a model, with as many classes as it has, and save that as safetensors."""
     from cnnjax import pretrained
     from cnnjax.classifier import sources
-    from cnnjax.pretrained.tensors import printable
+    from cnnjax.pretrained.readers import printable
 
     if not args.out.name or args.out.is_dir():
         raise UsageError(f"expected the name of a file to write, {args.out} is a folder.")

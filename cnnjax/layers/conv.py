@@ -73,8 +73,11 @@ class Conv(nn.Module):
         )
 
 
+_ORDERS = ("conv norm act", "conv act norm", "norm act conv")
+
+
 class ConvNormAct(nn.Module):
-    """Convolve, normalise, activate: `act(norm(conv(x)))`.
+    """Convolve, normalise, activate: `act(norm(conv(x)))`, or in another order.
 
     Its parameters are `conv/kernel`, `conv/bias` and those of `norm`.
 
@@ -87,10 +90,14 @@ class ConvNormAct(nn.Module):
         not take or a `partial` has filled in. For example `cnnjax.layers.BatchNorm`, `nn.GroupNorm`, or
         `partial(BatchNorm, use_running_average=True)` for statistics that never change; None for none.
       act: The activation, a function of an array; None for none.
-      use_bias: Whether the convolution has a bias; None for exactly when nothing normalises after it.
+      use_bias: Whether the convolution has a bias; None for exactly when its output is not what is normalised, which
+        would take the bias away again.
       kernel_init: Initialiser of the kernel.
       bias_init: Initialiser of the bias.
       dtype: What is computed in; parameters stay float32.
+      kernel_dilation: Pixels between the kernel's taps, one integer or two.
+      feature_group_count: Groups of channels that don't mix.
+      order: `"conv norm act"`, `"conv act norm"`, or `"norm act conv"` (pre-activation).
     Example:
       >>> layer = ConvNormAct(8, 3, strides=2, padding=1)
       >>> layer.init_with_output(jax.random.key(0), jnp.ones((1, 9, 8, 3)))[0].shape
@@ -107,30 +114,48 @@ class ConvNormAct(nn.Module):
     kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
     bias_init: nn.initializers.Initializer = nn.initializers.zeros
     dtype: Any = jnp.float32
+    kernel_dilation: Size = 1
+    feature_group_count: int = 1
+    order: str = _ORDERS[0]
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """Map `[N, H, W, C]` to `[N, H', W', features]`; `train` takes the batch's own statistics."""
+        self._check()
+        for step in self.order.split():
+            if step == "conv":
+                x = self._conv()(x)
+            elif step == "norm" and self.norm is not None:
+                options = _accepted(self.norm, use_running_average=not train, dtype=self.dtype)
+                x = self.norm(**options, name="norm")(x)
+            elif step == "act" and self.act is not None:
+                x = self.act(x)
+        return x
+
+    def _conv(self) -> Conv:
+        normalised = self.norm is not None and self.order.startswith("conv norm")
+        return Conv(
+            self.features,
+            self.kernel_size,
+            strides=self.strides,
+            padding=self.padding,
+            kernel_dilation=self.kernel_dilation,
+            feature_group_count=self.feature_group_count,
+            use_bias=not normalised if self.use_bias is None else self.use_bias,
+            kernel_init=self.kernel_init,
+            bias_init=self.bias_init,
+            dtype=self.dtype,
+            name="conv",
+        )
+
+    def _check(self) -> None:
+        if self.order not in _ORDERS:
+            raise ValueError(f"ConvNormAct: expected order as one of {_ORDERS}, got {self.order!r}. Write one of them.")
         if self.act is not None and not callable(self.act):
             raise TypeError(f"ConvNormAct: expected a function or None as act, got {self.act!r}. Give nn.relu.")
         if self.norm is not None and (isinstance(self.norm, nn.Module) or not callable(self.norm)):
             got = type(self.norm).__name__ + "(...)" if isinstance(self.norm, nn.Module) else repr(self.norm)
             raise TypeError(f"ConvNormAct: expected as norm what makes a module, got {got}. Give a class or a partial.")
-        x = Conv(
-            self.features,
-            self.kernel_size,
-            strides=self.strides,
-            padding=self.padding,
-            use_bias=self.norm is None if self.use_bias is None else self.use_bias,
-            kernel_init=self.kernel_init,
-            bias_init=self.bias_init,
-            dtype=self.dtype,
-            name="conv",
-        )(x)
-        if self.norm is not None:
-            options = _accepted(self.norm, use_running_average=not train, dtype=self.dtype)
-            x = self.norm(**options, name="norm")(x)
-        return x if self.act is None else self.act(x)
 
 
 def _accepted(make: Callable[..., nn.Module], **options: Any) -> dict[str, Any]:

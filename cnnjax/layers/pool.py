@@ -15,17 +15,26 @@ class MaxPool(nn.Module):
       strides: Pixels between windows; None for the window itself.
       padding: `"VALID"`, `"SAME"`, an integer or `((top, bottom), (left, right))`; counts as minus infinity.
       ceil_mode: Whether a last window may hang over the end (PyTorch's rule).
+      dilation: Pixels between the window's.
     """
 
     window: Size
     strides: Size | None = None
     padding: Padding = "VALID"
     ceil_mode: bool = False
+    dilation: Size = 1
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map `[N, H, W, C]` to `[N, H', W', C]`."""
-        return ops.max_pool(x, self.window, strides=self.strides, padding=self.padding, ceil_mode=self.ceil_mode)
+        return ops.max_pool(
+            x,
+            self.window,
+            strides=self.strides,
+            padding=self.padding,
+            ceil_mode=self.ceil_mode,
+            dilation=self.dilation,
+        )
 
 
 class AvgPool(nn.Module):
@@ -37,6 +46,7 @@ class AvgPool(nn.Module):
       padding: `"VALID"`, `"SAME"`, an integer or `((top, bottom), (left, right))`.
       ceil_mode: Whether a last window may hang over the end (PyTorch's rule).
       count_include_pad: Whether padding counts as pixels of value 0, or not at all.
+      dilation: Pixels between the window's.
     """
 
     window: Size
@@ -44,6 +54,7 @@ class AvgPool(nn.Module):
     padding: Padding = "VALID"
     ceil_mode: bool = False
     count_include_pad: bool = False
+    dilation: Size = 1
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -55,6 +66,7 @@ class AvgPool(nn.Module):
             padding=self.padding,
             ceil_mode=self.ceil_mode,
             count_include_pad=self.count_include_pad,
+            dilation=self.dilation,
         )
 
 

@@ -1,6 +1,7 @@
 """The nets, one file a family; a name in a family's `__all__` is a model."""
 
 from collections.abc import Callable
+from numbers import Integral
 from typing import Any
 
 import jax.numpy as jnp
@@ -25,7 +26,7 @@ def available() -> list[str]:
 def build(
     name: str,
     *,
-    num_classes: int = 1000,
+    num_classes: int | None = None,
     include_top: bool = True,
     pooling: str | None = None,
     dtype: Any = jnp.float32,
@@ -35,7 +36,7 @@ def build(
 
     Args:
       name: One of `available()`.
-      num_classes: Width of the logits.
+      num_classes: Width of the logits; None for what the net was published for, as `num_classes(name)` says.
       include_top: Whether the classifier is part of it.
       pooling: Without the top: `avg`, `max`, or None for the feature map.
       dtype: What is computed in; parameters stay float32.
@@ -45,12 +46,14 @@ def build(
     Raises:
       UsageError: If the name is not known (the nearest ones are in the message) or `num_classes` is below 1.
     Example:
-      >>> build("lenet5", num_classes=10).num_classes
-      10
+      >>> build("lenet5").num_classes, build("lenet5", num_classes=47).num_classes
+      (10, 47)
     """
-    if num_classes < 1:
-        raise UsageError(f"build: expected num_classes >= 1, got {num_classes}.")
-    return _constructor(name)(num_classes=num_classes, include_top=include_top, pooling=pooling, dtype=dtype, **options)
+    if num_classes is not None:
+        if not isinstance(num_classes, Integral) or num_classes < 1:
+            raise UsageError(f"build: expected num_classes >= 1, got {num_classes!r}. Give a positive integer.")
+        options["num_classes"] = num_classes
+    return _constructor(name)(include_top=include_top, pooling=pooling, dtype=dtype, **options)
 
 
 def input_shape(name: str) -> tuple[int, int, int]:

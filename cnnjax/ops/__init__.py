@@ -3,10 +3,11 @@
 from cnnjax.ops.conv import conv2d, conv_general_dilated, convolve2d, depthwise_conv2d
 from cnnjax.ops.conv_transpose import conv_transpose2d
 from cnnjax.ops.norm import local_response_norm
-from cnnjax.ops.pool import adaptive_avg_pool, avg_pool, global_avg_pool, max_pool
+from cnnjax.ops.pool import adaptive_avg_pool, adaptive_max_pool, avg_pool, global_avg_pool, max_pool
 
 __all__ = [
     "adaptive_avg_pool",
+    "adaptive_max_pool",
     "avg_pool",
     "conv2d",
     "conv_general_dilated",

@@ -35,14 +35,15 @@ def as_numbers(op: str, name: str, x) -> jax.Array:
     return x
 
 
-def pair(op: str, name: str, value: Size) -> Pair:
-    """Return one integer or two as two positive ones (height, width)."""
+def pair(op: str, name: str, value: Size, least: int = 1) -> Pair:
+    """Return one integer or two as two of at least 1, or `least` (height, width)."""
     if isinstance(value, jax.Array | np.ndarray) and value.ndim == 0:
         value = value.item()  # it has no length, though its type has
     numbers: tuple[Any, ...] = tuple(value) if isinstance(value, Iterable) else (value, value)
-    if len(numbers) != 2 or not all(isinstance(n, Integral) and int(n) >= 1 for n in numbers):
+    if len(numbers) != 2 or not all(isinstance(n, Integral) and int(n) >= least for n in numbers):
+        kind = "positive integers" if least else "integers of at least 0"
         raise ValueError(
-            f"{op}: expected {name} of one or two positive integers, got {value!r}. "
+            f"{op}: expected {name} of one or two {kind}, got {value!r}. "
             f"Write {name}=2 for both axes, or {name}=(2, 3) for height and width."
         )
     return int(numbers[0]), int(numbers[1])

@@ -18,6 +18,7 @@ from jax.interpreters import ad, batching
 
 from cnnjax.ops import cpu
 from cnnjax.ops.lowering import lower_on_one_cpu
+from cnnjax.ops.platform import platform_conv
 
 conv_p = Primitive("cnnjax_conv")
 
@@ -32,24 +33,27 @@ def convolve(x, kernel, problem: cpu.Problem, precision: Any) -> jax.Array:
     return conv_p.bind(x, kernel, role="out", problem=problem, precision=precision)
 
 
+def convolve_transposed(g, kernel, problem: cpu.Problem) -> jax.Array:
+    """Do the transpose of a convolution through the primitive."""
+    return conv_p.bind(g, kernel, role="lhs", problem=problem, precision=None)
+
+
 def _platform(a, b, *, role, problem, precision):
     """Do what the role asks with the platform's own convolution."""
+    options = {"rhs_dilation": problem.dilation, "precision": precision}
+    if role == "lhs":
+        layout = ("NHWC", "HWOI", "NHWC")
+        turned = lax.rev(b, (0, 1))
+        return platform_conv(
+            a, turned, (1, 1), problem.lhs_padding, problem.strides, dimension_numbers=layout, **options
+        )
 
     def conv(x, kernel):
-        return lax.conv_general_dilated(
-            x,
-            kernel,
-            problem.strides,
-            problem.padding,
-            rhs_dilation=problem.dilation,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            precision=precision,
-        )
+        layout = ("NHWC", "HWIO", "NHWC")
+        return platform_conv(x, kernel, problem.strides, problem.padding, dimension_numbers=layout, **options)
 
     if role == "out":
         return conv(a, b)
-    if role == "lhs":
-        return jax.linear_transpose(lambda x: conv(x, b), jax.ShapeDtypeStruct(problem.lhs_shape, a.dtype))(a)[0]
     return jax.linear_transpose(lambda kernel: conv(a, kernel), jax.ShapeDtypeStruct(problem.rhs_shape, a.dtype))(b)[0]
 
 

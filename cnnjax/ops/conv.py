@@ -13,6 +13,7 @@ from cnnjax.ops import bilinear, dispatch
 from cnnjax.ops.arguments import PaddingLike, Size, as_numbers, images, pair, per_axis
 from cnnjax.ops.channels import spread
 from cnnjax.ops.opaque import opaque
+from cnnjax.ops.platform import platform_conv
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 
@@ -64,7 +65,7 @@ def conv_general_dilated(
     if feature_group_count == batch_group_count == 1:
         rhs = opaque(rhs)  # XLA for the CPU miscompiles constant kernels, but not those of groups
     if problem is None:
-        return lax.conv_general_dilated(lhs, rhs, window_strides, padding, precision=precision, **options)
+        return platform_conv(lhs, rhs, window_strides, padding, precision=precision, **options)
     return bilinear.convolve(lhs, rhs, problem, precision)
 
 

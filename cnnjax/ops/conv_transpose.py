@@ -1,13 +1,13 @@
 """The transposed convolution."""
 
-from numbers import Integral
-
 import jax
 from jax import lax
 
 from cnnjax import shapes
+from cnnjax.ops import bilinear, dispatch
 from cnnjax.ops.arguments import PaddingLike, Size, images, pair, per_axis
-from cnnjax.ops.conv import NHWC, add_bias, conv_general_dilated, kernel_array, operands
+from cnnjax.ops.conv import NHWC, add_bias, check_groups, conv_general_dilated, kernel_array, operands
+from cnnjax.ops.opaque import opaque
 
 
 def conv_transpose2d(
@@ -18,7 +18,8 @@ def conv_transpose2d(
     strides: Size = 1,
     padding: PaddingLike = "SAME",
     kernel_dilation: Size = 1,
-    output_padding: int = 0,
+    output_padding: Size = 0,
+    feature_group_count: int = 1,
     transpose_kernel: bool = False,
 ) -> jax.Array:
     """Upsample with a fractionally strided convolution, the transpose of `conv2d` with the same window.
@@ -29,46 +30,65 @@ def conv_transpose2d(
 
     Args:
       x: Images, `[N, H, W, C]`.
-      kernel: `[KH, KW, C, O]`, or `[KH, KW, O, C]` with `transpose_kernel`; the dtype of x.
+      kernel: `[KH, KW, C / feature_group_count, O]`, or `[KH, KW, O / feature_group_count, C]` with `transpose_kernel`;
+        the dtype of x.
       bias: `[O]`, or None.
       strides: Stride of the convolution that is transposed, one integer or two.
       padding: Padding of the convolution that is transposed: `"SAME"`, `"VALID"`, an integer, or pairs.
       kernel_dilation: Pixels between the kernel's taps.
-      output_padding: Rows and columns added at the bottom and right.
+      output_padding: Rows and columns added at the bottom and right, one integer or two, below the strides.
+      feature_group_count: Groups of channels that don't mix.
       transpose_kernel: Whether the kernel is the one of the convolution that is transposed.
     Returns:
       `[N, H', W', O]`, the dtype of x.
     Raises:
       TypeError: If a dtype is not numeric or the two differ.
-      ValueError: If ranks or channels don't fit, or nothing is left.
+      ValueError: If ranks, channels or groups don't fit, nothing is left, or `output_padding` is not below the strides.
     Example:
       >>> import jax.numpy as jnp
       >>> conv_transpose2d(jnp.ones((1, 7, 7, 2)), jnp.ones((4, 4, 2, 3)), strides=2, padding=1).shape
       (1, 14, 14, 3)
     """
     op = "conv_transpose2d"
-    if not isinstance(output_padding, Integral) or output_padding < 0:
-        raise ValueError(
-            f"{op}: expected output_padding as one integer of at least 0, got {output_padding!r}. Pad more to get less."
-        )
-    kernel = kernel_array(op, kernel)
+    x, kernel, groups = images(op, x), kernel_array(op, kernel), feature_group_count
     if transpose_kernel:
-        channels = images(op, x).shape[3]
-        if kernel.shape[3] != channels:
-            raise ValueError(
-                f"{op}: expected a kernel [H, W, O, {channels}] for x {x.shape}, got {kernel.shape}. "
-                f"Make the kernel's fourth axis {channels}, or leave transpose_kernel out."
-            )
-        kernel = lax.transpose(lax.rev(kernel, (0, 1)), (0, 1, 3, 2))
-    x, kernel = operands(op, x, kernel, 1)
+        kernel = _forward_kernel(op, x, kernel, groups)
+    x, kernel = operands(op, x, kernel, groups)
     strides, dilation = pair(op, "strides", strides), pair(op, "kernel_dilation", kernel_dilation)
-    sides, taps = per_axis(op, padding), kernel.shape[:2]
+    more = pair(op, "output_padding", output_padding, least=0)
+    sides, taps, sizes = per_axis(op, padding), kernel.shape[:2], x.shape[1:3]
     try:
-        for n, k, s, p, d in zip(x.shape[1:3], taps, strides, sides, dilation):
-            shapes.conv_transpose_output_size(n, k, s, p, d, output_padding)
+        out_sizes = [
+            shapes.conv_transpose_output_size(n, k, s, p, d, extra)
+            for n, k, s, p, d, extra in zip(sizes, taps, strides, sides, dilation, more)
+        ]
         pads = [shapes.conv_transpose_padding(k, s, p, d) for k, s, p, d in zip(taps, strides, sides, dilation)]
     except ValueError as error:
         raise ValueError(str(error).replace("shapes:", f"{op}:", 1)) from None
-    pads = [(low, high + output_padding) for low, high in pads]
-    y = conv_general_dilated(x, kernel, (1, 1), pads, strides, dilation, NHWC)
+    if groups == 1:
+        # As the role of the primitive that it is: its multiplications are those of the convolution.
+        reaches = [(k - 1) * d for k, d in zip(taps, dilation)]
+        own = [
+            (reach - low, (n - 1) * s + 1 + reach - out - (reach - low))
+            for n, s, reach, out, (low, _) in zip(sizes, strides, reaches, out_sizes, pads)
+        ]
+        turned = lax.transpose(lax.rev(kernel, (0, 1)), (0, 1, 3, 2))
+        problem = dispatch.fast_transposed_problem(x, turned, out_sizes, strides, own, dilation)
+        if problem is not None:
+            return add_bias(op, bilinear.convolve_transposed(x, opaque(turned), problem), bias)
+    pads = [(low, high + extra) for (low, high), extra in zip(pads, more)]
+    y = conv_general_dilated(x, kernel, (1, 1), pads, strides, dilation, NHWC, feature_group_count=groups)
     return add_bias(op, y, bias)
+
+
+def _forward_kernel(op, x, kernel, groups):
+    """Return the kernel of a convolution, `[KH, KW, O / groups, C]`, turned round: `[KH, KW, C / groups, O]`."""
+    channels = x.shape[3]
+    check_groups(op, channels, groups, groups)
+    if kernel.shape[3] != channels:
+        raise ValueError(
+            f"{op}: expected a kernel [H, W, O, {channels}] for x {x.shape}, got {kernel.shape}. "
+            f"Make the kernel's fourth axis {channels}, or leave transpose_kernel out."
+        )
+    split = lax.rev(kernel, (0, 1)).reshape(*kernel.shape[:3], groups, channels // groups)
+    return split.transpose(0, 1, 4, 3, 2).reshape(*kernel.shape[:2], channels // groups, -1)

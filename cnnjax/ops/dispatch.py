@@ -74,7 +74,28 @@ def fast_problem(
         ]
     except (TypeError, ValueError):  # whatever is wrong with it, jax.lax says in its own words
         return None
-    problem = cpu.Problem(lhs.shape, rhs.shape, strides, (pads[0], pads[1]), dilation, exact=mode == "exact")
+    return _if_fast(cpu.Problem(lhs.shape, rhs.shape, strides, (pads[0], pads[1]), dilation, exact=mode == "exact"))
+
+
+def fast_transposed_problem(g, kernel, out_sizes, strides, padding, dilation) -> cpu.Problem | None:
+    """Return the convolution of which this is the transpose as a problem, as `fast_problem` does.
+
+    Args:
+      g: What is transposed, `[N, H', W', O]`.
+      kernel: The convolution's, `[KH, KW, C, O]`.
+      out_sizes: Height and width of what comes out, the convolution's images.
+      strides: The convolution's.
+      padding: The convolution's, as pairs.
+      dilation: The convolution's.
+    """
+    mode = cpu_mode()
+    if mode == "off" or not _plain(g, kernel):
+        return None
+    shape = (g.shape[0], *out_sizes, kernel.shape[2])
+    return _if_fast(cpu.Problem(shape, kernel.shape, strides, tuple(padding), dilation, exact=mode == "exact"))
+
+
+def _if_fast(problem: cpu.Problem) -> cpu.Problem | None:
     return problem if any(cpu.choose(role, problem) for role in cpu.ROLES) else None
 
 

@@ -28,7 +28,7 @@ taken_p, given_p = Primitive("cnnjax_max_taken"), Primitive("cnnjax_max_given")
 _MOST_TAPS = 16  # of larger windows the place of the maximum is dearer than the folds' own derivatives
 
 
-def max_of_windows(x: jax.Array, *, window, strides, padding) -> jax.Array:
+def max_of_windows(x: jax.Array, *, window, strides, padding, dilation=(1, 1)) -> jax.Array:
     """Take the maximum of every window of images `[N, H, W, C]`, padding counting as smaller than all.
 
     Example:
@@ -38,12 +38,15 @@ def max_of_windows(x: jax.Array, *, window, strides, padding) -> jax.Array:
     """
     # Padded here, once: the derivatives read what the maximum has read.
     x = padded(x, padding, windows.lowest(x.dtype))
-    small = prod(window) <= _MOST_TAPS
-    ours = small and jnp.issubdtype(x.dtype, jnp.floating) and cpu_mode() != "off" and on_no_mesh(x)
-    return (_located if ours else windows.max_by_slices)(x, tuple(window), tuple(strides))
+    small = prod(window) <= _MOST_TAPS and dilation == (1, 1)
+    if small and jnp.issubdtype(x.dtype, jnp.floating) and cpu_mode() != "off" and on_no_mesh(x):
+        return _located(x, tuple(window), tuple(strides))
+    return windows.max_by_slices(x, window, strides, dilation)
 
 
-_located = jax.custom_jvp(windows.max_by_slices, nondiff_argnums=(1, 2))
+@partial(jax.custom_jvp, nondiff_argnums=(1, 2))
+def _located(x, window, strides):
+    return windows.max_by_slices(x, window, strides)
 
 
 @_located.defjvp

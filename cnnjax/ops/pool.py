@@ -1,5 +1,6 @@
 """Max, average, adaptive and global pooling of images `[N, H, W, C]`."""
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -13,34 +14,43 @@ from cnnjax.ops.arguments import PaddingLike, Size, images, pair, per_axis
 from cnnjax.ops.maxima import max_of_windows
 
 
-def _windows(op, x, window, strides, padding, ceil_mode):
-    """Return x and the window, strides and padding pairs, all checked."""
+def _windows(op, x, window, strides, padding, ceil_mode, dilation):
+    """Return x, the window's geometry and how many pixels of the image each window holds on each axis, all checked."""
     x = images(op, x)
-    window = pair(op, "window", window)
+    window, dilation = pair(op, "window", window), pair(op, "dilation", dilation)
     strides = window if strides is None else pair(op, "strides", strides)
-    sides = per_axis(op, padding)
-    sizes = x.shape[1:3]
+    axes = list(zip(x.shape[1:3], window, strides, per_axis(op, padding), dilation))
     try:
-        pads = tuple(
-            shapes.window_padding(n, k, s, p, ceil_mode=ceil_mode) for n, k, s, p in zip(sizes, window, strides, sides)
-        )
+        pads = tuple(shapes.window_padding(n, k, s, p, d, ceil_mode) for n, k, s, p, d in axes)
     except ValueError as error:
         raise ValueError(str(error).replace("shapes:", f"{op}:", 1)) from None
-    if any(side >= k for k, (low, high) in zip(window, pads) for side in (low, high)):
+    held = [_counts(n, k, s, d, sides, (0, 0)) for (n, k, s, _, d), sides in zip(axes, pads)]
+    if any((d - 1) * (k - 1) + k <= side for (_, k, _, _, d), sides in zip(axes, pads) for side in sides):
         raise ValueError(
             f"{op}: expected padding smaller than the window {window}, got {pads}. "
             "Pad less: a window of padding alone has no value."
         )
-    return x, window, strides, pads
+    if not all(counts.all() for counts in held):
+        raise ValueError(
+            f"{op}: expected windows that hold a pixel, got dilation {dilation} and padding {pads} on images of "
+            f"{x.shape[1]}x{x.shape[2]}. Use less of both: a window of padding alone has no value."
+        )
+    return x, {"window": window, "strides": strides, "padding": pads, "dilation": dilation}, held
 
 
 def max_pool(
-    x, window: Size, *, strides: Size | None = None, padding: PaddingLike = "VALID", ceil_mode: bool = False
+    x,
+    window: Size,
+    *,
+    strides: Size | None = None,
+    padding: PaddingLike = "VALID",
+    ceil_mode: bool = False,
+    dilation: Size = 1,
 ) -> jax.Array:
     """Take the maximum of every window.
 
-    `y[n, i, j, c] = max x[n, i * s + a, j * s + b, c]`; padding counts as minus infinity. Of equal values the first
-    in reading order gets the gradient; NaN propagates.
+    `y[n, i, j, c] = max x[n, i * s + a * d, j * s + b * d, c]`; padding counts as minus infinity. Of equal values the
+    first in reading order gets the gradient; NaN propagates.
 
     Args:
       x: Images, `[N, H, W, C]`.
@@ -48,30 +58,30 @@ def max_pool(
       strides: Pixels between windows; None for the window itself.
       padding: `"VALID"`, `"SAME"`, an integer, or `((top, bottom), (left, right))`.
       ceil_mode: Whether a last window may hang over the end (PyTorch's rule).
+      dilation: Pixels between the window's.
     Returns:
       `[N, H', W', C]`, the dtype of x.
     Raises:
       TypeError: If x is not of real numbers.
-      ValueError: If x is not of rank 4, no window fits, or the padding is as large as the window.
+      ValueError: If x is not of rank 4, no window fits, or one holds padding alone.
     Example:
       >>> max_pool(jnp.arange(16.0).reshape(1, 4, 4, 1), 2)[0, :, :, 0].tolist()
       [[5.0, 7.0], [13.0, 15.0]]
     """
-    x, window, strides, pads = _windows("max_pool", x, window, strides, padding, ceil_mode)
+    x, geometry, _ = _windows("max_pool", x, window, strides, padding, ceil_mode, dilation)
     if jnp.issubdtype(x.dtype, jnp.complexfloating):
         raise TypeError(f"max_pool: expected x of a real dtype, got {x.dtype}. Complex numbers have no order.")
-    arguments = {"window": window, "strides": strides, "padding": pads}
     # XLA:CPU expands the gradient of reduce_window into a slow loop, and its fused 2/2 maximum drops NaN.
     return lax.platform_dependent(
-        x, cpu=partial(max_of_windows, **arguments), default=partial(windows.max_by_window, **arguments)
+        x, cpu=partial(max_of_windows, **geometry), default=partial(windows.max_by_window, **geometry)
     )
 
 
-def _counts(size, kernel, stride, pads, declared):
+def _counts(size, kernel, stride, dilation, pads, declared):
     """Return how many pixels of `[-low, size + high)`, the declared padding, each window holds."""
-    starts = np.arange((size + sum(pads) - kernel) // stride + 1) * stride - pads[0]
-    low, high = declared
-    return np.minimum(starts + kernel, size + high) - np.maximum(starts, -low)
+    starts = np.arange((size + sum(pads) - (kernel - 1) * dilation - 1) // stride + 1) * stride - pads[0]
+    places = np.add.outer(starts, np.arange(kernel) * dilation)
+    return ((places >= -declared[0]) & (places < size + declared[1])).sum(1)
 
 
 def avg_pool(
@@ -82,6 +92,7 @@ def avg_pool(
     padding: PaddingLike = "VALID",
     ceil_mode: bool = False,
     count_include_pad: bool = False,
+    dilation: Size = 1,
 ) -> jax.Array:
     """Take the mean of every window.
 
@@ -95,28 +106,32 @@ def avg_pool(
       ceil_mode: Whether a last window may hang over the end (PyTorch's rule).
       count_include_pad: Whether padding counts as pixels of value 0 (PyTorch's and Flax's default) or not at all
         (Keras's).
+      dilation: Pixels between the window's.
     Returns:
       `[N, H', W', C]`, the dtype of x.
     Raises:
       TypeError: If x is not floating.
-      ValueError: If x is not of rank 4, no window fits, or the padding is as large as the window.
+      ValueError: If x is not of rank 4, no window fits, or one holds padding alone.
     Example:
       >>> avg_pool(jnp.ones((1, 2, 2, 1)), 3, strides=2, padding=1)[0, :, :, 0].tolist()
       [[1.0]]
     """
-    x, window, strides, pads = _windows("avg_pool", x, window, strides, padding, ceil_mode)
-    sides = per_axis("avg_pool", padding)
-    declared = [shapes.resolve_padding(n, k, s, p) for n, k, s, p in zip(x.shape[1:3], window, strides, sides)]
+    x, geometry, counted = _windows("avg_pool", x, window, strides, padding, ceil_mode, dilation)
     _check_floating("avg_pool", x)
     wide = _wide(x.dtype)
-    arguments = {"window": window, "strides": strides, "padding": pads}
     sums = lax.platform_dependent(
         x.astype(wide),
-        cpu=partial(windows.sum_by_slices, **arguments),
-        default=partial(windows.sum_by_window, **arguments),
+        cpu=partial(windows.sum_by_slices, **geometry),
+        default=partial(windows.sum_by_window, **geometry),
     )
-    counted = declared if count_include_pad else ((0, 0), (0, 0))
-    rows, columns = map(_counts, x.shape[1:3], window, strides, pads, counted)
+    if count_include_pad:
+        axes = zip(x.shape[1:3], *(geometry[name] for name in ("window", "strides", "dilation", "padding")))
+        sides = per_axis("avg_pool", padding)
+        counted = [
+            _counts(n, k, s, d, pads, shapes.resolve_padding(n, k, s, side, d))
+            for (n, k, s, d, pads), side in zip(axes, sides)
+        ]
+    rows, columns = counted
     counts = np.multiply.outer(rows, columns)[None, :, :, None]
     if (counts == counts.flat[0]).all():
         return (sums / int(counts.flat[0])).astype(x.dtype)
@@ -186,16 +201,43 @@ def adaptive_avg_pool(x, output_size: Size) -> jax.Array:
     """
     x = images("adaptive_avg_pool", x)
     _check_floating("adaptive_avg_pool", x)
-    _check_pixels("adaptive_avg_pool", x)
-    rows, columns = pair("adaptive_avg_pool", "output_size", output_size)
-    if x.shape[1] % rows == 0 and x.shape[2] % columns == 0:
-        return avg_pool(x, (x.shape[1] // rows, x.shape[2] // columns))
     wide = x.astype(_wide(x.dtype))
-    return _adapt(_adapt(wide, columns, 2), rows, 1).astype(x.dtype)
+    return _adaptive("adaptive_avg_pool", wide, output_size, avg_pool, _mean).astype(x.dtype)
 
 
-def _adapt(x, length, axis):
-    size = x.shape[axis]
-    edges = [(i * size // length, -(-(i + 1) * size // length)) for i in range(length)]
-    means = [_mean(lax.slice_in_dim(x, a, b, axis=axis), (axis,)) for a, b in edges]
-    return jnp.concatenate(means, axis=axis)
+def adaptive_max_pool(x, output_size: Size) -> jax.Array:
+    """Take the maximum of a given number of windows, whatever the size of the image.
+
+    The windows are those of `adaptive_avg_pool`; ties and NaN are as in `max_pool`.
+
+    Args:
+      x: Images, `[N, H, W, C]`.
+      output_size: Height and width of the output, or one integer for both.
+    Returns:
+      `[N, H', W', C]`, the dtype of x.
+    Raises:
+      TypeError: If x is not of real numbers.
+      ValueError: If x is not of rank 4 or a size is not positive.
+    Example:
+      >>> adaptive_max_pool(jnp.arange(5.0).reshape(1, 1, 5, 1), (1, 3)).tolist()
+      [[[[1.0], [3.0], [4.0]]]]
+    """
+    x = images("adaptive_max_pool", x)
+
+    def maximum(x, axes):
+        return max_pool(x, [x.shape[axis] if axis in axes else 1 for axis in (1, 2)])
+
+    return _adaptive("adaptive_max_pool", x, output_size, max_pool, maximum)
+
+
+def _adaptive(op: str, x, output_size: Size, pool: Callable, combine: Callable):
+    """Pool evenly where the sizes divide, and otherwise `combine` each window, along rows first, then down."""
+    _check_pixels(op, x)
+    rows, columns = pair(op, "output_size", output_size)
+    if x.shape[1] % rows == 0 and x.shape[2] % columns == 0:
+        return pool(x, (x.shape[1] // rows, x.shape[2] // columns))
+    for length, axis in ((columns, 2), (rows, 1)):
+        edges = [(i * x.shape[axis] // length, -(-(i + 1) * x.shape[axis] // length)) for i in range(length)]
+        parts = [combine(lax.slice_in_dim(x, low, high, axis=axis), (axis,)) for low, high in edges]
+        x = jnp.concatenate(parts, axis=axis)
+    return x

@@ -27,26 +27,29 @@ def stays(a, b):
     return (a >= b) | (a != a)
 
 
-def max_by_slices(x, window, strides):
+def max_by_slices(x, window, strides, dilation=(1, 1)):
     """Take the maximum of every window of images that are padded."""
-    return _fold_window(x, first_max, window, strides)
+    return _fold_window(x, first_max, window, strides, dilation)
 
 
-def max_by_window(x, *, window, strides, padding):
+def max_by_window(x, **geometry):
     """Take the maximum of every window with `lax.reduce_window`."""
-    init = np.array(lowest(x.dtype), x.dtype)
-    return lax.reduce_window(x, init, lax.max, (1, *window, 1), (1, *strides, 1), [(0, 0), *padding, (0, 0)])
+    return _by_window(x, lax.max, lowest(x.dtype), **geometry)
 
 
-def sum_by_slices(x, *, window, strides, padding):
+def sum_by_slices(x, *, window, strides, padding, dilation):
     """Take the sum of every window."""
-    return _fold_window(padded(x, padding), jnp.add, window, strides)
+    return _fold_window(padded(x, padding), jnp.add, window, strides, dilation)
 
 
-def sum_by_window(x, *, window, strides, padding):
+def sum_by_window(x, **geometry):
     """Take the sum of every window with `lax.reduce_window`."""
-    init = np.zeros((), x.dtype)
-    return lax.reduce_window(x, init, lax.add, (1, *window, 1), (1, *strides, 1), [(0, 0), *padding, (0, 0)])
+    return _by_window(x, lax.add, 0, **geometry)
+
+
+def _by_window(x, combine, start, *, window, strides, padding, dilation):
+    init, pads = np.array(start, x.dtype), [(0, 0), *padding, (0, 0)]
+    return lax.reduce_window(x, init, combine, (1, *window, 1), (1, *strides, 1), pads, None, (1, *dilation, 1))
 
 
 def lowest(dtype) -> float | int:
@@ -66,24 +69,24 @@ def _slices(x, starts, length, stride, axis):
     return [lax.slice_in_dim(x, s, s + (length - 1) * stride + 1, stride, axis) for s in starts]
 
 
-def _fold(x, combine: Callable, kernel: int, stride: int, axis: int):
+def _fold(x, combine: Callable, kernel: int, stride: int, dilation: int, axis: int):
     """Combine `kernel` neighbours along one axis, in order, at every `stride`-th position."""
-    length = (x.shape[axis] - kernel) // stride + 1
+    length = (x.shape[axis] - (kernel - 1) * dilation - 1) // stride + 1
     if kernel <= _LONGEST_FOLD:
-        return reduce(combine, _slices(x, range(kernel), length, stride, axis))
+        return reduce(combine, _slices(x, range(0, kernel * dilation, dilation), length, stride, axis))
     powers, parts, done = x, [], 0
     for bit in range(kernel.bit_length()):
         width = 1 << bit
         if kernel & width:
-            parts += _slices(powers, [done], length, stride, axis)
+            parts += _slices(powers, [done * dilation], length, stride, axis)
             done += width
         if done < kernel:
-            room = powers.shape[axis] - width
-            powers = combine(*_slices(powers, [0, width], room, 1, axis))
+            room = powers.shape[axis] - width * dilation
+            powers = combine(*_slices(powers, [0, width * dilation], room, 1, axis))
     return reduce(combine, parts)
 
 
-def _fold_window(x, combine, window, strides):
+def _fold_window(x, combine, window, strides, dilation):
     # Along a row first, then down: of equal values the first in reading order wins.
-    x = _fold(x, combine, window[1], strides[1], 2)
-    return _fold(x, combine, window[0], strides[0], 1)
+    x = _fold(x, combine, window[1], strides[1], dilation[1], 2)
+    return _fold(x, combine, window[0], strides[0], dilation[0], 1)

@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from cnnjax.pretrained.match import Assignment, Plan, Shapes, nearest
-from cnnjax.pretrained.tensors import SourceFile, printable
+from cnnjax.pretrained.readers import printable
+from cnnjax.pretrained.tensors import SourceFile
 
 # In the message; in the list behind it; and of that, with the nearest names, which take time to find.
 _SHOWN, _LISTED, _NEAREST = 4, 1000, 25

@@ -2,53 +2,39 @@
 
 import functools
 import hashlib
-import importlib
-import json
 import math
 import pathlib
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 
-from cnnjax.errors import CnnjaxError
+from cnnjax.pretrained.readers import ORBAX_METADATA, WeightsError
+from cnnjax.pretrained.readers.child import Child
+from cnnjax.pretrained.readers.msgpack import open_msgpack
+from cnnjax.pretrained.readers.stored import open_safetensors, parts_of
+from cnnjax.safetensors import DTYPES
+
+__all__ = [
+    "LeftOut",
+    "SourceFile",
+    "SourceTensor",
+    "WeightsError",
+    "check_sha256",
+    "open_file",
+    "sha256_of",
+]
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
-# No published net has longer names, deeper shapes or more tensors; a file that claims them is damaged or hostile.
-MAX_NAME, MAX_RANK, MAX_TENSORS = 1024, 8, 100_000
-# Braces, brackets, commas and colons of a JSON text: a tensor of a safetensors header takes at most twenty.
-_MAX_PIECES = 20 * MAX_TENSORS
-
-# What a file starts with decides who reads it; the extension decides nothing. Readers are imported when needed.
-_READERS = {
-    "zip": "cnnjax.pretrained.zip_files:open_zip",
-    "hdf5": "cnnjax.pretrained.keras_hdf5:open_hdf5",
-    "safetensors": "cnnjax.pretrained.safetensors_file:open_safetensors",
-    "torch legacy": "cnnjax.pretrained.torch_legacy:open_torch_legacy",
-    "msgpack": "cnnjax.pretrained.msgpack_file:open_msgpack",
-    "directory": "cnnjax.pretrained.orbax_dir:open_orbax",
-}
-# What a run's checkpoint keeps its arrays in, see `cnnjax.runs`.
-_OF_A_RUN = "arrays.safetensors"
+# What a file starts with decides who reads it; the extension decides nothing. Those nobody vouches for go to a child.
+_CHILDREN = {"zip": "zips", "torch legacy": "pytorch", "hdf5": "keras", "orbax": "orbax"}
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 # torch.save before 1.6 began with the pickle of the number 0x1950a86a20f9469cfc6c.
 _TORCH_LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-
-
-class WeightsError(CnnjaxError):
-    """A file of weights could not be read, is not what it says it is, or does not fit the model."""
-
-    def __init__(self, message: str):
-        super().__init__(printable(message))
-
-
-def printable(text: str) -> str:
-    """Return text out of a file in one line, without what could move a terminal's cursor or change its colours."""
-    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 @dataclass(frozen=True)
@@ -113,6 +99,7 @@ class SourceFile:
       tensors: By name, in the order of the file.
       notes: What the reader wants to have said, one sentence each.
       left_out: Tensors beside the state, which are not read.
+      config: What the file says of its layers beside their weights, by layer; only Keras's do.
     """
 
     path: pathlib.Path
@@ -120,29 +107,60 @@ class SourceFile:
     tensors: dict[str, SourceTensor]
     notes: tuple[str, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
+    config: dict[str, Any] = field(default_factory=dict)
 
 
-def open_file(path: str | pathlib.Path) -> SourceFile:
+def open_file(path: str | pathlib.Path, which: str = "") -> SourceFile:
     """Return the tensors of a file of weights; what is in it decides how it is read, not its name.
 
     Nothing that the file says is carried out: there is no unpickling of anything but arrays, no model is rebuilt, and
     no memory is taken for a size that the file only claims.
 
     Args:
-      path: A file of PyTorch, safetensors, Keras or Flax msgpack, an Orbax directory, or a checkpoint of a run.
+      path: A file of PyTorch, safetensors, Keras or Flax msgpack, an Orbax folder, or a folder or an index of
+        safetensors files, such as a checkpoint of a run.
+      which: The state to take where a file of PyTorch has several, such as `model_ema`; empty for the usual one.
     Raises:
       WeightsError: If it can't be read; one line that starts with the path.
     """
     path = pathlib.Path(path)
     try:
-        path = path / _OF_A_RUN if (path / _OF_A_RUN).is_file() else path
-        kind = "directory" if path.is_dir() else _sniff(path)
-        module, _, function = _READERS[kind].partition(":")
-        file = getattr(importlib.import_module(module), function)(path)
+        kind = _kind_of(path)
+        file = _open_parts(path) if kind == "parts" else _open(path, kind, which)
     except (OSError, WeightsError) as error:
         raise _with_path(path, error) from error
     fetches = {name: functools.partial(_read, path, tensor) for name, tensor in file.tensors.items()}
     return replace(file, tensors={name: replace(file.tensors[name], fetch=fetches[name]) for name in fetches})
+
+
+def _open(path: pathlib.Path, kind: str, which: str) -> SourceFile:
+    if kind in _CHILDREN:
+        child = Child(_CHILDREN[kind], path, which)
+        said = child.content
+        left_out = [LeftOut(n, tuple(shape), DTYPES[code], reason) for n, code, shape, reason in said["left_out"]]
+        tensors = {
+            name: SourceTensor(name, place.shape, place.dtype, functools.partial(child.read, name))
+            for name, place in child.tensors.items()
+        }
+        return SourceFile(path, said["format"], tensors, tuple(said["notes"]), tuple(left_out), said["config"])
+    if which:
+        raise WeightsError(f"it is {kind}, which holds one state; which= has no meaning for it.")
+    found, notes = open_msgpack(path) if kind == "msgpack" else (open_safetensors(path), ())
+    return SourceFile(path, kind, {name: SourceTensor(name, *rest) for name, rest in found.items()}, notes)
+
+
+def _open_parts(path: pathlib.Path) -> SourceFile:
+    """Return the tensors of a folder or an index, in the order of the files."""
+    tensors: dict[str, SourceTensor] = {}
+    file = SourceFile(path, "safetensors", tensors)
+    for part, names in parts_of(path).items():
+        file = open_file(part)
+        missing = (names or set()) - file.tensors.keys()
+        if missing or tensors.keys() & file.tensors.keys():
+            name = min(missing or tensors.keys() & file.tensors.keys())
+            raise WeightsError(f"{name[:80]} is {'not in' if missing else 'in more files than'} {part.name}.")
+        tensors.update((name, file.tensors[name]) for name in file.tensors if names is None or name in names)
+    return replace(file, path=path, tensors=tensors)
 
 
 def sha256_of(path: str | pathlib.Path) -> str:
@@ -174,60 +192,6 @@ def check_sha256(path: str | pathlib.Path, expected: str) -> None:
         raise WeightsError(f"{path}: its sha256 is {found}, expected {expected}. It is damaged or another file.")
 
 
-def checked_size(name: str, shape: tuple[int, ...], dtype: np.dtype, available: int) -> int:
-    """Return the bytes that a tensor takes, after checking that the file can hold that many.
-
-    Args:
-      name: For the message.
-      shape: As the file claims.
-      dtype: As the file claims.
-      available: Bytes that there are.
-    Raises:
-      WeightsError: If the name or the shape is absurd or the bytes are more than there are.
-    """
-    if len(name) > MAX_NAME:
-        raise WeightsError(f"a tensor's name of {len(name)} characters; at most {MAX_NAME} are read.")
-    if len(shape) > MAX_RANK or any(not isinstance(n, int) or isinstance(n, bool) or n < 0 for n in shape):
-        raise WeightsError(f"{name}: expected a shape of at most {MAX_RANK} sizes >= 0, got {str(shape)[:80]}.")
-    size = math.prod(shape) * dtype.itemsize
-    if size > available:
-        raise WeightsError(f"{name}: claims {size} bytes, the file has {available} for it.")
-    return size
-
-
-def parse_json(text: bytes, what: str, pairs: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
-    """Return the value of a JSON text, after counting what it would make: small pieces take many times their bytes.
-
-    Args:
-      text: In UTF-8.
-      what: For the message, such as `its header`.
-      pairs: Makes the objects, as `object_pairs_hook`.
-    Raises:
-      WeightsError: If it is no JSON, or has more pieces than a file with `MAX_TENSORS` needs.
-    """
-    if sum(map(text.count, (b"{", b"[", b",", b":"))) > _MAX_PIECES:
-        raise WeightsError(f"{what} is larger than that of any file of weights.")
-    try:
-        return json.loads(text.decode(), object_pairs_hook=pairs)
-    except (ValueError, RecursionError) as error:
-        raise WeightsError(f"{what} is damaged.") from error
-
-
-def read_array(path: pathlib.Path, offset: int, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Return an array that lies in a file as it is.
-
-    Raises:
-      WeightsError: If the file ends before the array does.
-    """
-    count = math.prod(shape)
-    with path.open("rb") as file:
-        file.seek(0, 2)
-        if file.tell() < offset + count * dtype.itemsize:
-            raise WeightsError("it is shorter than when it was opened.")
-        file.seek(offset)
-        return np.fromfile(file, dtype, count).reshape(shape)
-
-
 def _read(path: pathlib.Path, tensor: SourceTensor) -> np.ndarray:
     try:
         return tensor.read()
@@ -241,8 +205,11 @@ def _with_path(path: pathlib.Path, error: OSError | WeightsError) -> WeightsErro
     return WeightsError(text if text.startswith(f"{path}: ") else f"{path}: {text}")
 
 
-def _sniff(path: pathlib.Path) -> str:
-    """Return which reader a file is for."""
+def _kind_of(path: pathlib.Path) -> str:
+    """Return which reader a file or folder is for."""
+    if path.is_dir():
+        orbax = (path / ORBAX_METADATA).is_file() or any(path.glob(f"*/{ORBAX_METADATA}"))
+        return "orbax" if orbax else "parts"
     if path.exists() and not path.is_file():  # a pipe would wait for ever, a device never end
         raise WeightsError("it is neither a file nor a folder.")
     with path.open("rb") as file:
@@ -259,13 +226,15 @@ def _sniff(path: pathlib.Path) -> str:
         return "torch legacy"
     if head[8:9] == b"{" and 0 < int.from_bytes(head[:8], "little") <= size - 8:
         return "safetensors"
+    if head.lstrip()[:1] == b"{":
+        return "parts"
     if head[0] == 0x80 and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         raise WeightsError("it is a plain pickle, which can run anything; expected a file of torch.save.")
     if head.startswith(_PNG_MAGIC):  # its first byte is also that of a msgpack map
-        raise WeightsError("it is a picture (PNG), no file of weights.")
+        raise WeightsError("it is a picture (PNG), not a file of weights.")
     if head[0] in range(0x80, 0x90) or head[0] in (0xDE, 0xDF):
         return "msgpack"
     raise WeightsError(
-        "it is no file of weights that is known; expected PyTorch, safetensors, Keras, Flax msgpack or Orbax, "
+        "it is not a file of weights that is known; expected PyTorch, safetensors, Keras, Flax msgpack or Orbax, "
         f"found one that starts with {head[:8]!r}."
     )

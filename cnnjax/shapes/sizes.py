@@ -166,7 +166,7 @@ def conv_transpose_output_size(
       The output size.
     Raises:
       TypeError: If a number is not an integer.
-      ValueError: If nothing is left, or `output_padding` is negative.
+      ValueError: If nothing is left, or `output_padding` is negative or not below the stride.
     Example:
       >>> conv_transpose_output_size(7, kernel=4, stride=2, padding=1)
       14
@@ -175,6 +175,11 @@ def conv_transpose_output_size(
     if not isinstance(output_padding, Integral) or output_padding < 0:
         raise ValueError(
             f"shapes: expected output_padding of at least 0 pixels, got {output_padding!r}. Give a whole number."
+        )
+    if output_padding >= stride:
+        raise ValueError(
+            f"shapes: expected output_padding below the stride {stride}, got {output_padding}. Pad the result for "
+            "more: this only tells apart the sizes that a convolution maps to the same one."
         )
     low, high = conv_transpose_padding(kernel, stride, padding, dilation)
     output = (size - 1) * stride + 1 + low + high + output_padding - (kernel - 1) * dilation

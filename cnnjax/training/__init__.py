@@ -1,13 +1,13 @@
 """Training: the state, the step, losses, metrics, optimizers, the loop and its callbacks."""
 
 from cnnjax.batch import Batch
-from cnnjax.training.callbacks import CsvHistory, EarlyStopping
+from cnnjax.ops.cpu.memory import keep_freed_memory
+from cnnjax.training.callbacks import CsvHistory, EarlyStopping, Profile
 from cnnjax.training.fit import evaluate, fit
 from cnnjax.training.loop import Callback, Loop
 from cnnjax.training.losses import LabelError, softmax_cross_entropy
 from cnnjax.training.metrics import History, Metrics, NonFiniteError, classification_metrics
 from cnnjax.training.optim import OPTIMIZERS, SCHEDULES, make_optimizer, make_schedule, only_kernels
-from cnnjax.training.profiling import Profile
 from cnnjax.training.progress import Progress
 from cnnjax.training.state import TrainState, create_state
 from cnnjax.training.step import compute_logits, eval_step, make_eval_step, make_train_step, train_step
@@ -35,6 +35,7 @@ __all__ = [
     "eval_step",
     "evaluate",
     "fit",
+    "keep_freed_memory",
     "make_eval_step",
     "make_optimizer",
     "make_schedule",

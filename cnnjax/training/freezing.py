@@ -11,7 +11,7 @@ from flax import linen as nn
 
 from cnnjax.errors import UsageError
 from cnnjax.modes import in_evaluation
-from cnnjax.training.paths import compile_pattern, parameter_paths, path_text
+from cnnjax.training.optim import compile_pattern, parameter_paths, path_text
 
 
 def frozen_paths(params: Any, pattern: str) -> list[str]:

@@ -9,7 +9,7 @@ import numpy as np
 from flax import linen as nn
 
 from cnnjax.batch import Batch
-from cnnjax.errors import UsageError
+from cnnjax.errors import UsageError, channels_first
 from cnnjax.training.losses import class_numbers, label_fault
 
 
@@ -72,17 +72,6 @@ def explain_labels(state: Any, shape: Any, labels: Any, mask: Any) -> str | None
     return label_fault(labels, logits.shape[-1], mask)
 
 
-def channels_first(shape: tuple[int, ...]) -> str:
-    """Return what to write where a batch's shape looks like `[N, C, H, W]`, or nothing.
-
-    Args:
-      shape: Four numbers.
-    """
-    if shape[1] in (1, 3, 4) and min(shape[2:]) > 4:
-        return f"The shape {shape} looks like channels first: write images.transpose(0, 2, 3, 1), for [N, H, W, C]."
-    return ""
-
-
 def check_model(model: Any) -> None:
     """Refuse what is not an instance of a linen module."""
     if isinstance(model, nn.Module):
@@ -116,8 +105,7 @@ def check_input_shape(shape: Any, *, used: bool) -> None:
     if not isinstance(shape, Iterable) or len(shape := tuple(shape)) not in (3, 4):
         raise ValueError(f"create_state: expected input_shape (H, W, C) or (N, H, W, C), got {shape}.")
     channels, height, width = shape[-3:]
-    looks_so = channels == 3 or (channels == 1 and height == width)  # (1, length, features) is a signal's
-    if used and looks_so and min(height, width) > 4:
+    if used and channels != 4 and channels_first((1, *shape[-3:])):
         raise UsageError(
             f"create_state: expected input_shape (H, W, C), got {shape}, which looks like channels first. Write "
             f"{(height, width, channels)}, and images.transpose(0, 2, 3, 1) for the batches."

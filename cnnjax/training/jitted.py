@@ -12,14 +12,14 @@ from flax.errors import FlaxError
 from jax.core import Tracer
 
 from cnnjax.batch import Batch
-from cnnjax.errors import CnnjaxError, UsageError
-from cnnjax.training import small_heaps
-from cnnjax.training.inputs import as_batch, as_int32, channels_first, check_state
+from cnnjax.errors import CnnjaxError, UsageError, channels_first
+from cnnjax.ops.cpu import memory
+from cnnjax.training.inputs import as_batch, as_int32, check_state
 from cnnjax.training.losses import LabelError, label_fault
 from cnnjax.training.state import TrainState
 
 
-class CheckedJit(small_heaps.SmallHeapJit):
+class CheckedJit(memory.MultiHeapJit):
     """A jitted step that looks at what it is given first, and says in one sentence what is wrong with it.
 
     Labels are looked at where that waits for nothing: those of NumPy, and those that lie ready on the CPU. Elsewhere
@@ -43,7 +43,7 @@ class CheckedJit(small_heaps.SmallHeapJit):
             self._structures[given] = structure, note[0]
             return leaves
 
-        self._leaves = small_heaps.SmallHeapJit(functools.wraps(function)(leaves_of), options)
+        self._leaves = memory.MultiHeapJit(functools.wraps(function)(leaves_of), options)
 
     def __call__(self, state: TrainState, batch: Any) -> Any:
         batch = as_batch(batch)

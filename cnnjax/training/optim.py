@@ -2,6 +2,7 @@
 
 import collections
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,7 +10,6 @@ import jax
 import optax
 
 from cnnjax.errors import UsageError, unknown
-from cnnjax.training.paths import compile_pattern, parameter_paths, path_text
 
 Schedule = Callable[[Any], Any]
 Mask = Callable[[Any], Any]
@@ -217,3 +217,21 @@ def _rmsprop(rate: Any, momentum: float | None) -> optax.GradientTransformation:
 
 def _decayed(tx: optax.GradientTransformation, decay: float, mask: Mask | None) -> optax.GradientTransformation:
     return optax.chain(optax.add_decayed_weights(decay, mask), tx) if decay else tx
+
+
+def path_text(keys: Any) -> str:
+    """Return a path of JAX's tree functions as text, such as `stem/conv/kernel`."""
+    return "/".join(str(getattr(key, "key", getattr(key, "name", key))) for key in keys)
+
+
+def parameter_paths(params: Any) -> list[str]:
+    """Return the paths of all parameters, or of their shapes."""
+    return [path_text(keys) for keys, _ in jax.tree_util.tree_flatten_with_path(params)[0]]
+
+
+def compile_pattern(what: str, pattern: str) -> re.Pattern[str]:
+    """Return a regular expression, or refuse its text, which is `what`'s."""
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise UsageError(f"{what}: expected a regular expression, got {pattern!r}: {error}.") from None

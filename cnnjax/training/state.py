@@ -11,8 +11,8 @@ import optax
 from flax import linen as nn
 from flax import struct
 
+import cnnjax.training.ema as averages
 from cnnjax.modes import train_kwargs
-from cnnjax.training.averaging import start_average
 from cnnjax.training.freezing import freeze_optimizer, freeze_statistics, frozen_paths
 from cnnjax.training.inputs import check_input_shape, check_key, check_model, check_optimizer
 
@@ -123,7 +123,7 @@ def create_state(
         key=run_key,
         apply_fn=apply_fn,
         tx=tx,
-        ema=start_average(collections["params"], collections.get("batch_stats", {})) if ema else {},
+        ema=averages.init(collections["params"], collections.get("batch_stats", {})) if ema else {},
     )
     log.info("%s: %s parameters", type(model).__name__, f"{state.num_params:,}")
     return state

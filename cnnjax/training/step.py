@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+import cnnjax.training.ema as averages
 from cnnjax.batch import Batch
-from cnnjax.training.averaging import update_average
 from cnnjax.training.gradients import compute_gradients, make_objective
 from cnnjax.training.inputs import as_batch, as_int32
 from cnnjax.training.jitted import CheckedJit
@@ -44,7 +44,7 @@ def make_train_step(
       augment: `(batch, key) -> batch`, a pure function that runs inside the step.
       aux_weight: Weight of each auxiliary head's loss.
       accumulate: Micro-batches a step; see `compute_gradients` for what batch norm then does.
-      ema_decay: Decay of the moving averages of a state made with `ema=True`; see `update_average`.
+      ema_decay: Decay of the moving averages of a state made with `ema=True`; see `ema.update`.
       remat: Compute cheap values again in the backward pass instead of keeping them.
       skip_nonfinite: Whether a step whose loss, gradients or results are not finite leaves everything but the step's
         number as it was, and counts none of its examples, instead of passing them on.
@@ -82,7 +82,7 @@ def make_train_step(
         params = optax.apply_updates(state.params, updates)
         finite = jnp.isfinite(metrics.loss_sum) & _all_finite((gradients, params, batch_stats))
         finite &= _stays_finite(opt_state, state.opt_state)
-        ema = state.ema if ema_decay is None else update_average(state.ema, params, batch_stats, ema_decay)
+        ema = state.ema if ema_decay is None else averages.update(state.ema, params, batch_stats, ema_decay)
         new = state.replace(params=params, batch_stats=batch_stats, opt_state=opt_state, ema=ema)
         metrics = metrics.replace(nonfinite=(~finite).astype(jnp.int32))
         if skip_nonfinite:

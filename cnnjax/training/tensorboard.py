@@ -13,8 +13,7 @@ import numpy as np
 
 from cnnjax.errors import CnnjaxError
 from cnnjax.training.loop import Callback, Loop
-from cnnjax.training.optim import Schedule
-from cnnjax.training.paths import path_text
+from cnnjax.training.optim import Schedule, path_text
 
 _BUCKETS = 64
 

@@ -41,7 +41,8 @@ def test_doctor_in_its_own_process_says_what_is_faulty_and_what_is_not():
     assert found["measures"]["small_heaps"].startswith("not with programs kept in")  # where the tests keep them
     assert found["ynn_fusion"] == {"switched_off": True, "why": f"switched off by the command line, XLA_FLAGS={FLAG}"}
     # With the fusion off, everything is right; in plain Python cnnjax.ops is, whatever jax.lax does there.
-    assert found["canary"]["command_line"] == OK
+    # What the command line can't switch off, XLA's aborting, is known of plain JAX alone.
+    assert found["canary"]["command_line"] == OK | {"transposed_convolution": {"lax": "faulty", "ops": "ok"}}
     assert {name: by["ops"] for name, by in found["canary"]["python"].items()} == dict.fromkeys(canary.NAMES, "ok")
 
 

@@ -158,3 +158,29 @@ def test_neither_a_name_nor_a_layer_is_a_function(options, text):
 def test_bad_features_get_one_sentence(features):
     with pytest.raises(ValueError, match=r"^Conv: expected features of at least 1, got .*\. Give an integer\."):
         Conv(features, 3).init(jax.random.key(0), jnp.ones((1, 4, 4, 1)))
+
+
+@pytest.mark.parametrize(
+    ("order", "bias", "channels"), [("conv act norm", True, 8), ("norm act conv", True, 4), ("conv norm act", False, 8)]
+)
+def test_order_groups_and_dilation_are_torchs(order, bias, channels):
+    torch = pytest.importorskip("torch")
+    x = np.random.default_rng(0).normal(size=(2, 9, 7, 4)).astype(np.float32)
+    layer = ConvNormAct(8, 3, norm=BatchNorm, padding=2, kernel_dilation=2, feature_group_count=2, order=order)
+    variables = layer.init(jax.random.key(1), x)
+    assert ("bias" in variables["params"]["conv"]) == bias
+    assert variables["params"]["norm"]["scale"].shape == (channels,)
+    conv = torch.nn.Conv2d(4, 8, 3, padding=2, dilation=2, groups=2, bias=bias)
+    kernel = np.array(variables["params"]["conv"]["kernel"])
+    with torch.no_grad():
+        conv.weight.copy_(torch.tensor(kernel.transpose(3, 2, 0, 1)))
+        if bias:
+            conv.bias.zero_()
+        parts = {"conv": conv, "norm": torch.nn.BatchNorm2d(channels), "act": torch.nn.ReLU()}
+        y = torch.tensor(x.transpose(0, 3, 1, 2))
+        for step in order.split():
+            y = parts[step](y)
+    ours, _ = layer.apply(variables, x, train=True, mutable=["batch_stats"])
+    np.testing.assert_allclose(ours, y.permute(0, 2, 3, 1), rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match=r"expected order as one of .*, got 'act conv'"):
+        ConvNormAct(8, order="act conv").init(jax.random.key(0), x)

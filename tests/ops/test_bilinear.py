@@ -255,3 +255,20 @@ def test_sharded_inputs_take_the_platforms_convolution(axis, manual):
     code = SHARDED.format(axis=axis, manual=manual).replace("\\\\", "\\")
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("shape", "kernel"), [((2, 8, 8, 128), (3, 3, 128, 128)), ((2, 8, 8, 8), (3, 3, 8, 8))])
+def test_the_gradient_over_no_examples_is_zero_as_laxs(shape, kernel):
+    x, k = jnp.ones((0, *shape)), jnp.ones(kernel)
+
+    def loss(k, conv):
+        y = jax.vmap(lambda x: conv(x, k, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")))(x)
+        return y.sum()
+
+    ours, theirs = (
+        jax.jit(jax.grad(loss), static_argnums=1)(k, f) for f in (ops.conv_general_dilated, lax.conv_general_dilated)
+    )
+    np.testing.assert_array_equal(ours, theirs)
+    assert not ours.any()
+    images = jax.grad(lambda x: jax.vmap(lambda x: ops.conv2d(x, k))(x).sum())(x)
+    assert images.shape == x.shape

@@ -225,6 +225,50 @@ def test_transposed_kernel_gives_the_gradient_of_conv2d(strides, size):
     np.testing.assert_allclose(up, vjp(y)[0], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("size", "kernel", "groups", "strides", "padding", "output_padding", "dilation"),
+    [
+        ((5, 7), (3, 4), 1, (2, 3), (1, 2), (1, 2), (1, 1)),
+        ((6, 5), (3, 3), 2, (2, 1), (0, 1), (1, 0), (1, 2)),
+        ((4, 4), (2, 2), 6, (2, 2), (0, 0), (0, 1), (1, 1)),
+        ((5, 6), (3, 2), 3, (1, 1), (1, 0), (0, 0), (2, 1)),
+    ],
+)
+def test_conv_transpose_is_torchs(size, kernel, groups, strides, padding, output_padding, dilation):
+    torch = pytest.importorskip("torch")
+    x, k, bias = draw((2, *size, 6), (*kernel, 12 // groups, 6), (12,))
+    leaves = [torch.tensor(a, requires_grad=True) for a in (x.transpose(0, 3, 1, 2), k.transpose(3, 2, 0, 1))]
+    y = torch.nn.functional.conv_transpose2d(
+        *leaves, torch.tensor(bias), strides, padding, output_padding, groups, dilation
+    )
+    ours, vjp = jax.vjp(
+        lambda x, k: ops.conv_transpose2d(
+            *(x, k, bias),
+            strides=strides,
+            padding=tuple((side, side) for side in padding),
+            kernel_dilation=dilation,
+            output_padding=output_padding,
+            feature_group_count=groups,
+            transpose_kernel=True,
+        ),
+        *(x, k),
+    )
+    oracles.close(ours, y.permute(0, 2, 3, 1).detach().numpy(), 1e-5)
+    g = draw(ours.shape)[0]
+    dx, dk = torch.autograd.grad(y, leaves, torch.tensor(g).permute(0, 3, 1, 2))
+    oracles.close(vjp(g)[0], dx.permute(0, 2, 3, 1).numpy(), 1e-5)
+    oracles.close(vjp(g)[1], dk.permute(2, 3, 1, 0).numpy(), 1e-5)
+
+
+def test_grouped_conv_transpose_takes_the_kernel_as_conv2d_does():
+    x, k = draw((2, 5, 4, 6), (3, 2, 3, 8))
+    halves = [
+        lax.conv_transpose(x[..., 3 * i : 3 * i + 3], k[..., 4 * i : 4 * i + 4], (2, 2), "VALID") for i in range(2)
+    ]
+    y = ops.conv_transpose2d(x, k, strides=2, padding="VALID", feature_group_count=2)
+    oracles.close(y, np.concatenate(halves, 3), 1e-5)
+
+
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
 def test_dtypes_are_kept_and_close(dtype):
     x, k, bias = (jnp.asarray(a, dtype) for a in draw((2, 9, 8, 3), (3, 3, 3, 4), (4,)))
@@ -302,7 +346,9 @@ X, K = np.ones((2, 8, 8, 4), np.float32), np.ones((3, 3, 4, 6), np.float32)
         (lambda: ops.depthwise_conv2d(X.astype(bool), K), TypeError, "numeric dtype"),
         (lambda: ops.conv_transpose2d(X, K, padding=9), ValueError, "nothing left"),
         (lambda: ops.conv_transpose2d(X, K, output_padding=-1), ValueError, "at least 0, got -1"),
-        (lambda: ops.conv_transpose2d(X, K, output_padding=(1, 1)), ValueError, "one integer of at least 0, got (1"),
+        (lambda: ops.conv_transpose2d(X, K, output_padding=(1, 1, 1)), ValueError, "integers of at least 0, got (1"),
+        (lambda: ops.conv_transpose2d(X, K, strides=2, output_padding=(1, 2)), ValueError, "below the stride 2, got 2"),
+        (lambda: ops.conv_transpose2d(X, K, feature_group_count=3), ValueError, "feature_group_count to divide the 4"),
         (lambda: ops.max_pool(X * 1j, 2), TypeError, "a real dtype, got complex64"),
         (lambda: ops.conv_transpose2d(X, "kernel", transpose_kernel=True), TypeError, "kernel to be a numeric array"),
         (lambda: ops.conv_transpose2d(X, K[0], transpose_kernel=True), ValueError, "kernel of rank 4"),

@@ -95,6 +95,52 @@ def test_an_image_smaller_than_its_window_has_one_in_ceil_mode_as_in_torch(shape
         ops.max_pool(x, window, **{**arguments, "ceil_mode": False})
 
 
+@pytest.mark.parametrize(
+    ("shape", "window", "strides", "padding", "dilation", "ceil_mode"),
+    [
+        ((2, 9, 10, 3), (3, 2), (1, 2), (1, 0), (2, 3), False),
+        ((1, 12, 11, 2), (2, 2), (2, 3), (1, 1), (3, 1), True),
+        ((2, 40, 7, 2), (9, 2), (2, 1), (4, 1), (3, 2), True),
+    ],
+)
+def test_dilated_pools_are_torchs_and_laxs(shape, window, strides, padding, dilation, ceil_mode):
+    torch = pytest.importorskip("torch")
+    x, sides = draw(shape), tuple((side, side) for side in padding)
+    options = {"strides": strides, "padding": sides, "dilation": dilation, "ceil_mode": ceil_mode}
+    images = torch.tensor(x).permute(0, 3, 1, 2).requires_grad_()
+    theirs = torch.nn.functional.max_pool2d(images, window, strides, padding, dilation, ceil_mode)
+    ours, vjp = jax.vjp(lambda x: ops.max_pool(x, window, **options), x)
+    np.testing.assert_array_equal(ours, theirs.permute(0, 2, 3, 1).detach())
+    g = draw(ours.shape, 1)
+    (expected,) = torch.autograd.grad(theirs, images, torch.tensor(g).permute(0, 3, 1, 2))
+    oracles.close(vjp(g)[0], expected.permute(0, 2, 3, 1).numpy(), 1e-6)
+    pads = [shapes.window_padding(*axis, ceil_mode) for axis in zip(shape[1:3], window, strides, sides, dilation)]
+
+    def summed(x, pads):
+        dims = ((1, *window, 1), (1, *strides, 1), [(0, 0), *pads, (0, 0)])
+        return lax.reduce_window(x, 0.0, lax.add, *dims, window_dilation=(1, *dilation, 1))
+
+    ones, beyond = np.ones(shape, np.float32), [(0, high - side) for side, (_, high) in zip(padding, pads)]
+    declared = np.pad(ones, [(0, 0), *sides, (0, 0)], constant_values=1)
+    for include, counts in ((False, summed(ones, pads)), (True, summed(declared, beyond))):
+        pooled = ops.avg_pool(x, window, count_include_pad=include, **options)
+        np.testing.assert_allclose(pooled, summed(x, pads) / counts, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("size", "output"), [((9, 7), (4, 3)), ((8, 6), (4, 3)), ((5, 4), (7, 2))])
+def test_adaptive_max_pool_is_torchs(size, output):
+    torch = pytest.importorskip("torch")
+    x = np.random.default_rng(0).integers(0, 5, (2, *size, 3)).astype(np.float32)  # ties
+    images = torch.tensor(x).permute(0, 3, 1, 2).requires_grad_()
+    theirs = torch.nn.functional.adaptive_max_pool2d(images, output)
+    ours, vjp = jax.vjp(lambda x: ops.adaptive_max_pool(x, output), x)
+    np.testing.assert_array_equal(ours, theirs.permute(0, 2, 3, 1).detach())
+    g = draw(ours.shape)
+    (expected,) = torch.autograd.grad(theirs, images, torch.tensor(g).permute(0, 3, 1, 2))
+    oracles.close(vjp(g)[0], expected.permute(0, 2, 3, 1).numpy(), 1e-6)
+    assert ops.adaptive_max_pool(x.astype(np.int32), output).dtype == jnp.int32
+
+
 @COMMON
 @given(IMAGES, WINDOWS, STRIDES, PADDINGS)
 def test_max_pool_gradient_is_reduce_windows(shape, window, strides, padding):
@@ -264,6 +310,9 @@ def test_sizes_equal_shapes(shape, window, strides, padding, ceil_mode):
         (lambda: ops.adaptive_avg_pool(jnp.ones((8, 8, 3)), 2), ValueError, "rank 4"),
         (lambda: ops.adaptive_avg_pool(jnp.ones((1, 0, 8, 3)), 2), ValueError, "at least one pixel"),
         (lambda: ops.global_avg_pool(jnp.ones((1, 8, 0, 3))), ValueError, "at least one pixel"),
+        (lambda: ops.adaptive_max_pool(jnp.ones((1, 8, 8, 3)), 0), ValueError, "positive integers"),
+        (lambda: ops.max_pool(jnp.ones((1, 8, 8, 3)), 2, dilation=0), ValueError, "dilation of one or two positive"),
+        (lambda: ops.avg_pool(jnp.ones((1, 1, 8, 3)), 2, padding=1, dilation=2), ValueError, "padding alone"),
         (lambda: ops.local_response_norm(jnp.ones((8, 8, 3))), ValueError, "rank 4"),
     ],
 )

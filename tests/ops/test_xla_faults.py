@@ -4,6 +4,9 @@ Its YNNPACK fusion makes garbage of a reduction after a convolution by one repea
 itself fails most of these tests.
 """
 
+import os
+import subprocess
+import sys
 from functools import partial
 from typing import Any
 
@@ -173,3 +176,65 @@ def test_a_nan_in_an_image_reaches_the_logits_of_its_example_alone():
     )  # any will do
     x[1, 5, 6, 0] = np.nan
     assert np.isnan(jax.jit(model.apply)(variables, x)).all(axis=1).tolist() == [False, True, False]
+
+
+ABORTING = """
+import jax, jax.numpy as jnp, numpy as np
+from jax import lax
+from cnnjax import ops
+
+def taps(x, kernel, strides):
+    # The transposed convolution without padding, tap by tap.
+    (images, h, w, _), (kh, kw, o, _) = x.shape, kernel.shape
+    y = np.zeros((images, (h - 1) * strides[0] + kh, (w - 1) * strides[1] + kw, o))
+    for a in range(kh):
+        for b in range(kw):
+            rows, columns = (slice(at, at + (n - 1) * s + 1, s) for at, n, s in zip((a, b), (h, w), strides))
+            y[:, rows, columns] += x @ kernel[a, b].T
+    return y
+
+rng = np.random.default_rng(0)
+for (h, w), kernel, strides, (p, q) in {cases}:
+    x = rng.normal(size=(2, h, w, 4)).astype(np.float32)
+    k = rng.normal(size=(*kernel, 2, 4)).astype(np.float32)
+    whole = taps(x.astype(np.float64), k.astype(np.float64), strides)
+    expected = whole[:, p : whole.shape[1] - p, q : whole.shape[2] - q]
+    up = lambda x: ops.conv_transpose2d(x, k, strides=strides, padding=((p, p), (q, q)), transpose_kernel=True)
+    y = up(x)
+    assert y.shape == expected.shape, (y.shape, expected.shape)
+    np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4)
+    # The gradient of the image of the convolution itself, and `jax.lax`'s signature with groups of one.
+    image = jax.ShapeDtypeStruct(expected.shape, jnp.float32)
+    down = lambda y: ops.conv2d(y, k, strides=strides, padding=((p, p), (q, q)))
+    np.testing.assert_allclose(jax.linear_transpose(down, image)(x)[0], expected, rtol=1e-4, atol=1e-4)
+    edges = [(kernel[0] - 1 - p,) * 2, (kernel[1] - 1 - q,) * 2]
+    turned = np.ascontiguousarray(k[::-1, ::-1].transpose(0, 1, 3, 2))
+    y = ops.conv_general_dilated(x, turned, (1, 1), edges, strides, None, ("NHWC", "HWIO", "NHWC"))
+    np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4)
+"""
+
+
+@pytest.mark.parametrize("switch", ["on", "off"])
+def test_transposed_convolutions_that_abort_xla_are_right(switch):
+    # Found by a sweep in child processes: every one that aborts has an axis of two taps and stride 2 without padding,
+    # or of k taps, dilation k and stride k - 1, beside an axis whose kernel is larger than the image.
+    cases = [
+        *[((5, 2), (2, 3), (2, 3), (1, 2)), ((5, 1), (2, 3), (2, 1), (1, 1)), ((3, 3), (2, 4), (2, 1), (1, 2))],
+        *[((2, 5), (3, 2), (3, 2), (2, 1)), ((5, 2), (2, 4), (2, 2), (1, 1)), ((1, 6), (2, 2), (2, 2), (0, 1))],
+    ]
+    code = ABORTING.replace("{cases}", repr(cases))
+    if switch == "off":  # the gradient is then JAX's own
+        code = "\n".join(line for line in code.splitlines() if "linear_transpose" not in line)
+    environment = {**os.environ, "CNNJAX_CPU_OPS": switch}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_a_dilation_of_three_at_stride_two_is_right_too():
+    x, kernel = np.ones((1, 5, 1, 1), np.float32), np.arange(6, dtype=np.float32).reshape(3, 2, 1, 1)
+    padding, layout = ((0, 0), (1, 1)), ("NHWC", "HWIO", "NHWC")
+    y = ops.conv_general_dilated(x, kernel, (2, 1), padding, (3, 1), None, layout)
+    spread = np.zeros((15, 3))
+    spread[:13:3, 1] = 1
+    expected = [[(spread[i : i + 3, j : j + 2] * kernel[:, :, 0, 0]).sum() for j in range(2)] for i in range(0, 11, 2)]
+    np.testing.assert_array_equal(y[0, :, :, 0], expected)

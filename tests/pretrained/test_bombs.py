@@ -9,8 +9,7 @@ import zipfile
 MEGABYTES = 150
 ELSEWHERE = """
 import json, pathlib, resource, sys
-from cnnjax.pretrained import WeightsError, keras_archive, open_file, orbax_dir
-from cnnjax.pretrained import safetensors_file, torch_legacy, torch_zip  # importing takes memory, too
+from cnnjax.pretrained import WeightsError, open_file  # importing takes memory, too
 used = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[1]) * 2**20,) * 2)
 for path in sys.argv[2:]:

@@ -4,9 +4,9 @@ import h5py
 import numpy as np
 import pytest
 
-from cnnjax.pretrained import hdf5
-from cnnjax.pretrained.hdf5 import read_hdf5
-from cnnjax.pretrained.tensors import WeightsError
+from cnnjax.pretrained import WeightsError, open_file
+
+PLACE = "layers/dense/vars/0"  # where Keras has a tensor
 
 
 @pytest.fixture
@@ -16,14 +16,21 @@ def path(tmp_path):
 
 def refused(path, match):
     with pytest.raises(WeightsError, match=match) as caught:
-        read_hdf5(path, attributes=("",))
+        open_file(path)
+    assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
 
 
+def values_of(path):
+    """Return the values of the one tensor of a file, written as `layers/dense/vars/0`."""
+    (tensor,) = open_file(path).tensors.values()
+    return tensor.read()
+
+
 def plain(path, values=None):
-    """Write one dataset `x` and return the file's bytes."""
+    """Write one dataset and return the file's bytes."""
     with h5py.File(path, "w") as file:
-        file["x"] = np.arange(100, dtype="f4") if values is None else values
+        file[PLACE] = np.arange(100, dtype="f4") if values is None else values
     return bytearray(path.read_bytes())
 
 
@@ -56,22 +63,10 @@ def test_hard_links_that_make_a_ring(path):
     refused(path, "'/a/b/back' is reached twice")
 
 
-def test_more_objects_than_any_net_has_are_not_visited(path, monkeypatch):
-    visited = []
-    header = hdf5.read_header
-    monkeypatch.setattr(hdf5, "read_header", lambda *args: visited.append(args) or header(*args))
+def test_more_objects_than_any_net_has_are_not_visited(path):
     with h5py.File(path, "w") as file:
         for n in range(8001):
             file.create_group(f"g{n}")
-    refused(path, "more than 8,000 groups and datasets")
-    assert len(visited) == 1  # the root; each of the others would take its time
-    with h5py.File(path, "w") as file:
-        first = file.create_group("a")
-        for n in range(100):
-            first.create_group(f"g{n}")
-        second = file.create_group("b")
-        for n in range(7899):
-            second[f"h{n}"] = first
     refused(path, "more than 8,000 groups and datasets")
 
 
@@ -102,20 +97,20 @@ def test_values_in_another_file(path, tmp_path):
 def test_shapes_that_were_never_written(path, shape):
     with h5py.File(path, "w") as file:
         file.create_dataset("x", shape, "f4", chunks=(64,) * len(shape))
-    refused(path, r"^/x: (its values were never written|claims|chunks)")
+    refused(path, r"evil.h5: /x: (its values were never written|claims|chunks)")
 
 
 def test_a_shape_larger_than_its_bytes(path):
     content = plain(path)
     changed(path, content, (100).to_bytes(8, "little") * 2, (2**50).to_bytes(8, "little") * 2)
-    refused(path, r"/x: its shape \(1125899906842624,\) of float32 takes .* bytes, the file has 400 for it")
+    refused(path, "damaged HDF5 .*invalid dataset size|claims")
 
 
 def test_a_shape_and_a_size_larger_than_the_file(path):
     content = plain(path)
     content = content.replace((100).to_bytes(8, "little"), (2**50).to_bytes(8, "little"))
     changed(path, content, (400).to_bytes(8, "little"), (2**52).to_bytes(8, "little"))
-    refused(path, r"/x: damaged HDF5: a dataset at byte .* lies outside of the")
+    refused(path, "damaged HDF5 .*invalid dataset size|lies outside of the file")
 
 
 def test_chunks_that_unpack_to_much_more(path):
@@ -127,22 +122,20 @@ def test_chunks_that_unpack_to_much_more(path):
 
 def test_chunks_that_lie_of_their_size(path):
     with h5py.File(path, "w") as file:
-        file.create_dataset("x", data=np.arange(1000, dtype="f4"), chunks=(1000,), compression="gzip")
-    root = read_hdf5(path, attributes=())
-    x = root.children["x"]
+        file.create_dataset(PLACE, data=np.arange(1000, dtype="f4"), chunks=(1000,), compression="gzip")
+    np.testing.assert_array_equal(values_of(path), np.arange(1000))
     content = bytearray(path.read_bytes())
     begin = content.index(b"\x78\x5e") if b"\x78\x5e" in content else content.index(b"\x78\x9c")
     content[begin + 40] ^= 0xFF
     path.write_bytes(content)
-    with pytest.raises(WeightsError, match="a chunk"):
-        x.read()
+    with pytest.raises(WeightsError, match=r"dense/0: damaged HDF5 \(.*filter returned failure"):
+        values_of(path)
 
 
 def test_unknown_filters(path):
     with h5py.File(path, "w") as file:
         file.create_dataset("x", data=np.arange(1000), compression="lzf")
-    with pytest.raises(WeightsError, match=r"HDF5's filter 32000 are not read; expected gzip"):
-        read_hdf5(path, attributes=()).children["x"].read()
+    refused(path, r"HDF5's filter 32000 are not read; expected gzip")
 
 
 def test_two_datasets_on_the_same_bytes(path):
@@ -156,31 +149,22 @@ def test_two_datasets_on_the_same_bytes(path):
     refused(path, "/x and /y lie on the same bytes")
 
 
-def test_a_dataset_over_the_structure(path):
-    content = plain(path)
-    with h5py.File(path) as file:
-        offset = file["x"].id.get_offset()
-    size = (400).to_bytes(8, "little")
-    changed(path, content, offset.to_bytes(8, "little") + size, (96).to_bytes(8, "little") + size)
-    refused(path, "/x lies on bytes of the file's structure")
-
-
 def test_the_other_byte_order_is_not_guessed(path):
     plain(path, np.arange(5, dtype=">f4"))
-    refused(path, "/x: an HDF5 float that is not little-endian IEEE 754 of 2, 4 or 8 bytes is not read")
+    refused(path, r"/vars/0: >?f(loat32|4) that is not little-endian, or in a form of its own, is not read")
 
 
-@pytest.mark.parametrize("values", [np.array([True]), np.array(["a"], h5py.string_dtype()), np.zeros(2, "c8")])
+@pytest.mark.parametrize("values", [np.array(["a"], h5py.string_dtype()), np.zeros(2, "c8")])
 def test_values_that_are_no_numbers(path, values):
     plain(path, values)
-    refused(path, "^/x: .* is not read")
+    refused(path, "dense/0: expected numbers, got")
 
 
 def test_named_types_are_not_followed(path):
     with h5py.File(path, "w") as file:
         file["kind"] = np.dtype("f4")
         file.create_dataset("x", (3,), file["kind"])
-    refused(path, "/kind' is neither a group nor a whole dataset|kept apart")
+    refused(path, "/kind' is neither a group nor a dataset")
 
 
 def test_cut_off_files(path):
@@ -202,12 +186,6 @@ def test_a_header_that_goes_on_for_ever(path):
                 content[: begin + 8] + begin.to_bytes(8, "little") + (24).to_bytes(8, "little") + content[begin + 24 :]
             )
             path.write_bytes(loop)
-            refused(path, "its .* messages|neither a group nor")
+            refused(path, "damaged HDF5 .incorrect|damaged HDF5 .Unable|is not a Keras file")
             return
     pytest.fail("no continued header in the file")
-
-
-def test_what_lies_before_is_not_skipped(path):
-    with h5py.File(path, "w", userblock_size=512) as file:
-        file["x"] = np.arange(3)
-    refused(path, "the superblock begins with")

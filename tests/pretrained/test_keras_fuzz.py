@@ -3,16 +3,14 @@
 import hashlib
 import json
 import random
-import subprocess
-import sys
 
+import h5py
 import pytest
 from flax import linen as nn
 
 from cnnjax.pretrained import Rule, WeightsError, load
-from cnnjax.pretrained.hdf5 import Dataset, read_hdf5
 from tests.pretrained import keras_small
-from tests.pretrained.fuzz import SECONDS, content, fits
+from tests.pretrained.fuzz import SECONDS, content, run
 
 COUNT = 600
 
@@ -25,23 +23,11 @@ def folder(small_keras):
 @pytest.mark.slow
 @pytest.mark.parametrize("ending", keras_small.ENDINGS)
 def test_no_mutation_does_harm(folder, tmp_path, ending):
-    command = [
-        sys.executable,
-        "-m",
-        "tests.pretrained.fuzz",
-        folder / f"net{ending}",
-        tmp_path / "mutated",
-        "2",
-        str(COUNT),
-    ]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert run.returncode == 0, run.stderr[-2000:]
-    result = json.loads(run.stdout.splitlines()[-1])
-    outcomes = result["outcomes"]
+    outcomes, slowest = run(folder / f"net{ending}", tmp_path / "mutated", 2, COUNT)
     assert set(outcomes) <= {"refused", "refused by load", "identical", "other values"}, outcomes
     assert sum(outcomes.values()) == COUNT
     assert outcomes["refused"] > COUNT / 4
-    assert result["slowest"] < SECONDS
+    assert slowest < SECONDS
     if ending == ".keras":  # every member has a checksum
         assert "other values" not in outcomes
 
@@ -50,36 +36,26 @@ def payload(path):
     """Return which bytes of a file are values of tensors."""
     found = set()
 
-    def walk(group):
-        for child in group.children.values():
-            if isinstance(child, Dataset):
-                found.update(range(child.layout.offset, child.layout.offset + child.layout.size))
-            else:
-                walk(child)
+    def visit(_, item):
+        if isinstance(item, h5py.Dataset) and item.size:
+            found.update(range(item.id.get_offset(), item.id.get_offset() + item.nbytes))
 
-    walk(read_hdf5(path, attributes=()))
+    with h5py.File(path) as file:
+        file.visititems(visit)
     return found
 
 
 @pytest.mark.parametrize("ending", [".h5", pytest.param(".weights.h5", marks=pytest.mark.slow)])
 def test_no_change_outside_of_the_values_changes_values(folder, tmp_path, ending):
     path = folder / f"net{ending}"
-    original, expected = bytearray(path.read_bytes()), content(path)
+    original = path.read_bytes()
     structure = sorted(set(range(len(original))) - payload(path))
-    chance, scratch = random.Random(0), tmp_path / "mutated"
-    refused = 0
-    for place in chance.sample([place for place in structure if original[place]], 500):
-        mutated = bytearray(original)
-        mutated[place] ^= 1 << chance.randrange(8)
-        scratch.write_bytes(mutated)
-        try:
-            found = content(scratch)
-        except WeightsError:
-            refused += 1
-            continue
-        if fits(found[0], expected[0]):
-            assert found == expected, f"bit flipped at byte {place}"
-    assert refused > 100
+    chance = random.Random(0)
+    places = chance.sample([place for place in structure if original[place]], 500)
+    flips = [(place, chance.randrange(8)) for place in places]
+    outcomes, _ = run(path, tmp_path / "mutated", json.dumps(flips), len(flips))
+    assert set(outcomes) <= {"refused", "refused by load", "identical"}
+    assert outcomes["refused"] > 100
 
 
 class Arrays(nn.Module):

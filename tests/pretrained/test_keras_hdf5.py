@@ -177,7 +177,7 @@ def test_hdf5_that_is_not_kerass(path):
     refused(path, "x/y: a tensor where Keras has none")
     with h5py.File(path, "w") as file:
         file.create_group("x")
-    refused(path, "it is HDF5, but no Keras file with weights")
+    refused(path, "it is HDF5, but not a Keras file with weights")
 
 
 def test_text_in_place_of_numbers(path):
@@ -216,7 +216,10 @@ def test_an_archive_is_whole_and_agrees_with_itself(small, tmp_path):
 
     deep = b'{"config": {"layers": ' * 50_000 + b"1" + b"}}" * 50_000
     for change, match in [
-        (lambda name, content: None if name == "config.json" else content, "no whole .keras file: config.json is not"),
+        (
+            lambda name, content: None if name == "config.json" else content,
+            "not a whole .keras file: config.json is not",
+        ),
         (lambda name, content: None if name.startswith("model") else content, "model.weights.h5 is not in it"),
         (
             config(lambda content: content.replace(b'"first"', b'"other"')),

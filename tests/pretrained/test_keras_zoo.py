@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from cnnjax import models, pretrained
-from cnnjax.pretrained.keras_names import counted, is_automatic, snake_case
 from cnnjax.pretrained.naming import translate
+from cnnjax.pretrained.readers.keras_names import counted, is_automatic, snake_case
 from cnnjax.pretrained.rules import namings_for
 from tests.pretrained import keras_files
 

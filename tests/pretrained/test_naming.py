@@ -4,7 +4,7 @@ import pytest
 
 from cnnjax import models
 from cnnjax.errors import UsageError
-from cnnjax.pretrained.load import abstract_shapes
+from cnnjax.pretrained.loading import abstract_shapes
 from cnnjax.pretrained.naming import TORCH, Rule, as_rules, source_name, translate
 from cnnjax.pretrained.rules import namings_for
 

@@ -119,9 +119,9 @@ def test_two_tensors_of_one_name_on_two_levels_are_refused(prefix, new, tmp_path
 def test_an_entry_that_is_no_tensor_is_said(tmp_path):
     torch.save({"weight": torch.ones(2), "_extra_state": {"a": 1, "b": torch.ones(3)}}, tmp_path / "a.pth")
     file = open_file(tmp_path / "a.pth")
-    assert file.notes == ("Entries that are no tensors were not read: _extra_state.",)
+    assert file.notes == ("Entries that are not tensors were not read: _extra_state.",)
     assert [(tensor.name, tensor.reason) for tensor in file.left_out] == [
-        ("_extra_state.b", "inside '_extra_state', which is no tensor")
+        ("_extra_state.b", "inside '_extra_state', which is not a tensor")
     ]
 
 

@@ -7,7 +7,7 @@ import optax
 import pytest
 from sklearn.metrics import confusion_matrix
 
-from cnnjax import data
+from cnnjax import data, models
 from cnnjax.data.resident import Split
 from cnnjax.errors import UsageError
 from cnnjax.training import (
@@ -203,3 +203,19 @@ def test_a_dataset_and_its_splits_are_told_how_to_become_batches():
         fit(state(), [random_batch()], dataset.validation, epochs=1)
     with pytest.raises(UsageError, match=r"fit: expected a TrainState, got tests\.TinyNet\. Write create_state\("):
         fit(TINY, [random_batch()], epochs=1)
+
+
+@pytest.mark.parametrize("name", models.available())
+def test_every_model_says_what_to_do_with_images_of_another_kind(name):
+    model, (height, width, channels) = models.build(name), models.input_shape(name)
+    shapes = jax.eval_shape(model.init, KEY, jnp.zeros((1, height, width, channels)))
+    first = jnp.zeros((2, channels, height, width))
+    with pytest.raises(UsageError, match=rf"expected images \[N, H, W, C\]\. The shape \(2, {channels}, .*transpose"):
+        jax.eval_shape(model.apply, shapes, first)
+    with pytest.raises(TypeError, match=r"expected an array of NumPy or JAX, got list\. Write np\.asarray\(x, np"):
+        model.apply(shapes, [[[[0.0]]]])
+
+
+def test_a_tensor_of_torch_is_told_how_a_model_takes_it():
+    with pytest.raises(TypeError, match=r"got torch\.Tensor\. Write x\.permute\(0, 2, 3, 1\)\.numpy\(\)\."):
+        models.build("lenet5").apply({}, torch.zeros(1, 1, 32, 32))

@@ -12,20 +12,17 @@ are turned and images transposed here, before it.
 import math
 from collections.abc import Sequence
 
-from jax import lax
-
 from cnnjax.ops.cpu import blocks
 from cnnjax.ops.cpu.problem import Pair, Problem
 from cnnjax.ops.cpu.stages import stage
+from cnnjax.ops.platform import platform_conv
 
 _PARALLEL_MACS = 20_000_000  # measured: below it one core has done the work before a second has been woken
 _LARGE = 1 << 19  # numbers of a few images that are worth every core: measured
 
 
 def _xla(x, kernel, strides: Pair, padding: Sequence[Pair], image_dilation: Pair, kernel_dilation: Pair):
-    return lax.conv_general_dilated(
-        x, kernel, strides, padding, image_dilation, kernel_dilation, dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
+    return platform_conv(x, kernel, strides, padding, image_dilation, kernel_dilation, ("NHWC", "HWIO", "NHWC"))
 
 
 def _convolve(x, kernel, strides: Pair, padding: Sequence[Pair], dilation: Pair, every_core: bool):
@@ -65,15 +62,11 @@ def _turned(kernel):
 
 def lhs(g, kernel, problem: Problem):
     """Return the gradient of the images: g, its pixels apart by the strides, convolved with the turned kernel."""
-    edges = []
-    for n, k, rows, stride, dilation, (low, _) in _axes(problem):
-        reach = (k - 1) * dilation
-        edges.append((reach - low, n + low - (rows - 1) * stride - 1))
     channels, features = problem.rhs_shape[2:]
     if problem.strides == (1, 1):
         every_core = _pays(features, channels, problem)
-        return _convolve(g, _turned(kernel), (1, 1), edges, problem.dilation, every_core)
-    return _xla(g, _turned(kernel), (1, 1), edges, problem.strides, problem.dilation)
+        return _convolve(g, _turned(kernel), (1, 1), problem.lhs_padding, problem.dilation, every_core)
+    return _xla(g, _turned(kernel), (1, 1), problem.lhs_padding, problem.strides, problem.dilation)
 
 
 @stage
@@ -90,20 +83,13 @@ def _by_pixel(g):
 
 def rhs(x, g, problem: Problem):
     """Return the gradient of the kernel: a channel's images convolved with the gradients, the batch summed over."""
-    edges = []
-    for n, k, rows, stride, dilation, (low, _) in _axes(problem):
-        edges.append((low, (k - 1) * dilation + (rows - 1) * stride + 1 - n - low))
+    edges = [
+        (low, (k - 1) * dilation + (rows - 1) * stride + 1 - n - low)
+        for n, k, rows, stride, dilation, (low, _) in zip(
+            *(problem.lhs_shape[1:3], problem.rhs_shape[:2], problem.out_sizes),
+            *(problem.strides, problem.dilation, problem.padding),
+        )
+    ]
     every_core = _pays_for_kernels(problem)
     y = _convolve(_by_channel(x), _by_pixel(g), problem.dilation, edges, problem.strides, every_core)
     return y.transpose(1, 2, 0, 3)
-
-
-def _axes(problem: Problem):
-    return zip(
-        problem.lhs_shape[1:3],
-        problem.rhs_shape[:2],
-        problem.out_sizes,
-        problem.strides,
-        problem.dilation,
-        problem.padding,
-    )

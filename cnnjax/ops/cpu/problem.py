@@ -42,6 +42,17 @@ class Problem:
         """Shape of the output."""
         return (self.lhs_shape[0], *self.out_sizes, self.rhs_shape[3])
 
+    @property
+    def lhs_padding(self) -> tuple[Pair, Pair]:
+        """Padding with which the turned kernel runs over the gradients, apart by the strides, to give the images'."""
+        rows, columns = (
+            ((k - 1) * d - low, n + low - (m - 1) * s - 1)
+            for n, k, m, s, d, (low, _) in zip(
+                self.lhs_shape[1:3], self.rhs_shape, self.out_sizes, self.strides, self.dilation, self.padding
+            )
+        )
+        return rows, columns
+
     def shape(self, role: str) -> tuple[int, ...]:
         """Return the shape of what a role computes."""
         return {"out": self.out_shape, "lhs": self.lhs_shape, "rhs": self.rhs_shape}[role]

@@ -55,7 +55,7 @@ def _multiplies_padding(role: str, problem: Problem) -> bool:
 
 def choose(role: str, problem: Problem) -> Callable | None:
     """Return the algorithm for a role (`out`, `lhs`, `rhs`) of a convolution, or None for the platform's own."""
-    if problem.exact and _multiplies_padding(role, problem):
+    if not problem.lhs_shape[0] or (problem.exact and _multiplies_padding(role, problem)):
         return None
     if problem.rhs_shape[:2] == (1, 1) and problem.rhs_shape[2] >= 8:
         return _MATMUL[role]

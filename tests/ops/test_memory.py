@@ -18,7 +18,8 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from cnnjax import jax_versions, layers
 from cnnjax.ops import dispatch
-from cnnjax.training import create_state, make_eval_step, make_train_step, small_heaps
+from cnnjax.ops.cpu import memory
+from cnnjax.training import create_state, keep_freed_memory, make_eval_step, make_train_step
 
 
 def chain(x, rounds=6):
@@ -49,14 +50,14 @@ def heaps(jitted, x, folder):
     ]
 
 
-def test_the_memory_of_a_function_is_in_several_small_heaps(tmp_path):
+def test_the_memory_of_a_function_is_in_several_memory(tmp_path):
     x = jnp.ones((1024, 2048))  # 8 MB
-    jitted = small_heaps.jit(chain)
+    jitted = memory.jit(chain)
     plain, small = heaps(jitted._plain, x, tmp_path / "plain"), heaps(jitted._small, x, tmp_path / "small")
     assert len(plain) == 1
-    assert plain[0] > small_heaps._HEAP_BYTES
+    assert plain[0] > memory._HEAP_BYTES
     assert len(small) > 1
-    assert max(small) <= small_heaps._HEAP_BYTES
+    assert max(small) <= memory._HEAP_BYTES
 
 
 def test_values_are_those_of_jit_and_the_function_is_traced_once():
@@ -67,7 +68,7 @@ def test_values_are_those_of_jit_and_the_function_is_traced_once():
         return chain(x)
 
     x = jnp.asarray(np.random.default_rng(0).normal(size=(64, 32)), jnp.float32)
-    jitted = small_heaps.jit(f)
+    jitted = memory.jit(f)
     first, again = jitted(x), jitted(x)
     assert len(traces) == 1
     np.testing.assert_array_equal(first, jax.jit(chain)(x))
@@ -78,15 +79,15 @@ def chosen(jitted, *args):
     return {id(jitted._small): "small", id(jitted._plain): "plain"}[id(jitted._chosen(args, {}))]
 
 
-def test_only_what_fits_is_compiled_for_small_heaps():
-    jitted = small_heaps.jit(lambda x: jnp.broadcast_to(x, (9, *x.shape)).sum(0) + 1)
+def test_only_what_fits_is_compiled_for_memory():
+    jitted = memory.jit(lambda x: jnp.broadcast_to(x, (9, *x.shape)).sum(0) + 1)
     shapes = {size: jax.ShapeDtypeStruct((size,), jnp.float32) for size in (1 << 10, 1 << 20)}
     assert {size: chosen(jitted, shape) for size, shape in shapes.items()} == {1 << 10: "small", 1 << 20: "plain"}
     assert chosen(jitted, jnp.zeros(7, jnp.int8)) == "small"
 
 
 def test_nothing_is_done_where_a_setting_speaks_against_it(monkeypatch):
-    jitted = small_heaps.jit(lambda x: x + 1)
+    jitted = memory.jit(lambda x: x + 1)
     assert chosen(jitted, 1.0) == "small"
     with monkeypatch.context() as patch:
         patch.setenv(dispatch.SWITCH, "off")
@@ -97,18 +98,18 @@ def test_nothing_is_done_where_a_setting_speaks_against_it(monkeypatch):
     with jax.disable_jit():
         assert jitted(1.0) == 2
     with monkeypatch.context() as patch:  # another XLA, that does not know it
-        patch.setattr(small_heaps, "_OPTIONS", {"xla_has_no_such_setting": 1})
+        patch.setattr(memory, "_OPTIONS", {"xla_has_no_such_setting": 1})
         assert chosen(jitted, 1.0) == "plain"
-        assert small_heaps.jit(lambda x: x + 1)(1.0) == 2
+        assert memory.jit(lambda x: x + 1)(1.0) == 2
     with monkeypatch.context() as patch:
-        patch.setattr(small_heaps, "_platform", lambda leaves: "cuda")
+        patch.setattr(memory, "_platform", lambda leaves: "cuda")
         assert chosen(jitted, 1.0) == "plain"  # the same shapes elsewhere
     assert chosen(jitted, 1.0) == "small"
 
 
 def test_what_a_cache_is_to_keep_has_one_heap(tmp_path):
     """XLA cannot write a program with several, and JAX would warn at each compilation."""
-    jitted = small_heaps.jit(lambda x: x + 1)
+    jitted = memory.jit(lambda x: x + 1)
     jax.config.update("jax_compilation_cache_dir", str(tmp_path))
     assert chosen(jitted, 1.0) == "plain"
     assert jitted(1.0) == 2
@@ -116,7 +117,7 @@ def test_what_a_cache_is_to_keep_has_one_heap(tmp_path):
 
 
 def test_every_transformation_of_a_jitted_function_works():
-    jitted, x = small_heaps.jit(lambda x: (x**3).sum()), jnp.arange(4.0)
+    jitted, x = memory.jit(lambda x: (x**3).sum()), jnp.arange(4.0)
     np.testing.assert_allclose(jax.grad(jitted)(x), 3 * x**2)
     np.testing.assert_allclose(jax.jit(lambda x: 2 * jitted(x))(x), 72)
     np.testing.assert_allclose(jax.vmap(jitted)(x[:, None]), x**3)
@@ -129,7 +130,7 @@ def test_every_transformation_of_a_jitted_function_works():
 
 def test_a_cleared_cache_compiles_anew():
     traces = []
-    jitted = small_heaps.jit(lambda x: traces.append(x) or x + 1)
+    jitted = memory.jit(lambda x: traces.append(x) or x + 1)
     for expected in (1, 1):
         jitted(1.0)
         assert len(traces) == expected
@@ -140,7 +141,7 @@ def test_a_cleared_cache_compiles_anew():
 
 
 def test_options_are_those_of_jit():
-    jitted, x = small_heaps.jit(lambda x: x + 1, donate_argnums=0), jnp.zeros(5)
+    jitted, x = memory.jit(lambda x: x + 1, donate_argnums=0), jnp.zeros(5)
     jitted(x=jnp.zeros(5))
     jitted(x)
     assert x.is_deleted()
@@ -167,7 +168,7 @@ def test_the_largest_steps_of_the_benchmark_fit():
 _FAULTS = """
 import resource, statistics
 import jax, jax.numpy as jnp
-from cnnjax.training import small_heaps
+from cnnjax.ops.cpu import memory
 
 def products(x):  # nine arrays of 10 MB at once, three of which fill a heap
     kept = [jnp.sin(x)]
@@ -184,8 +185,9 @@ def faults(jitted, x):
     return statistics.median(counts)
 
 x = jnp.ones((163_840, 16))
-jitted = small_heaps.jit(products)
-print(faults(jitted, x), small_heaps._keep_freed_memory())
+jitted = memory.jit(products)
+kept = memory.keep_freed_memory()
+print(faults(jitted, x), kept)
 """
 
 
@@ -212,33 +214,32 @@ def test_a_malloc_that_was_set_up_stays_so(monkeypatch, name):
     monkeypatch.setattr(ctypes, "CDLL", lambda path: pytest.fail("malloc was set up anew"))
     with monkeypatch.context() as patch:
         patch.setenv(name, "1000000")
-        assert not small_heaps._keep_freed_memory.__wrapped__()
+        assert not memory.keep_freed_memory.__wrapped__()
     monkeypatch.setenv("GLIBC_TUNABLES", f"glibc.malloc.hugetlb=1:glibc.malloc.{name[7:-1].lower()}=1000000")
-    assert not small_heaps._keep_freed_memory.__wrapped__()
+    assert not memory.keep_freed_memory.__wrapped__()
 
 
 def test_another_malloc_is_left_alone(monkeypatch):
     monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
     monkeypatch.setattr(ctypes, "CDLL", lambda path: object())
-    assert not small_heaps._keep_freed_memory.__wrapped__()
+    assert not memory.keep_freed_memory.__wrapped__()
     monkeypatch.setattr(ctypes, "CDLL", lambda path: pytest.fail("malloc was set up on another system"))
     monkeypatch.setattr(sys, "platform", "darwin")
-    assert not small_heaps._keep_freed_memory.__wrapped__()
+    assert not memory.keep_freed_memory.__wrapped__()
 
 
-def test_malloc_is_set_up_for_small_heaps_alone(monkeypatch):
-    calls = []
-    monkeypatch.setattr(small_heaps, "_keep_freed_memory", lambda: calls.append("kept"))
-    jitted = small_heaps.jit(lambda x: x + 1)
-    jitted.lower(1.0).compile()
-    jax.jit(jitted)(1.0)
-    assert chosen(jitted, jax.ShapeDtypeStruct((1 << 24,), jnp.float32)) == "plain"
-    with monkeypatch.context() as patch:
-        patch.setattr(small_heaps, "_platform", lambda leaves: "cuda")
-        assert chosen(jitted, 1.0) == "plain"
-    assert not calls
-    assert chosen(jitted, 1.0) == "small"
-    assert calls == ["kept"]
+def test_malloc_is_set_up_by_nobody_who_does_not_ask(monkeypatch):
+    """A process is its owner's: compiling and calling a step changes no setting of it."""
+    monkeypatch.setattr(ctypes, "CDLL", lambda path: pytest.fail("malloc was set up"))
+    jitted = memory.jit(lambda x: x + 2)
+    assert (chosen(jitted, 1.0), jitted(1.0)) == ("small", 3)
+    for speaks_against in ({"XLA_FLAGS": f"--{jax_versions.HEAP_SIZE}=1000000"}, {dispatch.SWITCH: "off"}):
+        with monkeypatch.context() as patch:
+            for name, value in speaks_against.items():
+                patch.setenv(name, value)
+            assert not keep_freed_memory.__wrapped__()
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert not keep_freed_memory.__wrapped__()
 
 
 class Net(nn.Module):
@@ -267,4 +268,4 @@ def test_training_in_several_heaps_is_training_in_one_bit_by_bit():
 
 @pytest.mark.parametrize("make", [make_train_step, partial(make_train_step, accumulate=2), make_eval_step])
 def test_the_steps_are_compiled_so(make):
-    assert isinstance(make(), small_heaps.SmallHeapJit)
+    assert isinstance(make(), memory.MultiHeapJit)

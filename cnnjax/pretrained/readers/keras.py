@@ -1,15 +1,26 @@
-"""Keras's HDF5 files: the legacy `.h5`, which names its layers, and `.weights.h5`, which counts them."""
+"""Keras's files: the legacy `.h5`, which names its layers, `.weights.h5`, which counts them, and `.keras`, which has a
+configuration too."""
 
-import pathlib
+import io
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-from cnnjax.pretrained.hdf5 import Dataset, Group, Source, read_hdf5
-from cnnjax.pretrained.keras_names import Variable, by_number, is_automatic, named, refuse_gaps, variable_names
-from cnnjax.pretrained.tensors import SourceFile, SourceTensor, WeightsError
+from cnnjax.pretrained.readers import MAX_DEPTH, MAX_NAME, Content, WeightsError, parse_json
+from cnnjax.pretrained.readers.hdf5 import Dataset, Group, read_hdf5
+from cnnjax.pretrained.readers.keras_names import (
+    Variable,
+    by_number,
+    counted,
+    is_automatic,
+    named,
+    refuse_gaps,
+    snake_case,
+    variable_names,
+)
+from cnnjax.pretrained.readers.zips import CONFIG, WEIGHTS, Archive
 
-_ATTRIBUTES = ("layer_names", "weight_names", "name", "dtype")
+_LARGEST_CONFIG = 32 << 20
 # Groups that hold a container's members and have no name of their own; the second is Keras 2.13's.
 _PLAIN = ("layers", "_layer_checkpoint_dependencies")
 _TOP_LEVEL = "top_level_model_weights"
@@ -18,8 +29,7 @@ _KERAS_1 = re.compile(r"(?:.*_)?(W|b|gamma|beta|running_mean|running_std)(?:_\d+
 _SINCE_KERAS_2 = {"W": "kernel", "b": "bias", "running_mean": "moving_mean", "running_std": "moving_variance"}
 
 
-@dataclass(frozen=True)
-class LayerConfig:
+class LayerConfig(NamedTuple):
     """What a `.keras` file's configuration says of one layer.
 
     Args:
@@ -33,52 +43,68 @@ class LayerConfig:
     scale: bool | None = None
 
 
-def open_hdf5(path: pathlib.Path) -> SourceFile:
+def read(path: str, which: str = "") -> Content:
     """Return the tensors of a Keras HDF5 file.
 
     Args:
       path: A legacy `.h5` of a model or its weights, or a `.weights.h5`; its content decides which.
+      which: Of no use: it has one state.
     Raises:
       WeightsError: If it is damaged, leads out of itself, or is none of these.
     """
-    root = read_hdf5(path, attributes=_ATTRIBUTES)
+    root = read_hdf5(path)
     for legacy in (root.group("model_weights"), root):
         if legacy is not None and any(re.fullmatch(r"layer_names\d*", name) for name in legacy.texts):
             notes = ("the optimizer's state is not read",) if "optimizer_weights" in root.children else ()
-            return SourceFile(path, "keras-h5", named(list(_legacy(legacy))), notes)
-    tensors, notes = counted_tensors(root, {})
-    return SourceFile(path, "keras-weights-h5", tensors, notes)
+            return Content("keras-h5", named(list(_legacy(legacy))), notes)
+    return _counted("keras-weights-h5", root, {})
 
 
-def read_counted(
-    source: Source, extent: tuple[int, int] | None, configs: Mapping[tuple[str, ...], LayerConfig]
-) -> tuple[dict[str, SourceTensor], tuple[str, ...]]:
-    """Return the tensors of a `.weights.h5` inside of something else, and what was left out.
+def read_archive(archive: Archive) -> Content:
+    """Return the tensors of a `.keras` archive.
 
-    Args:
-      source: The file it is in, or its content.
-      extent: Its first byte and size there.
-      configs: What is known of its layers, by their path of counted names.
-    """
-    return counted_tensors(read_hdf5(source, attributes=_ATTRIBUTES, extent=extent), configs)
+    The configuration is only asked for the names of the layers; no model is made of it.
 
-
-def counted_tensors(
-    root: Group, configs: Mapping[tuple[str, ...], LayerConfig]
-) -> tuple[dict[str, SourceTensor], tuple[str, ...]]:
-    """Return the tensors of a file that counts its layers, and what was left out.
-
-    Args:
-      root: Its root.
-      configs: What is known of its layers, by their path of counted names.
     Raises:
-      WeightsError: If it is no such file.
+      WeightsError: If it is damaged or not whole.
     """
+    if missing := {WEIGHTS, CONFIG} - archive.members.keys():
+        raise WeightsError(f"it is not a whole .keras file: {min(missing)} is not in it.")
+    if (size := archive.members[CONFIG].file_size) > _LARGEST_CONFIG:
+        raise WeightsError(f"its configuration of {size:,} bytes is larger than any net's.")
+    configs = dict(_layers(parse_json(archive.read(CONFIG), "its configuration"), (), 0))
+    return _counted("keras", read_hdf5(io.BytesIO(archive.read(WEIGHTS))), configs)
+
+
+def _layers(config: Any, place: tuple[str, ...], depth: int) -> Iterator[tuple[tuple[str, ...], LayerConfig]]:
+    """Yield what the configuration says of each layer, with the path that Keras gives it in the weights."""
+    inner = config.get("config") if isinstance(config, dict) else None
+    layers = inner.get("layers") if isinstance(inner, dict) else None
+    if not isinstance(layers, list):
+        return
+    if depth > MAX_DEPTH:
+        raise WeightsError(f"its configuration nests models more than {MAX_DEPTH} deep.")
+    used: dict[str, int] = {}
+    for layer in layers:
+        kind, own = (layer.get("class_name"), layer.get("config")) if isinstance(layer, dict) else (None, None)
+        if not isinstance(kind, str) or not isinstance(own, dict) or not isinstance(own.get("name"), str):
+            raise WeightsError("its configuration has a layer without a class or a name.")
+        if max(len(kind), len(own["name"])) > MAX_NAME:
+            raise WeightsError(f"its configuration has a name of more than {MAX_NAME} characters.")
+        here = (*place, counted(snake_case(kind), used))
+        scale = own.get("scale")
+        normalisation = isinstance(scale, bool) and isinstance(own.get("center"), bool)
+        yield here, LayerConfig(own["name"], bool(own.get("center", True)), scale if normalisation else None)
+        yield from _layers(layer, here, depth + 1)
+
+
+def _counted(form: str, root: Group, configs: Mapping[tuple[str, ...], LayerConfig]) -> Content:
+    """Return the tensors of a file that counts its layers; what is known of those, by their path of counted names."""
     reader = _Counted(configs)
     variables = list(reader.variables(root, (), ()))
     if not variables:
-        raise WeightsError("it is HDF5, but no Keras file with weights (no `layer_names`, no `layers/.../vars`).")
-    return named(variables), tuple(sorted(reader.notes))
+        raise WeightsError("it is HDF5, but not a Keras file with weights (no `layer_names`, no `layers/.../vars`).")
+    return Content(form, named(variables), tuple(sorted(reader.notes)))
 
 
 def _legacy(group: Group) -> Iterator[Variable]:

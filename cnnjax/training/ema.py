@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 
-def start_average(params: Any, batch_stats: Any) -> dict[str, Any]:
+def init(params: Any, batch_stats: Any) -> dict[str, Any]:
     """Return the average before the first step: copies of the values, and a counter at zero.
 
     Args:
@@ -17,14 +17,14 @@ def start_average(params: Any, batch_stats: Any) -> dict[str, Any]:
     return {**values, "count": jnp.zeros((), jnp.int32)}
 
 
-def update_average(average: dict[str, Any], params: Any, batch_stats: Any, decay: float) -> dict[str, Any]:
+def update(average: dict[str, Any], params: Any, batch_stats: Any, decay: float) -> dict[str, Any]:
     """Return the average after one more step.
 
     `average += (1 - d) * (value - average)` with `d = min(decay, (1 + t) / (10 + t))` in step t, from 0: early on, when
     there is little to average and the start means nothing, newer values weigh more.
 
     Args:
-      average: What `start_average` or the step before returned.
+      average: What `init` or the step before returned.
       params: The step's parameters.
       batch_stats: The step's running statistics.
       decay: d in the long run, in (0, 1): about the last `1 / (1 - d)` steps count.

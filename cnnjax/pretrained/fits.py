@@ -8,7 +8,7 @@ from flax import linen as nn
 
 from cnnjax import models
 from cnnjax.pretrained.head import allow_other_head
-from cnnjax.pretrained.load import abstract_shapes, plan_for
+from cnnjax.pretrained.loading import abstract_shapes, plan_for
 from cnnjax.pretrained.match import Shapes, destinations
 from cnnjax.pretrained.rules import OWN_PARAMS, namings_for
 from cnnjax.pretrained.tensors import SourceFile

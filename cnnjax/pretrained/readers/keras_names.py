@@ -7,12 +7,12 @@ reads them back by that order.
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
+from cnnjax.pretrained.readers import Tensor, WeightsError
 
-from cnnjax.pretrained.hdf5 import Dataset
-from cnnjax.pretrained.tensors import BFLOAT16, SourceTensor, WeightsError, checked_size
+if TYPE_CHECKING:
+    from cnnjax.pretrained.readers.hdf5 import Dataset
 
 # What Keras calls layers that nobody named: their classes' names in snake case.
 _STEMS = (
@@ -32,8 +32,7 @@ _STEMS = (
 _AUTOMATIC = re.compile(rf"({'|'.join(_STEMS)})(_\d+)?")
 
 
-@dataclass(frozen=True)
-class Variable:
+class Variable(NamedTuple):
     """A tensor of a file and where it belongs.
 
     Args:
@@ -46,7 +45,7 @@ class Variable:
     folders: tuple[str, ...]
     layer: str
     name: str
-    values: Dataset
+    values: "Dataset"
 
 
 def is_automatic(layer: str) -> bool:
@@ -133,7 +132,7 @@ def variable_names(shapes: Sequence[tuple[int, ...]], *, center: bool = True, sc
     return [str(number) for number in range(len(shapes))]
 
 
-def named(variables: Sequence[Variable]) -> dict[str, SourceTensor]:
+def named(variables: Sequence[Variable]) -> list[Tensor]:
     """Return the tensors of a file by `LAYER/VARIABLE`, in its order.
 
     Args:
@@ -144,7 +143,7 @@ def named(variables: Sequence[Variable]) -> dict[str, SourceTensor]:
     common = _common([variable.folders for variable in variables])
     used: dict[tuple[str, ...], dict[str, int]] = {}
     names: dict[tuple[tuple[str, ...], str], str] = {}
-    found: dict[str, SourceTensor] = {}
+    found: dict[str, Tensor] = {}
     for variable in variables:
         place = (variable.folders, variable.layer)
         automatic = _AUTOMATIC.fullmatch(variable.layer)
@@ -154,18 +153,8 @@ def named(variables: Sequence[Variable]) -> dict[str, SourceTensor]:
         name = "/".join((*variable.folders[common:], layer, variable.name))
         if name in found:
             raise WeightsError(f"two tensors are named {name!r}.")
-        found[name] = _tensor(name, variable.values)
-    return found
-
-
-def _tensor(name: str, values: Dataset) -> SourceTensor:
-    # Keras has no HDF5 type for bfloat16 and stores its two bytes as they are.
-    brain = values.dtype == np.dtype("V2")
-    dtype = BFLOAT16 if brain else values.dtype
-    if dtype.kind not in "fiub" and not brain:
-        raise WeightsError(f"{name}: expected numbers, got {values.dtype}.")
-    checked_size(name, values.shape, dtype, np.iinfo(np.int64).max)  # the size was checked against the file before
-    return SourceTensor(name, values.shape, dtype, lambda: values.read().view(dtype))
+        found[name] = variable.values.tensor(name)
+    return list(found.values())
 
 
 def _common(folders: Sequence[tuple[str, ...]]) -> int:

@@ -5,44 +5,55 @@ import pathlib
 from typing import Any
 
 import numpy as np
+import tensorstore
 
-from cnnjax.pretrained.tensors import MAX_TENSORS, SourceFile, SourceTensor, WeightsError, checked_size, parse_json
-from cnnjax.safetensors import DTYPES
+from cnnjax.pretrained.readers import (
+    CODES,
+    FREE,
+    GROWTH,
+    ITEM_SIZES,
+    MAX_TENSORS,
+    ORBAX_METADATA,
+    Content,
+    Tensor,
+    WeightsError,
+    checked_size,
+    parse_json,
+    short,
+)
 
-_METADATA = "_METADATA"
 _MAX_METADATA, _MAX_FILES = 32 << 20, 200_000
-# Arrays are compressed; more than this beyond a constant is a bomb, as in zip archives.
-_GROWTH, _FREE = 50, 16 << 20
 # What Orbax and zarr's own tools write, as far as it is unpacked piece by piece; blosc takes what memory it claims.
 _CODECS = {"zlib", "gzip", "bz2", "zstd", "bytes", "crc32c", "sharding_indexed"}
 
 
-def open_orbax(path: pathlib.Path) -> SourceFile:
+def read(path: str, which: str = "") -> Content:
     """Return the arrays of an Orbax checkpoint, their names joined by slashes.
 
     Args:
       path: The folder of a tree, or of a step with exactly one tree inside (`default`, `arrays`, `params`).
+      which: Of no use: it has one state.
     Raises:
-      WeightsError: If it is no such folder, is damaged, or has links.
+      WeightsError: If it is not such a folder, is damaged, or has links.
     """
-    folders = [path] if (path / _METADATA).is_file() else sorted(p.parent for p in path.glob(f"*/{_METADATA}"))
+    place = pathlib.Path(path)
+    whole = (place / ORBAX_METADATA).is_file()
+    folders = [place] if whole else sorted(p.parent for p in place.glob(f"*/{ORBAX_METADATA}"))
     if len(folders) != 1:
-        found = f" It has {', '.join(p.name for p in folders[:4])}: name one." if folders else ""
-        raise WeightsError(f"it is a folder, but not of one Orbax checkpoint ({_METADATA} is missing in it).{found}")
-    folder = folders[0]
-    room = _GROWTH * _size_without_links(folder) + _FREE
-    names, ocdbt, version = _read_metadata(folder / _METADATA)
-    tensors: dict[str, SourceTensor] = {}
+        found = ", ".join(p.name for p in folders[:4])
+        raise WeightsError(f"it is a folder, but not of one Orbax checkpoint. It has {found}: name one.")
+    room = GROWTH * _size_without_links(folders[0]) + FREE
+    names, ocdbt, version = _read_metadata(folders[0] / ORBAX_METADATA)
+    tensors: dict[str, Tensor] = {}
     for keys in names:
         name = "/".join(keys)
         if name in tensors:
             raise WeightsError(f"{name[:80]} is in it more than once.")
-        tensor = _tensor(folder, name, ".".join(keys), ocdbt, version, room)
-        room -= tensor.nbytes
-        tensors[name] = tensor
+        tensors[name] = tensor = _tensor(folders[0], name, ".".join(keys), ocdbt, version, room)
+        room -= math.prod(tensor.shape) * ITEM_SIZES[tensor.code]
     if not tensors:
         raise WeightsError("there are no arrays in it.")
-    return SourceFile(path, "orbax", tensors)
+    return Content("orbax", list(tensors.values()))
 
 
 def _size_without_links(folder: pathlib.Path) -> int:
@@ -57,25 +68,23 @@ def _size_without_links(folder: pathlib.Path) -> int:
 def _read_metadata(path: pathlib.Path) -> tuple[list[list[str]], bool, str]:
     """Return the arrays' keys, whether they are in one OCDBT store, and zarr's version."""
     if path.stat().st_size > _MAX_METADATA:
-        raise WeightsError(f"its {_METADATA} is larger than that of any file of weights.")
-    content = parse_json(path.read_bytes(), f"its {_METADATA}")
+        raise WeightsError(f"its {ORBAX_METADATA} is larger than that of any file of weights.")
+    content = parse_json(path.read_bytes(), f"its {ORBAX_METADATA}")
     try:
         entries = list(content["tree_metadata"].values())
         names = [[str(part["key"]) for part in entry["key_metadata"]] for entry in entries]
         empty = [entry["value_metadata"]["skip_deserialize"] for entry in entries]
         ocdbt, version = bool(content.get("use_ocdbt", True)), "zarr3" if content.get("use_zarr3") else "zarr"
     except (KeyError, TypeError, AttributeError) as error:
-        raise WeightsError(f"its {_METADATA} is damaged.") from error
+        raise WeightsError(f"its {ORBAX_METADATA} is damaged.") from error
     names = [keys for keys, skipped in zip(names, empty, strict=True) if not skipped]
     if len(names) > MAX_TENSORS or any(not keys or ".." in "/".join(keys).split("/") for keys in names):
-        raise WeightsError(f"its {_METADATA} names too many arrays, or one that lies outside the folder.")
+        raise WeightsError(f"its {ORBAX_METADATA} names too many arrays, or one that lies outside the folder.")
     return names, ocdbt, version
 
 
-def _tensor(folder: pathlib.Path, name: str, key: str, ocdbt: bool, version: str, room: int) -> SourceTensor:
+def _tensor(folder: pathlib.Path, name: str, key: str, ocdbt: bool, version: str, room: int) -> Tensor:
     """Return one array, its shape and type read from the store, its values not yet."""
-    import tensorstore  # Orbax's own storage library; takes a moment to import
-
     inside = folder.resolve()
     target = (inside / key).resolve()
     if not target.is_relative_to(inside):
@@ -92,21 +101,21 @@ def _tensor(folder: pathlib.Path, name: str, key: str, ocdbt: bool, version: str
         chunk = math.prod(n or 1 for n in array.chunk_layout.read_chunk.shape or ()) * dtype.itemsize
     except Exception as error:  # whatever the storage library makes of damaged files
         raise WeightsError(f"{name[:80]}: it is missing or damaged ({_reason(error)}).") from error
-    if dtype not in DTYPES.values():
+    if dtype.name not in CODES:
         raise WeightsError(f"{name[:80]}: expected numbers, found {dtype}.")
     if codecs:
         raise WeightsError(f"{name[:80]}: expected rows first, little-endian, in zstd or gzip; found {codecs[0]!r}.")
-    checked_size(name, shape, dtype, room)
+    checked_size(name, shape, dtype.itemsize, room)
     if chunk > room:
         raise WeightsError(f"{name[:80]}: it claims pieces of {chunk} bytes.")
 
-    def fetch() -> np.ndarray:
+    def pieces() -> list[Any]:
         try:
-            return np.ascontiguousarray(array.read().result()).reshape(shape)
+            return [np.ascontiguousarray(array.read().result()).reshape(-1).view(np.uint8)]
         except Exception as error:
             raise WeightsError(f"{name}: it is damaged ({_reason(error)}).") from error
 
-    return SourceTensor(name, shape, dtype, fetch)
+    return Tensor(name, CODES[dtype.name], shape, pieces)
 
 
 def _codecs(metadata: Any) -> set[str]:
@@ -128,5 +137,4 @@ def _codecs(metadata: Any) -> set[str]:
 
 
 def _reason(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text.split(" [", 1)[0][:120].rstrip(".")
+    return short(error).split(" [", 1)[0]

@@ -1,8 +1,8 @@
-"""`jit` for steps on a CPU, whose memory malloc hands out again instead of asking the system each time.
+"""`jit` for steps on a CPU, in several small heaps whose memory malloc can hand out again.
 
 XLA keeps all intermediate arrays of a program in one heap and asks malloc for it at every call. glibc takes what
 exceeds 32 MB from the system anew, page by page, which is a tenth to a sixth of a training step (`bench/README.md`).
-Several smaller heaps it can keep, and does so once it is told not to give them back either.
+Several smaller heaps it can keep, and does so once it is told not to give them back: `keep_freed_memory`.
 """
 
 import ctypes
@@ -33,12 +33,8 @@ _THRESHOLDS = {  # mallopt's parameter, as malloc.h numbers them, and its value,
 }
 
 
-def jit(function: Callable, **options: Any) -> "SmallHeapJit":
+def jit(function: Callable, **options: Any) -> "MultiHeapJit":
     """Return `jax.jit(function, **options)`, compiled for small heaps where it runs on a CPU and its arrays fit them.
-
-    glibc's malloc then keeps what threads of the process free, in blocks of up to 32 MB: of the main thread's up to
-    1 GB, of each other's as much as it once held. A threshold of malloc's in the environment prevents it;
-    `ctypes.CDLL(None).malloc_trim(0)` gives back what is free.
 
     It is `jax.jit` and nothing more within another transformation, on accelerators, under `CNNJAX_CPU_OPS=off`, where
     `XLA_FLAGS` says something of heaps, and where compiled programs are to be kept in a cache, since XLA cannot write
@@ -48,10 +44,10 @@ def jit(function: Callable, **options: Any) -> "SmallHeapJit":
       >>> jit(lambda x: x + 1)(1.0).item()
       2.0
     """
-    return SmallHeapJit(function, options)
+    return MultiHeapJit(function, options)
 
 
-class SmallHeapJit:
+class MultiHeapJit:
     """Choose between two compilations of a function by its arguments; see `jit`."""
 
     def __init__(self, function: Callable, options: dict[str, Any]):
@@ -86,15 +82,20 @@ class SmallHeapJit:
         if key not in self._fits:
             # The trace is not lost: the call that follows finds it.
             self._fits[key] = key[1] == "cpu" and _fit(self._plain.trace(*args, **kwargs).jaxpr)
-        if not self._fits[key]:
-            return self._plain
-        _keep_freed_memory()
-        return self._small
+        return self._small if self._fits[key] else self._plain
 
 
 @functools.cache
-def _keep_freed_memory() -> bool:
-    """Have glibc's malloc keep what is freed for the next step; return whether it took the settings."""
+def keep_freed_memory() -> bool:
+    """Have glibc's malloc keep what is freed for the next step, for the whole process; return whether it does.
+
+    Steps on a CPU then take a tenth to a sixth less time. The command line asks for it when it trains; a program of
+    one's own calls this once. What threads free is kept in blocks of up to 32 MB: of the main thread's up to 1 GB, of
+    each other's as much as it once held; `ctypes.CDLL(None).malloc_trim(0)` gives back what is free. Nothing is done
+    where steps aren't compiled for small heaps (see `jit`), or the environment has a threshold of malloc's.
+    """
+    if jax.default_backend() != "cpu" or not _allowed():
+        return False
     tunables = os.environ.get("GLIBC_TUNABLES", "")
     spoken_for = any(name.lower() in tunables or f"MALLOC_{name}_" in os.environ for name in _THRESHOLDS)
     if spoken_for or sys.platform != "linux":
