@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from cnnjax.data import formats
-from cnnjax.data.files import Folder
+from cnnjax.data.formats import Folder
 from tests.data import tiny
 from tests.data.tiny import FILES, assert_same, tar_of
 

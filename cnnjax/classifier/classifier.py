@@ -13,7 +13,7 @@ import optax
 from flax import linen as nn
 from jax.export import Exported
 
-from cnnjax import atomic, data, model_loading, modes, pretrained, runs, training
+from cnnjax import data, files, model_loading, modes, pretrained, runs, training
 from cnnjax.classifier import photographs, program, sources
 from cnnjax.classifier.sources import Log
 from cnnjax.errors import CnnjaxError, UsageError
@@ -298,7 +298,7 @@ class Classifier:
         rule = self.known_preprocess()
         shape = rule.read_shape(*(image_size or (rule.resize or 0, rule.resize or 0)))
         made = program.make(lambda images: self._apply(self.variables, rule(images)), shape, batch_size, platforms)
-        atomic.write_bytes(path, [bytes(made.serialize())])
+        files.write_bytes(path, [bytes(made.serialize())])
         return made
 
     def save(self, path: str | pathlib.Path, *, names: str = "cnnjax") -> None:

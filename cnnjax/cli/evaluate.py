@@ -6,7 +6,7 @@ import io
 import pathlib
 from typing import TYPE_CHECKING, Any
 
-from cnnjax import atomic
+from cnnjax import files
 from cnnjax.cli import classifier_options, loading
 from cnnjax.cli.output import Output
 from cnnjax.errors import UsageError
@@ -127,4 +127,4 @@ def _dump(
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["id", "label", "prediction"])
     writer.writerows(zip(part.ids, part.labels.tolist(), predictions.tolist()))
-    atomic.write_text(path, text.getvalue())
+    files.write_text(path, text.getvalue())

@@ -5,7 +5,7 @@ import dataclasses
 import pathlib
 from typing import Any
 
-from cnnjax import lock, model_loading, recipes
+from cnnjax import files, model_loading, recipes
 from cnnjax.cli import hosts, train_options
 from cnnjax.cli.output import Output
 from cnnjax.errors import UsageError
@@ -27,7 +27,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
     if args.workdir is not None and not (
         args.process or args.distributed
     ):  # before JAX is imported, which takes seconds
-        lock.check(args.workdir)
+        files.check_lock(args.workdir)
     recipe_name, recipe = choose_recipe(args)
     train_options.check(recipe, args)
     out = hosts.join(args, out)

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 
-from cnnjax.data import embedded, formats, imagenet
+from cnnjax.data import formats, imagenet
 from cnnjax.data.entry import Entry
 from cnnjax.data.python_formats import cifar_python_format, npz_format
-from cnnjax.data.sources import Embedded, Official, RemoteFile
+from cnnjax.data.sources import Embedded, Official, RemoteFile, digits
 from cnnjax.errors import unknown
 
 
@@ -44,7 +44,7 @@ def _digits() -> Entry:
         std=(0.37599408879372603,),
         validation=137,
         layouts=(),
-        sources=(Embedded(embedded.digits),),
+        sources=(Embedded(digits),),
     )
 
 

@@ -10,10 +10,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from cnnjax.data import imagenet, prepared
-from cnnjax.data.download import Log
 from cnnjax.data.entry import Entry
 from cnnjax.data.prepare import move, workplace
-from cnnjax.data.sources import RemoteFile
+from cnnjax.data.sources import Log, RemoteFile
 from cnnjax.errors import CnnjaxError
 
 _EVERY = 50_000

@@ -11,9 +11,8 @@ import numpy as np
 
 from cnnjax.data import prepared
 from cnnjax.data.content import Examples, canonical
-from cnnjax.data.download import Log
 from cnnjax.data.entry import Entry
-from cnnjax.data.sources import LocalFolder, Source
+from cnnjax.data.sources import LocalFolder, Log, Source
 from cnnjax.errors import CnnjaxError
 
 _LEFTOVER = ".incomplete-"

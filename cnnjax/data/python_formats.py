@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from cnnjax.data.content import Examples
-from cnnjax.data.files import gunzip
-from cnnjax.data.formats import Format, Splits
+from cnnjax.data.formats import Format, Splits, gunzip
 from cnnjax.errors import CnnjaxError
 
 _LIMIT = 256 * 2**20

@@ -13,12 +13,11 @@ import numpy as np
 
 from cnnjax.data import prepared
 from cnnjax.data.crops import Crops
-from cnnjax.data.download import Log
 from cnnjax.data.entry import Entry, check_validation
 from cnnjax.data.host_rng import fixed_sample
 from cnnjax.data.imagenet_tars import prepare_tars
 from cnnjax.data.resident import Dataset, DatasetInfo, Size, as_size
-from cnnjax.data.sources import Manual
+from cnnjax.data.sources import Log, Manual
 from cnnjax.data.streamed import Encoded, StreamedSplit
 from cnnjax.errors import CnnjaxError
 

@@ -8,7 +8,7 @@ import numpy as np
 from flax import linen as nn
 from flax import traverse_util
 
-from cnnjax import atomic, safetensors
+from cnnjax import files, safetensors
 from cnnjax.errors import UsageError, unknown
 from cnnjax.pretrained.naming import Naming, source_name, translate
 from cnnjax.pretrained.rules import namings_for
@@ -57,7 +57,7 @@ def save(
     arrays = {name: np.asarray(value) for name, value in flat.items()}
     pieces = safetensors.to_pieces(arrays, metadata={"format": "pt", **(metadata or {})})
     try:
-        atomic.write_bytes(path, pieces)
+        files.write_bytes(path, pieces)
     except ValueError as error:
         raise UsageError(f"save: {error}.") from None
 

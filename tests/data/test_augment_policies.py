@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from cnnjax.data import augment
-from cnnjax.data.augment import policies, tones
+from cnnjax.data.augment import policies
 from cnnjax.errors import UsageError
 from tests.data.augmenting import MEAN, STD, batch_of, pixels, theirs
 from tests.pretrained.torchvision_oracle import torchvision
@@ -80,7 +80,7 @@ def test_tones_are_pillows_on_8_bits(channels):
             ("solarize", ImageOps.solarize(picture, 179)),
         ):
             arguments = (0.7,) if name == "solarize" else ()
-            after = np.array(getattr(tones, name)(jnp.asarray(image), *arguments)) * 255
+            after = np.array(getattr(policies, name)(jnp.asarray(image), *arguments)) * 255
             tone = 0 if name == "equalize" else 1
             assert np.abs(after - np.array(expected).reshape(image.shape)).max() <= tone + 1e-3, (name, number)
 
@@ -88,7 +88,7 @@ def test_tones_are_pillows_on_8_bits(channels):
 @pytest.mark.parametrize("bits", [4, 6, 8])
 def test_posterized_images_have_pillows_steps(bits):
     image = (np.arange(256, dtype=np.float32) / 255).reshape(16, 16, 1)
-    after = np.array(tones.posterize(jnp.asarray(image), bits)) * 2**bits
+    after = np.array(policies.posterize(jnp.asarray(image), bits)) * 2**bits
     masked = np.arange(256) >> (8 - bits)
     np.testing.assert_allclose(after, after.round(), atol=1e-4)
     # floor(v / 255 * 2**bits) and v >> (8 - bits) are at most one step apart: v / 255 is a bit more than v / 256.
@@ -100,10 +100,10 @@ def test_small_and_flat_images_stay_as_torchvision_leaves_them():
     for shape in ((2, 5, 3), (6, 5, 1)):
         flat = np.full(shape, 0.4, np.float32)
         for name in ("equalize", "autocontrast"):
-            np.testing.assert_allclose(getattr(tones, name)(jnp.asarray(flat)), theirs(name, flat), atol=1e-6)
+            np.testing.assert_allclose(getattr(policies, name)(jnp.asarray(flat)), theirs(name, flat), atol=1e-6)
         small = pixels(0, 2, *shape)[0]
         np.testing.assert_allclose(
-            tones.adjust_sharpness(jnp.asarray(small), 0.1), theirs("adjust_sharpness", small, 0.1), atol=1e-6
+            policies.adjust_sharpness(jnp.asarray(small), 0.1), theirs("adjust_sharpness", small, 0.1), atol=1e-6
         )
 
 

@@ -8,7 +8,7 @@ from sklearn.datasets import load_digits
 
 from cnnjax.data import catalogue
 from cnnjax.data.content import Examples, canonical, example_digests, statistics
-from cnnjax.data.embedded import digits
+from cnnjax.data.sources import digits
 from tests.data import tiny
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cnnjax.data import formats, png
-from cnnjax.data.files import Archive, Folder, gunzip
+from cnnjax.data.formats import Archive, Folder, gunzip
 from cnnjax.errors import CnnjaxError
 from tests.data import tiny
 from tests.data.tiny import FILES, assert_same, cifar_rows, tar_of

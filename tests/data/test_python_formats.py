@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cnnjax.data import Split, catalogue
-from cnnjax.data.files import Archive, Folder
+from cnnjax.data.formats import Archive, Folder
 from cnnjax.data.python_formats import cifar_python_format, npz_format
 from cnnjax.data.sources import LocalFolder
 from cnnjax.errors import CnnjaxError

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from cnnjax.data import formats
-from cnnjax.data.download import fetch
-from cnnjax.data.sources import LocalFolder, Official
+from cnnjax.data.sources import LocalFolder, Official, fetch
 from cnnjax.errors import CnnjaxError
 from tests.data import tiny
 from tests.data.tiny import assert_same, cifar_rows, tar_of

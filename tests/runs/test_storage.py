@@ -9,7 +9,7 @@ import chex
 import numpy as np
 import pytest
 
-from cnnjax import atomic
+from cnnjax import files
 from cnnjax.runs import storage
 from cnnjax.runs.manifest import MANIFEST
 from cnnjax.runs.retention import Best, Shelf
@@ -41,7 +41,7 @@ class Operations:
         self.done, self.crash_at, self.after = [], crash_at, after
         for name in self.NAMES:
             monkeypatch.setattr(os, name, self._watched(name, getattr(os, name)))
-        monkeypatch.setattr(atomic, "write_file", self._written(atomic.write_file))
+        monkeypatch.setattr(files, "write_file", self._written(files.write_file))
 
     def _watched(self, name, function):
         def call(*args, **options):

@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnnjax.batch import Batch
-from cnnjax.data.augment.keys import change_images
-from cnnjax.data.augment.rounding import add_in_order, exact_mean, rounded, uniform
+from cnnjax.data.augment.keys import add_in_order, change_images, exact_mean, rounded, uniform
 from cnnjax.errors import UsageError
 
 Change = Callable[[jax.Array, jax.Array], jax.Array]

@@ -10,8 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from cnnjax.batch import Batch
-from cnnjax.data.augment.keys import change_images
-from cnnjax.data.augment.rounding import add_in_order, rounded, uniform
+from cnnjax.data.augment.keys import add_in_order, change_images, rounded, uniform
 from cnnjax.errors import UsageError
 
 _ATTEMPTS = 10
