@@ -26,6 +26,7 @@ from cnnjax import jax_versions
 from cnnjax.jax_versions import branch_platforms, branches, open_jaxpr, scan_parts
 
 _LIBRARIES = r"site-packages|[/\\]lib[/\\]python3|[/\\]cnnjax[/\\]ops[/\\]|^<frozen"
+_TRANSPOSED = r"[/\\]lax[/\\]convolution\.py:conv_transpose$|[/\\]ops[/\\]conv_transpose\.py:conv_transpose2d$"
 _CONVOLUTIONS = ("conv_general_dilated", "cnnjax_conv")
 
 
@@ -106,7 +107,7 @@ def macs(eqn: core.JaxprEqn) -> int:
         lhs, rhs, out = shape(eqn.invars[0]), shape(eqn.invars[1]), shape(eqn.outvars[0])
         dimensions = params["dimension_numbers"]
         features = rhs[dimensions.rhs_spec[0]]
-        if any(dilation != 1 for dilation in params["lhs_dilation"]):
+        if any(dilation != 1 for dilation in params["lhs_dilation"]) or _is_transposed(eqn):
             taps = math.prod(rhs[axis] for axis in dimensions.rhs_spec[2:])
             return math.prod(lhs) * taps * features // params["feature_group_count"]
         return math.prod(out) * (math.prod(rhs) // features if features else 0)
@@ -115,6 +116,14 @@ def macs(eqn: core.JaxprEqn) -> int:
         lhs = shape(eqn.invars[0])
         return math.prod(shape(eqn.outvars[0])) * math.prod(lhs[axis] for axis in contracted)
     return 0
+
+
+def _is_transposed(eqn: core.JaxprEqn) -> bool:
+    """Say whether a transposed convolution made an equation; at stride 1 nothing else tells it from another."""
+    traceback = eqn.source_info.traceback
+    if traceback is None or "transpose(" in str(eqn.source_info.name_stack):
+        return False
+    return any(re.search(_TRANSPOSED, f"{frame.file_name}:{frame.function_name}") for frame in traceback.frames)
 
 
 def shape(atom: Any) -> tuple[int, ...]:

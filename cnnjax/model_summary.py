@@ -12,13 +12,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.extend import core
+from jax.interpreters import ad, batching
 
 from cnnjax.jaxpr import Step, walk
 from cnnjax.modes import train_kwargs
 from cnnjax.receptive_field import ReceptiveField
-from cnnjax.receptive_field.scopes import fields_by_scope
+from cnnjax.receptive_field.analysis import fields_of
+from cnnjax.receptive_field.rules import RULES, each_for_itself
 
 Shape = tuple[int, ...]
+_CALL = "cnnjax_call:"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,10 +97,10 @@ class Summary:
 def summary(model: nn.Module, input_shape: tuple[int, int, int]) -> Summary:
     """Return the table of any linen module's layers, in evaluation mode; nothing is computed or allocated.
 
-    A row is a call of a module that calls no other (a convolution, a pool, a dense layer) or that holds parameters or
-    multiplies matrices itself. What changes nothing in evaluation, such as dropout, has no row. Multiply-accumulates
-    are counted in the jaxpr, so they are right for any function: convolutions and matrix products, additions of
-    biases and normalisation not among them.
+    A row is one call of a module that calls no other (a convolution, a pool, a dense layer) or that holds parameters or
+    multiplies matrices itself; a layer that is called twice, or in each step of a scan, has a row for each. What
+    changes nothing in evaluation, such as dropout, has none. Multiply-accumulates are counted in the jaxpr, so they are
+    right for any function: convolutions and matrix products, additions of biases and normalisation not among them.
 
     Args:
       model: Called as `model(x)` or `model(x, train=False)`.
@@ -118,9 +122,10 @@ def summary(model: nn.Module, input_shape: tuple[int, int, int]) -> Summary:
     in_mode = train_kwargs(model, train=False)
     variables = jax.eval_shape(functools.partial(model.init, **in_mode), jax.random.key(0), images)
     calls: list[_Call] = []
-    with nn.intercept_methods(functools.partial(_record, calls)):
+    # Without jit, which would trace two modules of one class once, and scans one step: every call is then seen.
+    with nn.intercept_methods(functools.partial(_record, calls)), jax.disable_jit():
         closed = jax.make_jaxpr(functools.partial(model.apply, **in_mode))(variables, images)
-    rows = tuple(_rows(type(model).__name__, calls, variables.get("params", {}), closed))
+    rows = tuple(_rows(calls, variables.get("params", {}), closed))
     sizes = {name: sum(leaf.size for leaf in jax.tree.leaves(tree)) for name, tree in variables.items()}
     params = sizes.pop("params", 0)
     height, width, channels = input_shape
@@ -135,53 +140,65 @@ def summary(model: nn.Module, input_shape: tuple[int, int, int]) -> Summary:
     )
 
 
+# The identity, which marks in a jaxpr what a call of a module gives, with the axes that transformations add.
+_end_p = core.Primitive("cnnjax_call_end")
+_end_p.multiple_results = True
+_end_p.def_impl(lambda *arrays, call: list(arrays))
+_end_p.def_abstract_eval(lambda *arrays, call: list(arrays))
+ad.deflinear2(_end_p, lambda cotangents, *arrays, call: _end_p.bind(*map(ad.instantiate_zeros, cotangents), call=call))
+batching.primitive_batchers[_end_p] = lambda arrays, dims, *, call: (_end_p.bind(*arrays, call=call), dims)
+RULES[_end_p.name] = each_for_itself
+
+
 @dataclasses.dataclass(frozen=True)
 class _Call:
-    """One call of a module: its path, its class, the shape and bytes of what came out."""
+    """One call of a module: its path, its class and the shape of what came out."""
 
     path: tuple[str, ...]
     kind: str
     shape: Shape
-    bytes: int
 
 
 def _record(calls: list[_Call], call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
-    output = call(*args, **kwargs)
-    if context.method_name == "__call__":
-        arrays = [leaf for leaf in jax.tree.leaves(output) if hasattr(leaf, "shape")]
-        shape = tuple(arrays[0].shape[1:]) if arrays else ()
-        memory = sum(leaf.size * leaf.dtype.itemsize for leaf in arrays)
-        calls.append(_Call(tuple(context.module.path), type(context.module).__name__, shape, memory))
-    return output
+    if context.method_name != "__call__":
+        return call(*args, **kwargs)
+    number = len(calls)
+    calls.append(_Call(tuple(context.module.path), type(context.module).__name__, ()))
+    with jax.named_scope(f"{_CALL}{number}"):
+        leaves, structure = jax.tree.flatten(call(*args, **kwargs))
+        places = [place for place, leaf in enumerate(leaves) if hasattr(leaf, "shape")]
+        if places:
+            calls[number] = dataclasses.replace(calls[number], shape=tuple(leaves[places[0]].shape[1:]))
+            for place, leaf in zip(places, _end_p.bind(*(leaves[place] for place in places), call=number)):
+                leaves[place] = leaf
+    return jax.tree.unflatten(structure, leaves)
 
 
-def _rows(model: str, calls: list[_Call], params: Mapping[str, Any], closed: Any) -> Iterator[Row]:
+def _rows(calls: list[_Call], params: Mapping[str, Any], closed: Any) -> Iterator[Row]:
     """Yield a row for each call that is a layer, in the order in which the calls ended."""
-    paths = {call.path for call in calls}
-    steps: dict[tuple[str, ...], list[Step]] = defaultdict(list)
-    for step in walk(closed):
-        steps[_owner(step.path, paths)].append(step)
-    parents = {path[:length] for path in paths for length in range(len(path))}
-    fields = fields_by_scope(closed)
+    parents = {call.path[:length] for call in calls for length in range(len(call.path))}
+    steps: dict[int, list[Step]] = defaultdict(list)
+    fields = fields_of(closed, lambda eqn: eqn.params["call"] if eqn.primitive is _end_p else None)
     seen: set[tuple[str, ...]] = set()
-    for call in calls:
+    for step in walk(closed):
+        if step.eqn.primitive is not _end_p:
+            steps[_owner(step.path)].append(step)
+            continue
+        number = step.eqn.params["call"]
+        call, inside = calls[number], steps.pop(number, [])
         again = call.path in seen
         seen.add(call.path)
-        own = _own_params(params, call.path)
-        macs = sum(step.macs for step in steps[call.path])
-        leaf = call.path not in parents
-        if not own and not macs and not (leaf and steps[call.path]):
-            continue
-        runs = sum(other.path == call.path for other in calls)
-        yield Row(
-            path="/".join(call.path),
-            kind=call.kind,
-            output_shape=call.shape,
-            params=0 if again else own,
-            macs=macs // runs,
-            activation_bytes=call.bytes,
-            receptive_field=_size(fields.get((model, *call.path))) if len(call.shape) == 3 else None,
-        )
+        own, macs = _own_params(params, call.path), sum(each.macs for each in inside)
+        if own or macs or (call.path not in parents and inside):
+            yield Row(
+                path="/".join(call.path),
+                kind=call.kind,
+                output_shape=call.shape,
+                params=0 if again else own,
+                macs=macs,
+                activation_bytes=step.times * sum(out.aval.size * out.aval.dtype.itemsize for out in step.eqn.outvars),
+                receptive_field=_size(fields.get(number)) if len(call.shape) == 3 else None,
+            )
 
 
 def _size(field: ReceptiveField | None) -> tuple[int, int] | None:
@@ -190,10 +207,9 @@ def _size(field: ReceptiveField | None) -> tuple[int, int] | None:
     return field.size[0], field.size[1]
 
 
-def _owner(scopes: tuple[str, ...], paths: set[tuple[str, ...]]) -> tuple[str, ...]:
-    """Return the innermost module that an equation with these scopes belongs to; the first scope is the model."""
-    inner = scopes[1:]
-    return next(inner[:length] for length in range(len(inner), -1, -1) if inner[:length] in paths or not length)
+def _owner(scopes: tuple[str, ...]) -> int:
+    """Return the number of the innermost call that an equation with these scopes belongs to."""
+    return next((int(scope.removeprefix(_CALL)) for scope in reversed(scopes) if scope.startswith(_CALL)), 0)
 
 
 def _own_params(params: Mapping[str, Any], path: tuple[str, ...]) -> int:

@@ -1,10 +1,14 @@
+import functools
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import pytest
 from flax import linen as nn
 
 import cnnjax
-from cnnjax import models
+from cnnjax import models, ops
+from cnnjax.jaxpr import count_macs
 from cnnjax.layers import ConvNormAct
 
 
@@ -116,3 +120,85 @@ def test_refuses_a_batch_axis():
 def test_compute_dtype_is_the_memorys():
     wide, narrow = table("lenet5", num_classes=10), table("lenet5", num_classes=10, dtype=jnp.bfloat16)
     assert narrow.rows[0].activation_bytes * 2 == wide.rows[0].activation_bytes
+
+
+class Calls(nn.Module):
+    """Does with a 3x3 convolution of 3 channels (84 parameters) what its function says."""
+
+    body: Callable
+
+    @nn.compact
+    def __call__(self, x):
+        return self.body(x)
+
+
+class Block(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.relu(nn.Conv(3, (3, 3))(x))
+
+
+def on_two_sizes(x):
+    conv = nn.Conv(3, (3, 3))
+    return conv(x).mean() + conv(x[:, ::2, ::2])
+
+
+def after_itself(x):
+    conv = nn.Conv(3, (3, 3))
+    return conv(conv(x))
+
+
+def jitted_twice(x):
+    block = nn.jit(Block)
+    return block()(block()(x))
+
+
+def scanned(x):
+    stack = nn.scan(
+        lambda conv, x, _: (conv(x), None), variable_axes={"params": 0}, split_rngs={"params": True}, length=4
+    )
+    return stack(nn.Conv(3, (3, 3)), x, None)[0]
+
+
+def mapped(x):
+    heads = nn.vmap(
+        nn.Conv, in_axes=None, out_axes=0, axis_size=3, variable_axes={"params": 0}, split_rngs={"params": True}
+    )
+    return heads(3, (3, 3))(x).sum(0)
+
+
+def rematerialised(x):
+    return nn.remat(Block)()(nn.remat(Block)()(x))
+
+
+@pytest.mark.parametrize(
+    ("body", "params", "macs", "fields", "memory"),
+    [
+        (on_two_sizes, [84, 0], [82_944, 20_736], [3, 5], 12_288 + 3072),
+        (after_itself, [84, 0], [82_944, 82_944], [3, 5], 2 * 12_288),
+        (jitted_twice, [84, 84], [82_944, 82_944], [3, 5], 2 * 12_288),
+        (rematerialised, [84, 84], [82_944, 82_944], [3, 5], 2 * 12_288),
+        (scanned, [336, 0, 0, 0], [82_944] * 4, [3, 5, 7, 9], 49_152),
+        (mapped, [252], [3 * 82_944], [3], 36_864),
+    ],
+)
+def test_rows_are_calls_whatever_calls_them(body, params, macs, fields, memory):
+    found = cnnjax.summary(Calls(body), (32, 32, 3))
+    rows = [row for row in found.rows if row.kind == "Conv"]
+    assert [row.params for row in rows] == params
+    assert [row.macs for row in rows] == macs
+    assert [row.receptive_field for row in rows] == [(field, field) for field in fields]
+    assert sum(row.activation_bytes for row in rows) == memory
+    assert (found.params, found.macs) == (sum(params), sum(macs))
+
+
+@pytest.mark.parametrize("strides", [1, 2])
+def test_a_transposed_convolution_costs_what_its_input_makes(strides):
+    # fvcore's count: every pixel meets every tap.
+    expected = 15 * 15 * 3 * 3 * 10 * 3
+    layer = nn.ConvTranspose(3, (3, 3), (strides, strides), padding="VALID")
+    assert cnnjax.summary(layer, (15, 15, 10)).macs == expected
+    x, kernel = jnp.ones((1, 15, 15, 10)), jnp.ones((3, 3, 10, 3))
+    for dtype in (jnp.float32, jnp.int32):  # the primitive's own role, and the platform's convolution
+        up = functools.partial(ops.conv_transpose2d, strides=strides, padding="VALID")
+        assert count_macs(up, x.astype(dtype), kernel.astype(dtype)) == expected

@@ -10,7 +10,7 @@ import sys
 import zlib
 from importlib import metadata
 
-from cnnjax import atomic
+from cnnjax import files
 from cnnjax.errors import CnnjaxError
 
 _VARIABLE = "JAX_COMPILATION_CACHE_DIR"
@@ -52,7 +52,7 @@ def _settle(folder: pathlib.Path) -> list[pathlib.Path]:
     new = [path for path, size in found.items() if known.get(path.name) != size]
     whole = [path for path in new if _is_whole(path)]
     if whole:
-        atomic.write_text(folder / _LIST, json.dumps({**_settled(folder), **{p.name: found[p] for p in whole}}))
+        files.write_text(folder / _LIST, json.dumps({**_settled(folder), **{p.name: found[p] for p in whole}}))
     return [path for path in new if path not in whole]
 
 

@@ -70,7 +70,7 @@ def _fit(file: SourceFile, name: str) -> Fit | None:
                 continue
             if naming is OWN_PARAMS and not all("/" in name for name in file.tensors):
                 continue  # no paths, and it would take any name
-            paths = destinations(file, rules, naming.layout, naming.optional)
+            paths = destinations(file, rules, naming.layout)
             if paths is None:
                 continue
             shapes = shapes or _shapes_if_close(model, paths)

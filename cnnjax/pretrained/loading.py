@@ -14,7 +14,7 @@ from flax import traverse_util
 
 from cnnjax.errors import UsageError, unknown
 from cnnjax.pretrained.head import allow_other_head, initialise
-from cnnjax.pretrained.match import Assignment, Plan, Shapes, common_prefix, match
+from cnnjax.pretrained.match import Assignment, Plan, Shapes, largest_part, match, prefixes, unwrapped
 from cnnjax.pretrained.naming import CNNJAX, KERAS, TORCH, Naming, Rule, as_rules, source_name
 from cnnjax.pretrained.report import (
     LEFT_OUT,
@@ -37,6 +37,8 @@ def load(
     *,
     source: str = "auto",
     rules: Sequence[Rule | tuple[str, str]] | None = None,
+    prefix: str | None = None,
+    which: str | None = None,
     sha256: str | None = None,
     key: jax.Array | None = None,
 ) -> tuple[dict[str, Any], Report]:
@@ -48,10 +50,15 @@ def load(
 
     Args:
       model: A linen module, with `input_shape` for the images it takes.
-      path: A file of PyTorch, safetensors, Keras or Flax msgpack, or an Orbax folder.
+      path: A file of PyTorch, safetensors, Keras or Flax msgpack, an Orbax folder, a folder or an index of safetensors
+        files, or a run's workdir.
       source: Whose names the file has (`torchvision`, `timm`, `keras`, `cnnjax`); `auto` takes those that fit best.
       rules: Your own names, tried before the family's: pairs of templates such as `("linear", "head/logits")`, or
         `Rule`s. `cnnjax.pretrained.naming` explains templates.
+      prefix: What stands before the names, such as `backbone.`; those without it are left out. None takes off what
+        all names have in common, and the report says so.
+      which: The state to take where a file of PyTorch has several, such as `state_dict_ema`; None takes the usual one,
+        and the report says what else there is.
       sha256: What the file's sha256 must be or begin with, if you know it: the one way to notice changed values.
       key: PRNG key of a head that is left at its initialisation; `jax.random.key(0)` if None.
     Returns:
@@ -71,15 +78,17 @@ def load(
     """
     if sha256 is not None:
         check_sha256(path, sha256)
-    file = open_file(path)
+    file = open_file(path, which or "")
     shapes = abstract_shapes(model)
     namings = _namings(model, file, source, as_rules(rules or ()))
-    plans = [(plan_for(file, model, shapes, naming), naming) for naming in namings]
+    plans = [(plan_for(file, model, shapes, naming, prefix), naming) for naming in namings]
     plan, naming = min(plans, key=lambda pair: pair[0].problems)
     head = allow_other_head(plan, model, shapes, abstract_shapes)
     plan = head.plan
     if plan.problems:
-        expected = {path: source_name(path, naming.rules_for(model), naming.layout) or path for path in shapes}
+        plan = _plan_of_a_part(plan, file, model, shapes, naming) if prefix is None else plan
+        names = {path: source_name(path, naming.rules_for(model), naming.layout) for path in shapes}
+        expected = {path: f"{plan.prefix}{name}" if name else path for path, name in names.items()}
         error = WeightsError(explain_misfit(file, plan, shapes, type(model).__name__, expected))
         error.add_note(list_misfit(file, plan, shapes, expected))  # a traceback shows it, the command line does not
         raise error
@@ -101,7 +110,7 @@ def load(
         reason = f"the file has no classifier: {reason}"
     entries += [Entry(None, None, None, "initialised", "", path, shapes[path], reason) for path in head.initialised]
     report = Report(
-        type(model).__name__, file.path, file.format, plan.naming, tuple(entries), file.notes, head.num_classes
+        type(model).__name__, file.path, file.format, plan.naming, tuple(entries), _notes(file, plan), head.num_classes
     )
     ordered = {path: jnp.asarray(values[path]) for path in shapes}
     return traverse_util.unflatten_dict(ordered, sep="/"), report
@@ -126,7 +135,7 @@ def abstract_shapes(model: nn.Module) -> Shapes:
     return {path: tuple(leaf.shape) for path, leaf in flat.items()}
 
 
-def plan_for(file: SourceFile, model: nn.Module, shapes: Shapes, naming: Naming) -> Plan:
+def plan_for(file: SourceFile, model: nn.Module, shapes: Shapes, naming: Naming, prefix: str | None = None) -> Plan:
     """Return which tensor of a file goes where, if its names are those of a naming.
 
     Args:
@@ -134,9 +143,33 @@ def plan_for(file: SourceFile, model: nn.Module, shapes: Shapes, naming: Naming)
       model: The model.
       shapes: Its parameters, from `abstract_shapes`.
       naming: Whose names to read them as.
+      prefix: What stands before the names; None takes off as much of what all have in common as fits best.
+    Raises:
+      UsageError: If no name begins with the prefix.
     """
-    prefix = common_prefix(file.tensors, naming.optional)
-    return match(file, shapes, naming.rules_for(model), naming.layout, naming=naming.name, prefix=prefix)
+    rules, short = naming.rules_for(model), unwrapped(file.tensors).values()
+    if prefix and not any(name.startswith(prefix) for name in short):
+        raise UsageError(f"prefix {prefix!r}: no name in {file.path} begins with it; one is {next(iter(short), '')!r}.")
+    tried = prefixes(short, naming.layout.separator) if prefix is None else [prefix]
+    plans = [
+        match(file, shapes, rules, naming.layout, naming=naming.name, prefix=p, only=prefix is not None) for p in tried
+    ]
+    return min(plans, key=lambda plan: plan.problems)
+
+
+def _plan_of_a_part(plan: Plan, file: SourceFile, model: nn.Module, shapes: Shapes, naming: Naming) -> Plan:
+    """Return the plan that the largest part of a file gives, such as a nested model, where it fits better than all."""
+    prefix = largest_part(unwrapped(file.tensors).values(), naming.layout.separator)
+    part = match(file, shapes, naming.rules_for(model), naming.layout, naming=naming.name, prefix=prefix)
+    return part if part.problems < plan.problems else plan
+
+
+def _notes(file: SourceFile, plan: Plan) -> tuple[str, ...]:
+    """Return what is to be said of a file: the reader's words, and what was taken off its names."""
+    said = [f"{plan.prefix!r} before the names was taken off."] if plan.prefix else []
+    wrapped = sum(name != short for name, short in unwrapped(file.tensors).items())
+    said += [f"Wrappers inside {wrapped} names were taken off."] if wrapped else []
+    return (*file.notes, *said)
 
 
 def _namings(model: nn.Module, file: SourceFile, source: str, rules: tuple[Rule, ...]) -> list[Naming]:
@@ -170,8 +203,6 @@ def _read(file: SourceFile, assignment: Assignment, shapes: Shapes) -> dict[str,
     if stored.dtype == np.float64 and not np.array_equal(np.isinf(values), np.isinf(stored)):
         raise WeightsError(f"{file.path}: {assignment.source.name} has numbers that float32 can't hold.")
     values = assignment.transform.apply(values)
-    if np.may_share_memory(values, stored):  # JAX takes the memory as it is, and a step may give it away
-        values = values.copy()
     if len(assignment.destinations) == 1:
         return {assignment.destinations[0]: values}
     widths = [shapes[path][-1] for path in assignment.destinations]

@@ -2,17 +2,21 @@
 
 import difflib
 import itertools
+import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from cnnjax.pretrained.naming import Layout, Leaf, Rule, translate
+from cnnjax.pretrained.naming import AVERAGED, Layout, Leaf, Rule, translate
 from cnnjax.pretrained.tensors import BFLOAT16, SourceFile, SourceTensor
 from cnnjax.pretrained.transforms import Transform, from_channels_first, identity
 
 Shapes = dict[str, tuple[int, ...]]
 # A message names the nearest of so many names; no net has more.
 _COMPARED = 2000
+# What torch.compile, activation checkpointing and FSDP put into names.
+_WRAPPERS = re.compile(r"(?<![^.])(?:_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module)\.")
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,7 @@ class Plan:
 
     Args:
       naming: Whose names they were read as.
+      prefix: What stands before every name and is no part of it.
       assigned: Tensors with their destinations.
       dropped: Tensors that a rule takes out, and its reason.
       left_over: Tensors that no rule knows, or whose destination the model does not have: name and that destination.
@@ -45,6 +50,7 @@ class Plan:
     """
 
     naming: str
+    prefix: str = ""
     assigned: list[Assignment] = field(default_factory=list)
     dropped: dict[str, str] = field(default_factory=dict)
     left_over: dict[str, str | None] = field(default_factory=dict)
@@ -68,7 +74,14 @@ class _Place:
 
 
 def match(
-    file: SourceFile, shapes: Shapes, rules: Iterable[Rule], layout: Layout, *, naming: str, prefix: str = ""
+    file: SourceFile,
+    shapes: Shapes,
+    rules: Iterable[Rule],
+    layout: Layout,
+    *,
+    naming: str,
+    prefix: str = "",
+    only: bool = False,
 ) -> Plan:
     """Return which tensor goes where; nothing is read.
 
@@ -78,12 +91,17 @@ def match(
       rules: Tried in order for every tensor.
       layout: How the file's publisher calls and lays out a module's arrays.
       naming: The publisher, for the report.
-      prefix: What stands before every name and is no part of it.
+      prefix: What stands before the names and is no part of them.
+      only: Whether tensors without the prefix are left out.
     """
-    plan, rules = Plan(naming), tuple(rules)
+    plan, rules = Plan(naming, prefix), tuple(rules)
     filled: dict[str, str] = {}
-    for name, tensor in file.tensors.items():
-        place = _find_place(name.removeprefix(prefix), len(tensor.shape), rules, layout)
+    for name, short in unwrapped(file.tensors).items():
+        tensor = file.tensors[name]
+        if only and not short.startswith(prefix):
+            plan.dropped[name] = f"its name does not begin with {prefix!r}, as asked for"
+            continue
+        place = _find_place(short.removeprefix(prefix), len(tensor.shape), rules, layout)
         if place is None:
             plan.left_over[name] = None
             continue
@@ -103,34 +121,51 @@ def match(
     return plan
 
 
-def destinations(file: SourceFile, rules: Iterable[Rule], layout: Layout, optional: tuple[str, ...]) -> set[str] | None:
+def destinations(file: SourceFile, rules: Iterable[Rule], layout: Layout) -> set[str] | None:
     """Return where rules send the tensors of a file, whatever the model has; None if one is known to no rule.
 
     Args:
       file: The file.
       rules: Of a naming.
       layout: Of the naming.
-      optional: Prefixes that may stand before every name.
     """
-    prefix, rules = common_prefix(file.tensors, optional), tuple(rules)
-    found: set[str] = set()
-    for name, tensor in file.tensors.items():
-        place = _find_place(name.removeprefix(prefix), len(tensor.shape), rules, layout)
-        if place is None:
-            return None
-        found.update(place.destinations)
+    short, rules = unwrapped(file.tensors), tuple(rules)
+    for prefix in prefixes(short.values(), layout.separator):
+        places = [
+            _find_place(s.removeprefix(prefix), len(file.tensors[n].shape), rules, layout) for n, s in short.items()
+        ]
+        if None not in places:
+            return {path for place in places if place for path in place.destinations}
+    return None
+
+
+def unwrapped(names: Iterable[str]) -> dict[str, str]:
+    """Return names without the parts that torch's wrappers put into their middle, by the names as they are."""
+    short = {name: _WRAPPERS.sub("", name) for name in names}
+    return short if len(set(short.values())) == len(short) else {name: name for name in short}
+
+
+def prefixes(names: Iterable[str], separator: str) -> list[str]:
+    """Return nothing, and all that the names have in common before a separator, such as `module.`, shortest first.
+
+    Example:
+      >>> prefixes(["net.body.a.weight", "net.body.b.bias", "n_averaged"], ".")
+      ['', 'net.', 'net.body.']
+    """
+    folders = [name.split(separator)[:-1] for name in names if name != AVERAGED]
+    found = [""]
+    for parts in zip(*folders):
+        if len(set(parts)) > 1:
+            break
+        found.append(f"{found[-1]}{parts[0]}{separator}")
     return found
 
 
-def common_prefix(names: Iterable[str], optional: tuple[str, ...]) -> str:
-    """Return what of the optional prefixes stands before every name, such as `module.`."""
-    prefix, names = "", list(names)
-    while names:
-        found = next((p for p in optional if all(name.startswith(prefix + p) for name in names)), None)
-        if found is None:
-            break
-        prefix += found
-    return prefix
+def largest_part(names: Iterable[str], separator: str) -> str:
+    """Return the first folder that more than half of the names have in common, with its separator, or nothing."""
+    firsts = Counter(name.partition(separator)[0] for name in names)
+    first, count = max(firsts.items(), key=lambda item: item[1], default=("", 0))
+    return f"{first}{separator}" if 2 * count > sum(firsts.values()) else ""
 
 
 def nearest(name: str, others: Iterable[str], shapes: dict[str, Any] | None = None, shape: Any = None) -> str | None:

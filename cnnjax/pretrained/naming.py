@@ -82,6 +82,8 @@ class Layout:
     channels_first: bool = False
 
 
+# What `torch.optim.swa_utils.AveragedModel` has beside the names of the model that it wraps.
+AVERAGED = "n_averaged"
 _COUNTER = "a counter of training steps that no model reads at inference or trains with (momentum is given)"
 TORCH = Layout(
     ".",
@@ -92,6 +94,7 @@ TORCH = Layout(
         Leaf("running_mean", ("batch_stats", "mean")),
         Leaf("running_var", ("batch_stats", "var")),
         Leaf("num_batches_tracked", None, (0, 1), _COUNTER),
+        Leaf(AVERAGED, None, (0, 1), "how many states torch's AveragedModel averaged"),
     ),
     channels_first=True,
 )
@@ -120,14 +123,12 @@ class Naming:
       rules: Tried in order, the first that fits counts; or a function of the model that gives them, for names that
         number all layers through.
       formats: The file formats in which it is found.
-      optional: Prefixes that some savers put before every name (`module.`).
     """
 
     name: str
     layout: Layout
     rules: tuple[Rule, ...] | Callable[[Any], tuple[Rule, ...]]
     formats: tuple[str, ...] = ("torch", "safetensors")
-    optional: tuple[str, ...] = ("module.", "_orig_mod.")
 
     def rules_for(self, model: Any) -> tuple[Rule, ...]:
         """Return the rules for one model of the family."""

@@ -59,7 +59,7 @@ class SourceTensor:
         return math.prod(self.shape) * self.dtype.itemsize
 
     def read(self) -> np.ndarray:
-        """Return the values as they are stored.
+        """Return the values as they are stored, in memory that nobody else holds.
 
         Raises:
           WeightsError: If the file no longer holds them, or holds something else.

@@ -1,6 +1,8 @@
 """What every value on the way to a traced function's output reads, and which of them is asked for."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from cnnjax import jax_versions, jaxpr
 from cnnjax.errors import UsageError, unknown
@@ -121,6 +123,24 @@ class Analysis:
         if len(units) < len(self.axes) and len(value.shape) == len(self.image.shape):
             units = tuple(sorted(self.axes))
         return ReceptiveField(name, value.shape, self.sizes, value, units)
+
+
+def fields_of(
+    closed: Any, label: Callable[[Any], Any], spatial_axes: Sequence[int] = (1, 2)
+) -> dict[Any, ReceptiveField]:
+    """Return what the results of equations read that `label` gives a name, None being none.
+
+    Args:
+      closed: A jaxpr whose last input is the image; the others are parameters.
+      label: A function of an equation.
+      spatial_axes: Axes of the image that are its height and width.
+    """
+    analysis, fields = Analysis(Traced(closed, tuple(spatial_axes))), {}
+    for record in analysis.records:
+        name, value = label(record.eqn), next((value for value in record.results if value.reads), None)
+        if name is not None and value is not None:
+            fields[name] = analysis.describe(name_of(record), value)
+    return fields
 
 
 def name_of(record: Record) -> str:

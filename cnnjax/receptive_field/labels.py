@@ -36,7 +36,7 @@ def kind(eqn: core.JaxprEqn) -> str | None:
         return _window(word, taps, strides, params["rhs_dilation"], params["feature_group_count"])
     if name == "cnnjax_conv":
         problem = params["problem"]
-        word = {"out": "convolution", "lhs": "image gradient", "rhs": "kernel gradient"}[params["role"]]
+        word = {"out": "convolution", "lhs": "transposed convolution", "rhs": "kernel gradient"}[params["role"]]
         return _window(word, problem.rhs_shape[:2], problem.strides, problem.dilation, 1)
     if name in _POOLS:
         moved = [

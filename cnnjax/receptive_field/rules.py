@@ -65,7 +65,8 @@ def _mapping(function: Callable[[Reach, dict[str, Any], Shape, Shape], Reach]) -
     return rule
 
 
-def _each_for_itself(eqn, operands, shapes, note):
+def each_for_itself(eqn, operands, shapes, note):
+    """Give each result what the operand in its place reads."""
     del eqn, shapes, note
     return list(operands)
 
@@ -220,7 +221,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(_REDUCTIONS.split(), _mapping(_reduce)),
     **dict.fromkeys(_CUMULATIVE.split(), _mapping(lambda r, p, old, new: accumulate(r, p["axis"], p["reverse"]))),
     **dict.fromkeys(("reduce_window_max", "reduce_window_min"), _mapping(_reduce_window)),
-    **dict.fromkeys(("device_put", "optimization_barrier"), _each_for_itself),
+    **dict.fromkeys(("device_put", "optimization_barrier"), each_for_itself),
     **combining.RULES,
     **convolution.RULES,
     **indexing.RULES,

@@ -14,29 +14,29 @@ from typing import Any
 
 import numpy as np
 
-from cnnjax import atomic
+from cnnjax import files
 
 MANIFEST = "manifest.json"
 _FORMAT = "cnnjax checkpoint 1"
 _MAX_MANIFEST = 1 << 20
 
 
-def write_files(folder: pathlib.Path, files: Mapping[str, Iterable[bytes | memoryview]]) -> dict[str, str]:
+def write_files(folder: pathlib.Path, contents: Mapping[str, Iterable[bytes | memoryview]]) -> dict[str, str]:
     """Write files and their manifest, the manifest last, all of them on the disk when this returns.
 
     Args:
       folder: An empty folder.
-      files: The pieces of each file, by its name.
+      contents: The pieces of each file, by its name.
     Returns:
       The sha256 of each file.
     Raises:
       OSError: If they could not be written; what was written stays.
     """
-    entries: dict[str, dict[str, Any]] = {name: {} for name in files}
-    for name, pieces in files.items():
-        atomic.write_file(folder / name, _measured(pieces, entries[name]))
-    atomic.write_file(folder / MANIFEST, [_manifest_bytes({"format": _FORMAT, "files": entries})])
-    atomic.sync_folder(folder)
+    entries: dict[str, dict[str, Any]] = {name: {} for name in contents}
+    for name, pieces in contents.items():
+        files.write_file(folder / name, _measured(pieces, entries[name]))
+    files.write_file(folder / MANIFEST, [_manifest_bytes({"format": _FORMAT, "files": entries})])
+    files.sync_folder(folder)
     return {name: entry["sha256"] for name, entry in entries.items()}
 
 

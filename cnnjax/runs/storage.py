@@ -13,10 +13,9 @@ import shutil
 from collections.abc import Iterator
 from typing import Any
 
-from cnnjax import atomic
-from cnnjax.errors import CnnjaxError
+from cnnjax import files
 from cnnjax.runs import manifest
-from cnnjax.runs.arrays import Flat, from_bytes, to_pieces
+from cnnjax.runs.arrays import CheckpointError, Flat, from_bytes, to_pieces
 
 FINAL = "final"
 ARRAYS, POSITION = "arrays.safetensors", "position.json"
@@ -24,10 +23,6 @@ ARRAYS, POSITION = "arrays.safetensors", "position.json"
 WRITING, DELETING = "writing-", "deleting-"
 _NAME = re.compile(rf"step-(\d+)(?:-epoch-(\d+))?(-{FINAL})?(?:\.(\d+))?", re.ASCII)
 _ATTEMPTS = 5
-
-
-class CheckpointError(CnnjaxError):
-    """A checkpoint could not be written or read."""
 
 
 def checkpoint_dirs(directory: pathlib.Path) -> list[pathlib.Path]:
@@ -91,7 +86,7 @@ def prepare(path: pathlib.Path) -> pathlib.Path:
     Raises:
       OSError: If it cannot be made.
     """
-    atomic.make_folder(path.parent)
+    files.make_folder(path.parent)
     clean(path.parent)
     aside = path.with_name(WRITING + path.name)
     aside.mkdir()
@@ -111,7 +106,7 @@ def write(path: pathlib.Path, aside: pathlib.Path, arrays: Flat, position: dict[
         target = path.with_name(f"{path.name}.{number}")
     aside.rename(target)
     try:
-        atomic.sync_folder(target.parent)
+        files.sync_folder(target.parent)
     except OSError:  # not known to be on the disk: what is said to have failed must not become the newest
         target.rename(aside)
         raise
@@ -189,7 +184,7 @@ def remove(path: pathlib.Path) -> None:
     """
     aside = path.with_name(DELETING + path.name)
     path.rename(aside)
-    atomic.sync_folder(path.parent)
+    files.sync_folder(path.parent)
     _delete(aside)
 
 

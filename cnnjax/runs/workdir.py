@@ -9,9 +9,9 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from cnnjax import atomic, lock
+from cnnjax import files
 from cnnjax.errors import CnnjaxError, UsageError
-from cnnjax.lock import Lock
+from cnnjax.files import Lock
 from cnnjax.runs.environment import environment
 
 _LONG = 120  # characters of two values that a person takes in at a glance
@@ -31,7 +31,7 @@ class Workdir:
         self.path = pathlib.Path(path)
         self._lock: Lock | None = None
         try:
-            atomic.make_folder(self.path)
+            files.make_folder(self.path)
             self._lock = Lock(self.path)
             if self._lock.refusal is not None and self.result is None:  # to say what was found, nothing is written
                 raise self._lock.refusal
@@ -94,12 +94,12 @@ class Workdir:
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a JSON file whole or not at all; a number that is none is refused."""
-        atomic.write_text(self.path / name, json.dumps(value, indent=2, allow_nan=False) + "\n")
+        files.write_text(self.path / name, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
     def discard_if_empty(self) -> None:
         """Remove the folder if a run never began in it: nothing is there but the lock."""
-        if [entry.name for entry in self.path.iterdir()] == [lock.NAME]:
-            (self.path / lock.NAME).unlink()
+        if [entry.name for entry in self.path.iterdir()] == [files.LOCK_NAME]:
+            (self.path / files.LOCK_NAME).unlink()
             self.path.rmdir()
 
     def close(self) -> None:
@@ -151,12 +151,12 @@ def default_workdir(model: str, dataset: str) -> pathlib.Path:
     stem = pathlib.Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     path = stem
     try:
-        atomic.make_folder(stem.parent)
+        files.make_folder(stem.parent)
         for number in itertools.count():
             path = stem if number == 0 else stem.with_name(f"{stem.name}-{number}")
             with contextlib.suppress(FileExistsError):  # another run began within the second
                 path.mkdir()
-                atomic.sync_folder(path.parent)
+                files.sync_folder(path.parent)
                 return path
     except OSError as error:
         raise CnnjaxError(f"cannot write the workdir {path}: {error.strerror}. Give a --workdir.") from error

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from cnnjax import atomic
+from cnnjax import files
 from cnnjax.errors import CnnjaxError, UsageError
 from cnnjax.training.loop import Callback, Loop
 
@@ -102,10 +102,10 @@ class CsvHistory(Callback):
 
     def on_start(self, loop: Loop) -> None:
         if loop.resumed:  # a killed run may have written rows beyond its last checkpoint
-            atomic.write_text(self.path, loop.history.to_csv())
+            files.write_text(self.path, loop.history.to_csv())
 
     def on_epoch(self, loop: Loop) -> None:
-        atomic.write_text(self.path, loop.history.to_csv())
+        files.write_text(self.path, loop.history.to_csv())
 
 
 class Profile(Callback):

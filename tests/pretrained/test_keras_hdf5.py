@@ -11,7 +11,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from cnnjax.pretrained import WeightsError, open_file
+from cnnjax import models
+from cnnjax.pretrained import WeightsError, load, open_file
 from tests.pretrained import keras_small
 
 
@@ -258,3 +259,13 @@ def test_no_module_of_keras_or_hdf5_is_imported(small):
         "print([name for name in ('h5py', 'keras', 'tensorflow', 'torch') if name in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_a_nested_models_misfit_is_told_by_its_names(path):
+    base = {"block1_conv1/kernel:0": np.zeros((3, 3, 3, 64), "f4"), "block1_conv1/bias:0": np.ones(64, "f4")}
+    base |= {"block9/kernel:0": kernel()}
+    legacy(path, {"vgg16": base, "dense_4": {"dense_4/kernel:0": np.ones((4, 2), "f4")}}, "model_weights")
+    with pytest.raises(WeightsError) as error:
+        load(models.build("vgg16"), path)
+    assert "missing: params/head/dense1/bias [4096] (expected vgg16/fc1/bias" in str(error.value)
+    assert "left over: vgg16/block9/kernel [3, 3, 2, 4]" in str(error.value)

@@ -409,3 +409,103 @@ def test_wrong_usage_is_said(tmp_path):
         Rule("layer{i}", "stage{k}")
     with pytest.raises(UsageError, match="expected a model with an input_shape"):
         load(nn.Dense(3), tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize("prefix", ["net.", "model.encoder.", "module.model."])
+def test_a_prefix_of_any_name_is_taken_off_and_said(prefix, tmp_path):
+    state = {prefix + name: value for name, value in torch_net().state_dict().items()}
+    torch.save(state, tmp_path / "a.pth")
+    variables, report = load(Net(), tmp_path / "a.pth", rules=RULES)
+    np.testing.assert_allclose(Net().apply(variables, X), logits_of(torch_net(), X), rtol=1e-4, atol=1e-5)
+    assert report.notes == (f"{prefix!r} before the names was taken off.",)
+    torch.save({"head.weight": torch.ones(3)} | state, tmp_path / "b.pth")
+    with pytest.raises(WeightsError, match=r"1 left over: head.weight"):
+        load(Net(), tmp_path / "b.pth", rules=RULES)
+    variables, report = load(Net(), tmp_path / "b.pth", rules=RULES, prefix=prefix)
+    np.testing.assert_allclose(Net().apply(variables, X), logits_of(torch_net(), X), rtol=1e-4, atol=1e-5)
+    left = {entry.source: entry.reason for entry in report.entries if entry.action == "dropped"}
+    assert left["head.weight"] == f"its name does not begin with {prefix!r}, as asked for"
+    with pytest.raises(UsageError, match=r"prefix 'other\.': no name in"):
+        load(Net(), tmp_path / "b.pth", rules=RULES, prefix="other.")
+
+
+@pytest.mark.parametrize("wrapper", ["_orig_mod.", "_checkpoint_wrapped_module.", "_fsdp_wrapped_module."])
+def test_wrappers_in_the_middle_of_names_are_taken_off(wrapper, tmp_path):
+    state = {name.replace(".", f".{wrapper}"): value for name, value in torch_net().state_dict().items()}
+    torch.save(state, tmp_path / "a.pth")
+    variables, report = load(Net(), tmp_path / "a.pth", rules=RULES)
+    np.testing.assert_allclose(Net().apply(variables, X), logits_of(torch_net(), X), rtol=1e-4, atol=1e-5)
+    assert report.notes == (f"Wrappers inside {len(state)} names were taken off.",)
+
+
+def test_torchs_own_averages_load(tmp_path):
+    averaged = torch.optim.swa_utils.AveragedModel(torch_net())
+    torch.save(averaged.state_dict(), tmp_path / "a.pth")
+    variables, report = load(Net(), tmp_path / "a.pth", rules=RULES)
+    np.testing.assert_allclose(Net().apply(variables, X), logits_of(torch_net(), X), rtol=1e-4, atol=1e-5)
+    assert any(entry.source == "n_averaged" and "AveragedModel" in entry.reason for entry in report.entries)
+
+
+def test_which_state_is_taken_can_be_said(tmp_path):
+    ema = {name: value + 1 for name, value in torch_net().state_dict().items()}
+    content = {"state_dict": torch_net().state_dict(), "state_dict_ema": ema, "epoch": 3}
+    torch.save(content, tmp_path / "a.pth")
+    plain, report = load(Net(), tmp_path / "a.pth", rules=RULES)
+    assert "Other states in it: state_dict_ema; which= (--which) takes one." in report.notes
+    averaged, _ = load(Net(), tmp_path / "a.pth", rules=RULES, which="state_dict_ema")
+    for leaf, other in zip(jax.tree.leaves(plain), jax.tree.leaves(averaged), strict=True):
+        np.testing.assert_allclose(other, leaf + 1, rtol=1e-6)
+    with pytest.raises(WeightsError, match="no state under 'model_ema'; there is state_dict, state_dict_ema"):
+        load(Net(), tmp_path / "a.pth", rules=RULES, which="model_ema")
+
+
+def test_timms_names_of_resnets_are_torchvisions(tmp_path):
+    model = models.build("resnet18", num_classes=5)
+    variables = randomised(model)
+    save(variables, tmp_path / "a", names="torchvision", model=model)
+    loaded, report = load(model, tmp_path / "a", source="timm")
+    assert report.naming == "timm"
+    assert jax.tree.all(jax.tree.map(np.array_equal, loaded, variables))
+
+
+def test_a_runs_folder_is_read_at_its_newest_checkpoint(tmp_path):
+    from cnnjax.runs.storage import save as save_checkpoint
+
+    for step in (9, 10):
+        flat = traverse_util.flatten_dict(randomised(Net(), seed=step), sep="/")
+        save_checkpoint(tmp_path / "run" / "checkpoints" / f"step-{step}", flat, {})
+    loaded, _ = load(Net(), tmp_path / "run")
+    assert jax.tree.all(jax.tree.map(np.array_equal, loaded, randomised(Net(), seed=10)))
+
+
+def test_parts_of_safetensors_are_read_as_one(tmp_path):
+    library = pytest.importorskip("safetensors.numpy")
+    variables = randomised(Net())
+    flat = traverse_util.flatten_dict(variables, sep="/")
+    names = sorted(flat)
+    parts = {f"model-{n + 1:05}-of-00002.safetensors": names[n::2] for n in range(2)}
+    for file, chosen in parts.items():
+        library.save_file({name: flat[name] for name in chosen}, tmp_path / file)
+    index = tmp_path / "model.safetensors.index.json"
+    same = {name: file for file, chosen in parts.items() for name in chosen}
+    for path, content in ((tmp_path, None), (tmp_path, same), (index, same)):
+        if content:
+            index.write_text(json.dumps({"metadata": {}, "weight_map": content}))
+        loaded, report = load(Net(), path)
+        assert jax.tree.all(jax.tree.map(np.array_equal, loaded, variables))
+        assert report.path == path
+    for change, message in [
+        ({names[0]: "../x"}, "names a file outside its folder, '../x'"),
+        ({"other": next(iter(parts))}, "other is not in model-00001-of-00002.safetensors"),
+        ({names[0]: "none.safetensors"}, "none.safetensors: No such file"),
+    ]:
+        index.write_text(json.dumps({"weight_map": same | change}))
+        with pytest.raises(WeightsError, match=message):
+            load(Net(), index)
+    index.write_text("{}")
+    with pytest.raises(WeightsError, match="not an index of weights"):
+        load(Net(), index)
+    index.unlink()
+    (tmp_path / "model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(WeightsError, match=r"model-00002-of-00002\.safetensors of its 2 parts is missing"):
+        load(Net(), tmp_path)

@@ -88,7 +88,7 @@ def test_a_residual_net_with_option_a_saved_from_a_parallel_model(net, tmp_path)
     assert report.naming == "your rules and torchvision"
     destinations = {entry.source: entry.destination for entry in report.entries}
     assert destinations["module.linear.weight"] == "params/head/logits/kernel"
-    with pytest.raises(WeightsError, match=r"expected fc.weight, nearest module\.linear\.weight"):
+    with pytest.raises(WeightsError, match=r"expected module.fc.weight, nearest module\.linear\.weight"):
         load(model, path)
 
 

@@ -1,5 +1,7 @@
 """Files of torch.save in both forms: every type, view and nesting is what torch itself reads back."""
 
+import argparse
+import collections
 import zipfile
 
 import ml_dtypes
@@ -225,3 +227,33 @@ def test_a_tensor_outside_its_storage_is_refused(tmp_path):
     path.write_bytes(data + b"more")
     with pytest.raises(WeightsError, match="expected the file to end with its last storage, 4 bytes follow"):
         open_file(path)
+
+
+@FORMS
+@pytest.mark.parametrize("inside", [False, True])
+def test_what_is_not_a_tensor_is_opaque_beside_the_state_and_in_it(inside, new, tmp_path):
+    parameter = torch.nn.Parameter(torch.arange(3.0))
+    parameter.tag = "its attribute"
+    odd = {
+        "counter": collections.Counter("aab"),
+        "set": {1, 2},
+        "device": torch.device("cpu"),
+        "dtype": torch.float16,
+        "bytes": bytearray(b"abc"),
+        "scalar": np.float32(3),
+        "array": np.arange(3),
+        "arguments": argparse.Namespace(lr=0.1),
+        "default": collections.defaultdict(list, a=[1]),
+        "complex": torch.ones(2, dtype=torch.complex64) if not inside else None,
+    }
+    state = {"weight": torch.ones(2, 3), "parameter": parameter}
+    content = {**state, **odd} if inside else {"state_dict": state, **odd}
+    torch.save(content, tmp_path / "a.pth", _use_new_zipfile_serialization=new)
+    file = check(tmp_path / "a.pth", state)
+    assert any("counter" in note and "arguments" in note for note in file.notes)
+
+
+def test_a_whole_module_beside_its_name_says_what_to_save(tmp_path):
+    torch.save({"model": torch.nn.Linear(2, 2), "epoch": 3}, tmp_path / "a.pth")
+    with pytest.raises(WeightsError, match=r"Under 'model' is a 'torch\.nn\.modules\.linear\.Linear'.*save its"):
+        open_file(tmp_path / "a.pth")

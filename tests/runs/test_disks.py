@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from cnnjax import atomic, runs
+from cnnjax import files, runs
 from cnnjax.errors import CnnjaxError, UsageError
 from cnnjax.runs import Workdir, storage
 from cnnjax.training import Callback
@@ -54,8 +54,8 @@ class Disk:
             self.views.append(view)
             subprocess.run(["mount", "-o", "remount,bind,ro", str(view)], check=True)
             return view
-        for folder, _, files in os.walk(self.path):
-            for name in files:
+        for folder, _, names in os.walk(self.path):
+            for name in names:
                 os.chmod(os.path.join(folder, name), 0o444)
             os.chmod(folder, 0o555)
         return self.path
@@ -126,10 +126,10 @@ def resume(folder, step):
 
 def test_other_files_on_a_full_disk_stay_as_they_were(disk):
     path = disk.path / "history.csv"
-    atomic.write_text(path, "before\n")
+    files.write_text(path, "before\n")
     disk.fill()
     with pytest.raises(CnnjaxError, match=rf"^cannot write {path}: {FULL}\.$"):
-        atomic.write_text(path, "after\n" * 2000)
+        files.write_text(path, "after\n" * 2000)
     disk.free()
     assert [p.name for p in disk.path.iterdir()] == ["history.csv"]
     assert path.read_text() == "before\n"

@@ -9,7 +9,7 @@ import sys
 import jax
 import pytest
 
-from cnnjax import lock
+from cnnjax import files
 from cnnjax.errors import CnnjaxError, UsageError
 from cnnjax.runs import StopOnSignal, Workdir, default_workdir, environment, read_run
 from cnnjax.training import fit
@@ -116,12 +116,12 @@ def test_a_held_workdir_is_refused_naming_the_holder_and_free_after_its_death(tm
 
 
 def test_who_holds_a_workdir_is_known_before_anything_heavy_is_imported(tmp_path):
-    lock.check(tmp_path / "none")
+    files.check_lock(tmp_path / "none")
     assert list(tmp_path.iterdir()) == []
     with Workdir(tmp_path / "run"), pytest.raises(UsageError, match=f"is in use by process {os.getpid()} on"):
-        lock.check(tmp_path / "run")
-    lock.check(tmp_path / "run")
-    code = "import sys, cnnjax.lock; print([name for name in ('jax', 'numpy', 'flax') if name in sys.modules])"
+        files.check_lock(tmp_path / "run")
+    files.check_lock(tmp_path / "run")
+    code = "import sys, cnnjax.files; print([name for name in ('jax', 'numpy', 'flax') if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 

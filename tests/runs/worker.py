@@ -10,7 +10,7 @@ import shutil
 import struct
 import sys
 
-from cnnjax import atomic, runs
+from cnnjax import files, runs
 from cnnjax.runs.storage import DELETING, WRITING
 from cnnjax.training import Callback, CsvHistory, EarlyStopping, TensorBoard
 from tests.runs.tiny_run import resumed, train
@@ -61,7 +61,7 @@ def go(path, *callbacks):
 def crash(place, nth):
     """Let the process die the nth time that it comes to a place in the life of a checkpoint."""
     left = iter(range(nth - 1, -1, -1))
-    write_file, rename, rmtree = atomic.write_file, pathlib.Path.rename, shutil.rmtree
+    write_file, rename, rmtree = files.write_file, pathlib.Path.rename, shutil.rmtree
 
     def die_there(here):
         if here == place and next(left) == 0:
@@ -90,7 +90,7 @@ def crash(place, nth):
             die_there("clean-up")
         rmtree(path, *args, **options)
 
-    atomic.write_file, pathlib.Path.rename, shutil.rmtree = writing, renaming, removing
+    files.write_file, pathlib.Path.rename, shutil.rmtree = writing, renaming, removing
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ from cnnjax.pretrained.readers import MAX_HEADER, MAX_TENSORS, WeightsError, che
 from cnnjax.safetensors import DTYPES
 
 _INDEX = ".index.json"
+# Folders that a training makes as it goes on: of a run of ours in `checkpoints`, of others beside each other.
+_CHECKPOINT = re.compile(r"(?:step|checkpoint)-\d.*")
 _PART = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.safetensors")
 
 
@@ -120,6 +122,8 @@ def parts_of(path: pathlib.Path) -> dict[pathlib.Path, set[str] | None]:
             raise WeightsError(f"{min(missing)} of its {len(expected)} parts is missing.")
         if len(files) == 1 or (expected and len(expected) == len(files)):
             return dict.fromkeys(files)
+        if not files and (newest := _newest(path)):
+            return parts_of(newest)
         found = ", ".join(file.name for file in (*indexes, *files)[:4])
         raise WeightsError(
             "it is a folder, but not of one Orbax checkpoint (_METADATA is missing in it), and not of one net in "
@@ -135,3 +139,10 @@ def parts_of(path: pathlib.Path) -> dict[pathlib.Path, set[str] | None]:
             raise WeightsError(f"its index names a file outside its folder, {str(file)[:80]!r}.")
         files.setdefault(path.parent / file, set()).add(name)  # type: ignore[union-attr]
     return files
+
+
+def _newest(path: pathlib.Path) -> pathlib.Path | None:
+    """Return the newest checkpoint in a training's folder: that with the highest numbers in its name."""
+    found = [p for folder in (path, path / "checkpoints") for p in folder.glob("*") if _CHECKPOINT.fullmatch(p.name)]
+    numbers = {p: ([int(n) for n in re.findall(r"\d{1,18}", p.name)], len(p.name)) for p in found if p.is_dir()}
+    return max(numbers, key=numbers.__getitem__, default=None)

@@ -21,14 +21,12 @@ OWN = Naming(
         Rule("key", None, reason=_OPTIMIZER),
     ),
     formats=("safetensors", "msgpack", "orbax"),
-    optional=(),
 )
 OWN_PARAMS = Naming(
     "cnnjax (params alone)",
     CNNJAX,
     (Rule("{rest*}", "params/{rest*}"),),
     formats=("safetensors", "msgpack", "orbax"),
-    optional=(),
 )
 
 

@@ -18,4 +18,4 @@ RULES = (
     Rule("AuxLogits.fc", "aux1/logits"),
     Rule("fc", "head/logits"),
 )
-TORCHVISION = Naming("torchvision", TORCH, RULES)
+TORCHVISION, TIMM = Naming("torchvision", TORCH, RULES), Naming("timm", TORCH, RULES)

@@ -20,4 +20,4 @@ RULES = (
     Rule("predictions", "head/logits"),
     *counted("dense", ["head/logits"]),
 )
-INCEPTION_V3 = Naming("keras", KERAS, RULES, formats=FORMATS, optional=())
+INCEPTION_V3 = Naming("keras", KERAS, RULES, formats=FORMATS)

@@ -29,4 +29,4 @@ def _rules(model: Any) -> tuple[Rule, ...]:
     return (*_NAMED, *convolutions, *norms, *counted("dense", ["head/logits"]))
 
 
-RESNET_V1 = Naming("keras", KERAS, _rules, formats=FORMATS, optional=())
+RESNET_V1 = Naming("keras", KERAS, _rules, formats=FORMATS)

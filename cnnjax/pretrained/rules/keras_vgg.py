@@ -18,4 +18,4 @@ def _rules(model: Any) -> tuple[Rule, ...]:
     return (*_NAMED, *counted("conv2d", convolutions), *counted("dense", ["head/dense1", "head/dense2", "head/logits"]))
 
 
-VGG = Naming("keras", KERAS, _rules, formats=FORMATS, optional=())
+VGG = Naming("keras", KERAS, _rules, formats=FORMATS)

@@ -11,4 +11,4 @@ RULES = (
     Rule("layer{i}.{j}.downsample.1", "stage{i}_block{j}/shortcut/norm"),
     Rule("fc", "head/logits"),
 )
-TORCHVISION = Naming("torchvision", TORCH, RULES)
+TORCHVISION, TIMM = Naming("torchvision", TORCH, RULES), Naming("timm", TORCH, RULES)
