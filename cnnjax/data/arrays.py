@@ -64,7 +64,9 @@ def from_arrays(
     digests = [hashlib.sha256(image.tobytes()).digest() for image in pixels]
     files = [File(str(n), int(label), digest, (0, 0), False) for n, (label, digest) in enumerate(zip(numbers, digests))]
     files.sort(key=lambda file: file.digest)
-    divided, _ = divide({"train": files, **({"test": []} if own else {})}, None if own else test, validation)
+    divided, _ = divide(
+        {"train": files, **({"test": []} if own else {})}, None if isinstance(test, tuple) else test, validation
+    )
     places = {part: np.array(sorted(int(file.path) for file in some), int) for part, some in divided.items()}
     if (not own and not len(places["test"])) or not len(places["train"]):
         raise UsageError(f"{len(pixels)} images are too few to put some aside: give test=(images, labels).")

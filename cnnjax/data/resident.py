@@ -161,21 +161,15 @@ class Dataset:
     test: AnySplit
     info: DatasetInfo
 
-<<<<<<< HEAD
     def __repr__(self) -> str:
         splits = "".join(f"\n  {name}={getattr(self, name)!r}" for name in ("train", "validation", "test"))
         return f"Dataset({self.info.name!r}, {self.info.num_classes:,} classes){splits}"
 
-    def resized(self, image_size: Size) -> "Dataset":
-        """Return the dataset with each split's `resized(image_size)`."""
-        splits = {name: getattr(self, name).resized(image_size) for name in ("train", "validation", "test")}
-=======
     def resized(self, image_size: Size, resize_size: int | None = None) -> "Dataset":
         """Return the dataset with each split's `resized(image_size, resize_size)`."""
         splits = {
             name: getattr(self, name).resized(image_size, resize_size) for name in ("train", "validation", "test")
         }
->>>>>>> main
         return dataclasses.replace(self, **splits)
 
 
