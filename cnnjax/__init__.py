@@ -18,12 +18,14 @@ if TYPE_CHECKING:
         shapes,
         training,
     )
+    from cnnjax.classifier import Classifier
     from cnnjax.model_summary import summary
     from cnnjax.models.features import features
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Classifier",
     "data",
     "devices",
     "errors",
@@ -41,7 +43,7 @@ __all__ = [
 ]
 
 # Functions that are too useful to be looked for in a subpackage, with the module that holds each.
-_FUNCTIONS = {"features": "models.features", "summary": "model_summary"}
+_FUNCTIONS = {"Classifier": "classifier", "features": "models.features", "summary": "model_summary"}
 
 
 def __getattr__(name: str) -> Any:

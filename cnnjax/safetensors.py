@@ -1,12 +1,14 @@
 """The safetensors format: its types, and the bytes of a file that holds some arrays."""
 
 import json
+import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 
+_MAX_HEADER = 32 << 20
 DTYPES = {
     "F64": np.dtype(np.float64),
     "F32": np.dtype(np.float32),
@@ -57,3 +59,12 @@ def to_pieces(
     yield len(text).to_bytes(8, "little") + text
     for name in ordered:
         yield np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8).data
+
+
+def read_metadata(path: pathlib.Path) -> dict[str, str]:
+    """Return the texts in the header of a file whose format was checked; none of a file of another format."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = file.read(length) if length <= _MAX_HEADER else b""
+    found = json.loads(header).get("__metadata__") if header[:1] == b"{" else None
+    return {name: text for name, text in (found or {}).items() if isinstance(text, str)}

@@ -7,17 +7,19 @@ import pathlib
 from typing import TYPE_CHECKING, Any
 
 from cnnjax import files
-from cnnjax.cli import image_rule, loading, modelling, published
+from cnnjax.cli import classifier_options, loading
 from cnnjax.cli.output import Output
 from cnnjax.errors import UsageError
 from cnnjax.recipes import Recipe
 
 if TYPE_CHECKING:
-    from cnnjax.data import Dataset, Split
-    from cnnjax.training import Metrics, TrainState
+    from cnnjax import Classifier
+    from cnnjax.data import Dataset
+    from cnnjax.training import Metrics
 
 # A larger matrix than this does not fit a terminal.
 _MATRIX_CLASSES = 20
+_OF_A_FILE = f"MODEL, --dataset, --image-size, {classifier_options.IMAGE_OPTIONS}"
 
 
 def add_parser(verbs: Any, common: argparse.ArgumentParser) -> None:
@@ -25,10 +27,9 @@ def add_parser(verbs: Any, common: argparse.ArgumentParser) -> None:
     parser = verbs.add_parser("eval", parents=[common], help="evaluate a trained run or published weights")
     parser.set_defaults(run=run, parser=parser)
     parser.add_argument("model", nargs="?", metavar="MODEL", help="with --weights: the net that they are for")
-    parser.add_argument("--workdir", type=pathlib.Path, metavar="DIR", help="the run's workdir")
+    classifier_options.add(parser)
     parser.add_argument("--dataset", metavar="NAME", help="with --weights: the data, a name or folder:DIR")
     loading.add_pixel_range(parser)
-    published.add_options(parser)
     parser.add_argument("--split", choices=["test", "validation", "train"], default="test", help="default: test")
     parser.add_argument(
         "--image-size", type=int, metavar="N", help="with --weights: what a folder's images are resized to (N x N)"
@@ -40,47 +41,46 @@ def add_parser(verbs: Any, common: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, out: Output) -> int:
     """Print the metrics of every example of the split, each counted once."""
-    from cnnjax import data
-    from cnnjax.training import evaluate, make_eval_step
-
-    if args.batch_size is not None and args.batch_size < 1:
-        raise UsageError(f"--batch-size: expected at least 1, got {args.batch_size}.")
-    if args.image_size is not None and args.image_size < 1:
-        raise UsageError(f"--image-size: expected at least 1, got {args.image_size}.")
-    if (args.workdir is None) == (args.weights is None):
-        raise UsageError("eval: expected either --workdir DIR or MODEL --weights FILE --dataset NAME.")
+    for option, number in (("--batch-size", args.batch_size), ("--image-size", args.image_size)):
+        if number is not None and number < 1:
+            raise UsageError(f"{option}: expected at least 1, got {number}.")
+    expected = "expected either --workdir DIR or MODEL --weights FILE --dataset NAME."
+    classifier_options.check(args, "eval", args.model, expected, extra=_OF_A_FILE)
+    if args.weights is not None and None in (args.model, args.dataset):
+        raise UsageError(
+            "--weights: expected MODEL and --dataset too, as in: eval resnet50 --weights FILE --dataset NAME."
+        )
+    classifier = classifier_options.read(args, args.model, out, for_photographs=False)
     if args.weights is None:
-        state, dataset, recipe = _trained(args, out)
-        batch_size, mirrored = recipe.batch_size, recipe.test_flip
+        dataset, recipe = _trained_on(args, out)
+        least, flip_tta = recipe.batch_size, recipe.test_flip
     else:
-        state, dataset = published.load_for_dataset(args, out)
-        batch_size, mirrored = 1, False
-    split = getattr(dataset, args.split)
-    size = args.batch_size or loading.eval_batch_size(batch_size, split.image_shape)
-    metrics = evaluate(state, data.batches(split, size), eval_step=make_eval_step(confusion=True, mirrored=mirrored))
+        dataset, least, flip_tta = loading.for_weights(args, classifier, out), 1, False
+    dataset = classifier.sized(dataset)
+    from cnnjax.classifier import eval_batch_size
+
+    size = args.batch_size or eval_batch_size(getattr(dataset, args.split).image_shape, least)
+    metrics = classifier.evaluate(dataset, split=args.split, batch_size=size, flip_tta=flip_tta)
     if args.dump_predictions:
-        _dump(state, split, size, args.dump_predictions, mirrored)
+        _dump(classifier, dataset, args.split, size, args.dump_predictions, flip_tta)
     _report(metrics, list(dataset.info.class_names), args, out)
     return 0
 
 
-def _trained(args: argparse.Namespace, out: Output) -> "tuple[TrainState, Dataset, Recipe]":
-    """Return a run's state, its data and its recipe."""
-    if args.model or args.dataset or image_rule.given(args) or args.image_size:
-        raise UsageError(
-            "eval: a run in a workdir has its own model and data; leave out MODEL, --dataset, --image-size, "
-            f"{image_rule.NAMES}."
-        )
-    state, config, described = modelling.restore(args.workdir, out)
+def _trained_on(args: argparse.Namespace, out: Output) -> "tuple[Dataset, Recipe]":
+    """Return a run's data and its recipe."""
+    from cnnjax import runs
+
+    config, described = runs.read_run(args.workdir)
     recipe = Recipe.from_json(config)
-    dataset = loading.load(recipe, args, out)
+    dataset = loading.as_recorded(recipe, described, args, out)
     for name in ("class_names", "image_shape"):
         there, here = described[name], list(getattr(dataset.info, name))
         if there != here:
             raise UsageError(f"{recipe.dataset} has other {name} than the run was trained with: {here}, not {there}.")
     if dict(dataset.info.digests) != described["digests"]:
         out.say("warning: these are other data than the run was trained with")
-    return state, dataset, recipe
+    return dataset, recipe
 
 
 def _report(metrics: "Metrics", names: list[str], args: argparse.Namespace, out: Output) -> None:
@@ -109,18 +109,22 @@ def _report(metrics: "Metrics", names: list[str], args: argparse.Namespace, out:
     out.result(result, lines)
 
 
-def _dump(state: "TrainState", split: "Split", size: int, path: pathlib.Path, mirrored: bool) -> None:
+def _dump(
+    classifier: "Classifier", dataset: "Dataset", split: str, size: int, path: pathlib.Path, flip_tta: bool
+) -> None:
     import jax
     import numpy as np
+    import optax
 
     from cnnjax import data
     from cnnjax.training import compute_logits
 
-    predict = jax.jit(lambda state, image: compute_logits(state, image, mirrored=mirrored).argmax(axis=-1))
-    parts = [np.array(predict(state, batch.image)) for batch in data.batches(split, size)]
-    predictions = np.concatenate(parts)[: len(split)]  # the last batch is filled up
+    state, part = classifier.create_state(dataset, optax.identity(), key=jax.random.key(0)), getattr(dataset, split)
+    predict = jax.jit(lambda state, image: compute_logits(state, image, flip_tta=flip_tta).argmax(axis=-1))
+    parts = [np.array(predict(state, batch.image)) for batch in data.batches(part, size)]
+    predictions = np.concatenate(parts)[: len(part)]  # the last batch is filled up
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["id", "label", "prediction"])
-    writer.writerows(zip(split.ids, split.labels.tolist(), predictions.tolist()))
+    writer.writerows(zip(part.ids, part.labels.tolist(), predictions.tolist()))
     files.write_text(path, text.getvalue())

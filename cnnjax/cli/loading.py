@@ -1,24 +1,24 @@
-"""From a recipe to its dataset, at the size that its model takes."""
+"""From the name of a dataset to its images, at the size that a net takes."""
 
 import argparse
-from typing import TYPE_CHECKING
+import pathlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from cnnjax.cli import modelling
+from cnnjax import model_loading
 from cnnjax.cli.output import Output
-from cnnjax.errors import UsageError
+from cnnjax.errors import UsageError, unknown
 from cnnjax.recipes import Recipe
 
 if TYPE_CHECKING:
+    from cnnjax import Classifier
     from cnnjax.data import Dataset
-
-# Values in one evaluation batch: many small images at once, few large ones.
-_EVAL_BATCH_VALUES = 2**19
+    from cnnjax.pretrained import Preprocess
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that say where the data are."""
-    from pathlib import Path
-
     parser.add_argument(
         "--data-dir", type=Path, metavar="DIR", help="where prepared datasets live (default: TFDS's own)"
     )
@@ -36,26 +36,44 @@ def add_pixel_range(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def load(recipe: Recipe, args: argparse.Namespace, out: Output) -> "Dataset":
-    """Return the recipe's dataset, its images resized to what the model takes.
+def check_name(name: str) -> None:
+    """Refuse the name of a dataset that there is none of, with what to type instead.
 
     Raises:
-      CnnjaxError: If the data can't be had or are not what they should be.
+      UsageError: If it is not known.
     """
     from cnnjax import data
 
+    if name.startswith("folder:") or name in data.available():
+        return
+    if name.startswith("hf:"):
+        fetch = f"`hf download {name[3:]} --repo-type dataset --local-dir DIR`"
+        raise UsageError(f"--dataset {name}: cnnjax does not fetch from Hugging Face. Run {fetch}, then folder:DIR.")
+    raise unknown("dataset", name, [*data.available(), "folder:DIR"])
+
+
+def load(recipe: Recipe, args: argparse.Namespace, out: Output, rule: "Preprocess | None" = None) -> "Dataset":
+    """Return the recipe's dataset, its images resized to what the model takes.
+
+    Args:
+      recipe: What is trained.
+      args: What `add_options` adds.
+      out: Where notes go.
+      rule: How the weights that a run starts from want their images.
+    Raises:
+      CnnjaxError: If the data can't be had or are not what they should be.
+    """
+    from cnnjax.classifier.sources import needed_size
+
     side = recipe.image_size
-    dataset = data.load_dataset(
-        recipe.dataset,
-        data_dir=args.data_dir,
-        source_dir=args.source_dir,
-        validation=recipe.validation,
-        image_size=(side, side) if side else None,
-        pixel_range=recipe.pixel_range,
-        log=out.say,
-    )
-    if side is None:
-        size = modelling.image_size_for(recipe.model, dataset.info.image_shape)
+    size, resize = (side, side) if side else None, None
+    if size is None and rule is not None:
+        size, resize = rule.size, rule.resize
+    options = {"validation": recipe.validation, "pixel_range": recipe.pixel_range}
+    dataset = _of_size(recipe.dataset, args, out, size, resize, **options)
+    if size is None:
+        model = model_loading.build_model(recipe.model, 10, options=recipe.model_options)
+        size = needed_size(model, dataset.info.image_shape)
         if size is not None:
             out.say(f"images of shape {dataset.info.image_shape} are too small for {recipe.model}: resized to {size}")
             dataset = dataset.resized(size)
@@ -66,7 +84,75 @@ def load(recipe: Recipe, args: argparse.Namespace, out: Output) -> "Dataset":
     return dataset
 
 
-def eval_batch_size(batch_size: int, image_shape: tuple[int, ...]) -> int:
-    """Return how many images to evaluate at once."""
-    height, width, channels = image_shape
-    return max(batch_size, min(500, _EVAL_BATCH_VALUES // (height * width * channels)))
+def as_recorded(recipe: Recipe, described: Mapping[str, Any], args: argparse.Namespace, out: Output) -> "Dataset":
+    """Return the dataset of a run, its images of the size that it was trained with.
+
+    Args:
+      recipe: What was trained.
+      described: What the run says of its data.
+      args: What `add_options` adds.
+      out: Where notes go.
+    """
+    from cnnjax.pretrained.preprocessing import from_json
+
+    return load(recipe, args, out, from_json(described["preprocess"]) if described.get("preprocess") else None)
+
+
+def for_weights(args: argparse.Namespace, classifier: "Classifier", out: Output) -> "Dataset":
+    """Return the dataset that weights from a file are evaluated on, of the size that the net knows.
+
+    Without a preprocessing that is known, images are prepared as the dataset's own recipes do.
+
+    Args:
+      args: `model`, `weights`, `dataset`, `image_size`, `pixel_range`, and what `add_options` adds.
+      classifier: The net.
+      out: Where notes go.
+    Raises:
+      UsageError: If a size is given for a net that has its own.
+    """
+    from cnnjax import data
+
+    name, rule, more = data.resolve(args.dataset), classifier.preprocess, {}
+    if args.pixel_range:
+        more["pixel_range"] = args.pixel_range
+    folder = name.startswith("folder:")
+    if rule is not None:
+        if args.image_size:
+            raise UsageError(f"--image-size: {args.weights} has its own rule, {rule.crop} pixels. Leave it out.")
+        return _of_size(_cut_when_read(name), args, out, rule.size, rule.resize, **more)
+    if args.image_size and folder:
+        return _of_size(name, args, out, args.image_size, **more)
+    try:
+        return _of_size(name, args, out, **more)
+    except UsageError:
+        if not folder:
+            raise
+        published_for = getattr(classifier.model, "input_shape", (224, 224))[:2]
+        dataset = _of_size(name, args, out, published_for, **more)
+        out.say(f"images differ in size: cut to {published_for}, as {args.model} was published for (--image-size)")
+        return dataset
+
+
+def _of_size(
+    name: str, args: argparse.Namespace, out: Output, size: Any = None, resize: int | None = None, **options: Any
+) -> "Dataset":
+    from cnnjax import data
+
+    check_name(name)
+    options |= {"data_dir": args.data_dir, "source_dir": args.source_dir, "log": out.say, "image_size": size}
+    try:
+        return data.load_dataset(name, resize_size=resize, **options)
+    except UsageError:
+        if resize is None:
+            raise
+        return data.load_dataset(name, **options)  # a set in memory: there is nothing to cut from
+
+
+def _cut_when_read(dataset: str) -> str:
+    """Return the name of a dataset, of a folder such that its photographs are resized and cut one by one."""
+    path, _, given = dataset.removeprefix("folder:").rpartition("?")
+    if not dataset.startswith("folder:") or "crop=random" in given:
+        return dataset
+    return (
+        f"{dataset},crop=random" if path and not pathlib.Path(f"{path}?{given}").is_dir() else f"{dataset}?crop=random"
+    )

@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from types import FrameType
 from typing import NoReturn
 
@@ -34,6 +34,19 @@ from cnnjax.cli.output import Output
 from cnnjax.errors import CnnjaxError, UsageError, unknown
 
 _VERBS = (train, evaluate, predict, export, summary, receptive_field, data, weights, digest, shapes, doctor)
+# What other tools call an option, where the letters do not show which one it is.
+_SYNONYMS = {
+    "pretrained": "--weights",
+    "checkpoint": "--weights",
+    "gpu": "--devices",
+    "gpus": "--devices",
+    "wd": "--weight-decay",
+    "dropout": "--set",
+    "data": "--dataset",
+    "output-dir": "--workdir",
+    "amp": "--precision",
+}
+_NEVER_MEANT = ("--help", "--json", "--debug", "--version")
 # Seconds that clearing up after a signal may take.
 _PATIENCE = 5.0
 
@@ -47,10 +60,25 @@ class _Parser(argparse.ArgumentParser):
             message = str(unknown("verb", choice[2], [name.strip("' ") for name in choice[3].split(",")]))
         elif message.startswith("unrecognized arguments: "):
             word = message.removeprefix("unrecognized arguments: ").split()[0]
-            near = difflib.get_close_matches(word, self._option_string_actions, n=1)
-            message = f"unknown option {word}" + (f": did you mean {near[0]}?" if near else ".")
+            message = (
+                f"unknown option {word.partition('=')[0]}: did you mean {_nearest(word, self._option_string_actions)}?"
+            )
         ending = "" if message[-1] in ".?!" else "."
         self.exit(2, f"{self.prog}: {message}{ending} See {self.prog} --help.\n")
+
+
+def _nearest(word: str, options: Collection[str]) -> str:
+    """Return the option most like a word: one that it begins with or ends in, or else the one that shares most."""
+    asked = word.partition("=")[0].strip("-")
+    if _SYNONYMS.get(asked) in options:
+        return _SYNONYMS[asked]
+
+    def likeness(option: str) -> float:
+        name = option.strip("-")
+        part = (len(name) > 1 and asked.startswith(name)) or asked.endswith(f"-{name}")
+        return part + difflib.SequenceMatcher(None, asked, name).ratio() + (asked[:1] == name[:1]) / 4
+
+    return max((name for name in options if name.startswith("--") and name not in _NEVER_MEANT), key=likeness)
 
 
 class _Terminated(KeyboardInterrupt):

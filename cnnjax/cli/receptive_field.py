@@ -4,7 +4,8 @@ import argparse
 import pathlib
 from typing import Any
 
-from cnnjax.cli import modelling, published
+from cnnjax import model_loading
+from cnnjax.cli import classifier_options
 from cnnjax.cli.output import Output
 from cnnjax.errors import CnnjaxError, UsageError
 
@@ -31,7 +32,8 @@ def add_parser(verbs: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument("--measured", action="store_true", help="measure the effective field by gradients")
     parser.add_argument("--samples", type=int, default=16, metavar="N", help="gradients to average (default 16)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of noise and fresh parameters (default 0)")
-    parser.add_argument("--weights", type=pathlib.Path, metavar="FILE", help="trained weights to measure with")
+    classifier_options.add_set(parser)
+    classifier_options.add_weights(parser)
     parser.add_argument(
         "--image",
         type=pathlib.Path,
@@ -56,7 +58,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
         from cnnjax.receptive_field.plot import check_path
 
         check_path(path)
-    model, shape = _model(args)
+    model, shape = model_loading.shaped(args.model, args.input_shape, options=args.model_options or ())
     photo = None if args.image is None else _photo(args.image, shape, out)
     field = rf.receptive_field(model, shape, args.output)
     unit = tuple(args.unit) if args.unit else tuple(count // 2 for count in field.units)
@@ -119,26 +121,8 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError(f"--samples: expected at least 1, got {args.samples}.")
     if not 0 <= args.seed < 2**32:
         raise UsageError(f"--seed: expected 0 to {2**32 - 1}, got {args.seed}.")
-    if args.input_shape is not None and min(args.input_shape) < 1:
-        raise UsageError(f"--input-shape: expected three positive numbers, got {args.input_shape}.")
-    if args.input_shape is None and ":" in args.model:
-        raise UsageError(f"--input-shape: expected H W C for {args.model}, which has no published shape.")
     if args.weights is not None and not args.measured:
         raise UsageError("--weights: expected --measured too, since what is read does not depend on weights.")
-
-
-def _model(args: argparse.Namespace) -> tuple[Any, tuple[int, int, int]]:
-    """Return the model and the shape of its images, after trying them together."""
-    from cnnjax import models
-
-    named = ":" not in args.model
-    classes = models.num_classes(args.model) if named else 10
-    model = modelling.build_model(args.model, classes)
-    height, width, channels = args.input_shape or models.input_shape(args.model)
-    shape = (height, width, channels)
-    if args.input_shape is not None:
-        modelling.check_output(model, shape, classes)
-    return model, shape
 
 
 def _photo(path: pathlib.Path, shape: tuple[int, int, int], out: Output) -> Any:
@@ -156,15 +140,16 @@ def _sources(args: argparse.Namespace, model: Any, photo: Any, out: Output) -> d
     """Return what a measurement takes: weights, images, how many samples, of which seed."""
     import jax
 
+    from cnnjax import pretrained
+    from cnnjax.classifier import sources
+
     variables = rule = None
     if args.weights is not None:
-        from cnnjax import pretrained
-
-        variables, report = pretrained.load(model, published.path_of(args.model, args.weights, out))
+        path = classifier_options.weights_path(args, args.model, out)
+        variables, report = pretrained.load(model, path, **classifier_options.load_options(args))
         for note in report.notes:
-            out.say(f"{args.weights}: {note}")
-        name = published.rule_name(args.model, report.naming)
-        rule = None if name is None else pretrained.preprocess(name)
+            out.say(f"{path}: {note}")
+        rule = classifier_options.chosen_preprocess(args, args.model) or sources.known_preprocess(args.model, path)
     images = None if photo is None else _normalised(photo, rule, out)[None]
     return {"samples": args.samples, "key": jax.random.key(args.seed), "variables": variables, "images": images}
 

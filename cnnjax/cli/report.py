@@ -1,5 +1,6 @@
 """What a training run says of itself: before it begins, when it is stopped, and when it has ended."""
 
+import dataclasses
 import importlib.util
 import shlex
 import signal
@@ -7,6 +8,7 @@ from typing import Any
 
 from cnnjax.cli.output import Output
 from cnnjax.data import Dataset, epoch_range
+from cnnjax.pretrained import Preprocess
 from cnnjax.recipes import Recipe
 from cnnjax.runs import Workdir
 from cnnjax.training import History, TrainState
@@ -15,7 +17,7 @@ from cnnjax.training import History, TrainState
 _FEW_STEPS = 10
 
 
-def describe(dataset: Dataset) -> dict[str, Any]:
+def describe(dataset: Dataset, preprocess: Preprocess | None = None) -> dict[str, Any]:
     """Return what `eval` and `predict` need to know of the data without reading them, as JSON values."""
     info = dataset.info
     return {
@@ -26,6 +28,7 @@ def describe(dataset: Dataset) -> dict[str, Any]:
         "input_shape": list(dataset.train.image_shape),
         "mean": list(info.mean),
         "std": list(info.std),
+        "preprocess": None if preprocess is None else dataclasses.asdict(preprocess),
         "examples": [len(dataset.train), len(dataset.validation), len(dataset.test)],
     }
 

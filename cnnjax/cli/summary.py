@@ -4,9 +4,9 @@ import argparse
 import dataclasses
 from typing import Any
 
-from cnnjax.cli import modelling
+from cnnjax import model_loading
+from cnnjax.cli import classifier_options
 from cnnjax.cli.output import Output
-from cnnjax.errors import UsageError
 
 
 def add_parser(verbs: Any, common: argparse.ArgumentParser) -> None:
@@ -24,25 +24,14 @@ def add_parser(verbs: Any, common: argparse.ArgumentParser) -> None:
         help="shape of an image (default: what the net was published for)",
     )
     parser.add_argument("--num-classes", type=int, metavar="N", help="width of the logits (default: as published)")
+    classifier_options.add_set(parser)
 
 
 def run(args: argparse.Namespace, out: Output) -> int:
     """Print the table."""
     import cnnjax
-    from cnnjax import models
 
-    named = ":" not in args.model
-    if args.num_classes is not None and args.num_classes < 1:
-        raise UsageError(f"--num-classes: expected at least 1, got {args.num_classes}.")
-    if args.input_shape is None and not named:
-        raise UsageError(f"--input-shape: expected H W C for {args.model}, which has no published shape.")
-    if args.input_shape is not None and min(args.input_shape) < 1:
-        raise UsageError(f"--input-shape: expected three positive numbers, got {args.input_shape}.")
-    classes = args.num_classes or (models.num_classes(args.model) if named else 10)
-    model = modelling.build_model(args.model, classes)
-    height, width, channels = args.input_shape or models.input_shape(args.model)
-    shape = (height, width, channels)
-    modelling.check_output(model, shape, classes)
+    model, shape = model_loading.shaped(args.model, args.input_shape, args.num_classes, args.model_options or ())
     table = dataclasses.replace(cnnjax.summary(model, shape), model=args.model)
     result = {
         "model": args.model,

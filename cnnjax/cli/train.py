@@ -5,14 +5,14 @@ import dataclasses
 import pathlib
 from typing import Any
 
-from cnnjax import files, recipes
+from cnnjax import files, model_loading, recipes
 from cnnjax.cli import hosts, train_options
 from cnnjax.cli.output import Output
 from cnnjax.errors import UsageError
 from cnnjax.recipes import Recipe
 
 # Fields of a recipe whose options take several words.
-_SEVERAL = ("augment", "boundaries", "pixel_range", "rates")
+_SEVERAL = ("augment", "boundaries", "model_options", "pixel_range", "rates")
 
 
 def add_parser(verbs: Any, common: argparse.ArgumentParser) -> None:
@@ -34,6 +34,8 @@ def run(args: argparse.Namespace, out: Output) -> int:
     from cnnjax.cli import training_run
 
     config = {"recipe": recipe_name, **dataclasses.asdict(recipe), "seed": args.seed}
+    if not recipe.model_options:
+        del config["model_options"]  # as it was before there were any
     if args.weights is not None or args.freeze is not None:
         config |= {"weights": args.weights, "freeze": args.freeze}
     if recipe_name and args.recipe is None:
@@ -49,7 +51,8 @@ def choose_recipe(args: argparse.Namespace) -> tuple[str | None, Recipe]:
     if args.recipe is not None:
         name, recipe = args.recipe, recipes.get(args.recipe)
     elif args.model and args.dataset:
-        name, recipe = recipes.default_for(args.model, args.dataset)
+        name, recipe = recipes.default_for(model_loading.model_name(args.model), args.dataset)
+        recipe = recipe.replace(model=args.model)
     else:
         raise UsageError("train: expected MODEL and --dataset NAME, or --recipe NAME. See cnnjax train --help.")
     from cnnjax import data

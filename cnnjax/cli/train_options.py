@@ -4,8 +4,8 @@ import argparse
 import math
 import pathlib
 
-from cnnjax import recipes
-from cnnjax.cli import loading, modelling
+from cnnjax import model_loading, recipes
+from cnnjax.cli import classifier_options, loading
 from cnnjax.errors import UsageError, unknown
 from cnnjax.recipes import Recipe
 
@@ -19,6 +19,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     _add_regularisation(parser.add_argument_group("regularisation"))
     _add_run(parser.add_argument_group("the run"))
     _add_machine(parser.add_argument_group("the machine"))
+    weights = parser.add_argument_group("starting from weights")
+    classifier_options.add_weights(weights)
+    classifier_options.add_images(weights)
     loading.add_options(parser)
 
 
@@ -28,12 +31,12 @@ def check(recipe: Recipe, args: argparse.Namespace) -> None:
     Raises:
       UsageError: With the option, what it expects and what it got.
     """
-    from cnnjax import data
     from cnnjax.training import OPTIMIZERS, SCHEDULES
 
-    modelling.check_model_name(recipe.model)
-    if not recipe.dataset.startswith("folder:") and recipe.dataset not in data.available():
-        raise unknown("dataset", recipe.dataset, [*data.available(), "folder:DIR"])
+    model_loading.build_model(recipe.model, 10, options=recipe.model_options)
+    loading.check_name(recipe.dataset)
+    if args.weights is None and (args.preprocess or args.mean or args.std):
+        raise UsageError("--preprocess, --mean, --std: they are about the images of weights. Give --weights FILE too.")
     if recipe.pixel_range and not recipe.pixel_range[0] < recipe.pixel_range[1]:
         low, high = recipe.pixel_range
         raise UsageError(f"--pixel-range: expected LOW less than HIGH, got {low:g} {high:g}.")
@@ -41,7 +44,7 @@ def check(recipe: Recipe, args: argparse.Namespace) -> None:
         ("optimizer", recipe.optimizer, OPTIMIZERS),
         ("schedule", recipe.schedule, SCHEDULES),
         ("metric to monitor", recipe.monitor, _MONITORED),
-        ("precision", recipe.precision, modelling.PRECISIONS),
+        ("precision", recipe.precision, model_loading.PRECISIONS),
         ("answer to numbers that are not finite", recipe.on_nan, ("stop", "skip")),
         ("choice of what decays", recipe.decay, ("all", "kernels")),
     ):
@@ -158,7 +161,7 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
     loading.add_pixel_range(parser)
     add("--validation", type=int, metavar="N", help="examples taken out of the training set for validation")
     add("--seed", type=int, default=0, metavar="N", help="decides initial values, order and augmentation")
-    add("--weights", metavar="FILE", help="start from published weights, or `imagenet` for MODEL's official ones")
+    classifier_options.add_set(parser)
     add(
         "--freeze",
         metavar="REGEX",
@@ -169,7 +172,7 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
 def _add_optimizer(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--optimizer", metavar="NAME", help="sgd, momentum, nesterov, adam, adamw, lars, lamb, rmsprop")
-    add("--learning-rate", type=float, metavar="X", help="greatest learning rate")
+    add("--learning-rate", "--lr", type=float, metavar="X", help="greatest learning rate")
     add("--schedule", metavar="NAME", help="constant, cosine, step, one-cycle")
     add("--warmup-epochs", type=float, metavar="X", help="epochs of linear rise before the schedule")
     add("--boundaries", type=float, nargs="*", metavar="X", help="step schedule: where the rate falls, in (0, 1)")

@@ -2,15 +2,17 @@
 
 import argparse
 import contextlib
+import pathlib
 from typing import Any
 
 import jax
 
 from cnnjax import hosts, runs
-from cnnjax.cli import dry_run, loading, report, train_options, training_setup
+from cnnjax.cli import dry_run, loading, report, starting_weights, train_options, training_setup
 from cnnjax.cli.output import Output
 from cnnjax.cli.training_setup import Setup
-from cnnjax.errors import UsageError
+from cnnjax.data import Dataset
+from cnnjax.errors import CnnjaxError, UsageError
 from cnnjax.recipes import Recipe
 from cnnjax.training import (
     Callback,
@@ -40,10 +42,12 @@ def run(recipe: Recipe, config: dict[str, Any], args: argparse.Namespace, out: O
     """
     keep_freed_memory()
     # A folder of our own choosing is made only once there are data to train on.
-    dataset = loading.load(recipe, args, out) if args.workdir is None or args.dry_run else None
+    start = dataset = None
+    if args.workdir is None or args.dry_run:
+        start, dataset = _begin(recipe, args, out)
     if args.dry_run:
         assert dataset is not None
-        return dry_run.run(training_setup.prepare(recipe, args, out, dataset), out)
+        return dry_run.run(training_setup.prepare(recipe, args, out, dataset, start), out)
     with contextlib.ExitStack() as opened:
         workdir: runs.Workdir | None = None
 
@@ -59,17 +63,38 @@ def run(recipe: Recipe, config: dict[str, Any], args: argparse.Namespace, out: O
             out.say(f"warning: {warning}")
         if result is not None:
             out.say(f"finished already: {path}")
+            _compare_data(recipe, path, args, out)
             out.result(result, report.summary(result))
             return 0
-        dataset = dataset or loading.load(recipe, args, out)
+        if dataset is None:
+            start, dataset = _begin(recipe, args, out)
         try:
-            setup = training_setup.prepare(recipe, args, out, dataset)
-            hosts.on_main(lambda: _main(workdir).record(config, report.describe(dataset), devices=args.devices))
+            setup = training_setup.prepare(recipe, args, out, dataset, start)
+            described = report.describe(dataset, setup.preprocess)
+            hosts.on_main(lambda: _main(workdir).record(config, described, devices=args.devices))
         except UsageError:
             if args.workdir is None and workdir is not None:
                 workdir.discard_if_empty()
             raise
         return _train(setup, config, args, out, workdir)
+
+
+def _begin(recipe: Recipe, args: argparse.Namespace, out: Output) -> tuple[starting_weights.Start | None, Dataset]:
+    """Return the weights to start from, and the data at the size that they want."""
+    start = starting_weights.find(recipe, args, out)
+    return start, loading.load(recipe, args, out, None if start is None else start.preprocess)
+
+
+def _compare_data(recipe: Recipe, path: str, args: argparse.Namespace, out: Output) -> None:
+    """Say if a finished run's data are no longer what it was trained with; its result stands either way."""
+    _, described = runs.read_run(pathlib.Path(path))
+    try:
+        found = loading.as_recorded(recipe, described, args, Output(silent=True)).info.digests
+    except CnnjaxError as error:
+        out.say(f"warning: its data can't be compared with what it was trained with: {error}")
+        return
+    if dict(found) != described["digests"]:
+        out.say("warning: its data have changed since; this is the result of what it was trained with")
 
 
 def _train(

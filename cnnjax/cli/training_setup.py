@@ -7,13 +7,17 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
-from cnnjax import data, devices
-from cnnjax.cli import loading, modelling, published, train_options
+from cnnjax import Classifier, data, devices, model_loading
+from cnnjax.classifier import eval_batch_size
+from cnnjax.cli import starting_weights, train_options
 from cnnjax.cli.output import Output
+from cnnjax.cli.starting_weights import Start
 from cnnjax.data import Dataset, Split, augment, batches, epoch_range
 from cnnjax.errors import UsageError
+from cnnjax.pretrained import Preprocess
 from cnnjax.recipes import Recipe
 from cnnjax.training import (
     Batch,
@@ -45,6 +49,7 @@ class Setup:
       rate: Learning rate by the step.
       mesh: The devices that share a batch; None for one.
       data_key: PRNG key of the examples' order.
+      preprocess: How the weights that it starts from want their images; None for the dataset's own way.
     """
 
     recipe: Recipe
@@ -56,6 +61,7 @@ class Setup:
     rate: Schedule
     mesh: jax.sharding.Mesh | None
     data_key: jax.Array
+    preprocess: Preprocess | None = None
 
     @property
     def epoch_steps(self) -> int:
@@ -73,21 +79,31 @@ class Setup:
 
     def whole(self, split: "Split | data.StreamedSplit") -> Iterator[Batch]:
         """Return the batches of a split that is evaluated."""
-        size = loading.eval_batch_size(self.recipe.batch_size, split.image_shape)
+        size = eval_batch_size(split.image_shape, self.recipe.batch_size)
         return batches(split, size, mesh=self.mesh)
 
 
-def prepare(recipe: Recipe, args: argparse.Namespace, out: Output, dataset: Dataset) -> Setup:
+def prepare(
+    recipe: Recipe, args: argparse.Namespace, out: Output, dataset: Dataset, start: Start | None = None
+) -> Setup:
     """Make everything that a run trains with, and refuse what does not fit together.
 
+    Args:
+      recipe: What to train.
+      args: The options that do not decide the result.
+      out: Where to speak.
+      dataset: Its data.
+      start: The weights that it starts from.
     Raises:
       UsageError: If the model can't take the images, the devices can't share a batch, or the like.
       CnnjaxError: If weights can't be read.
     """
     mesh = _mesh(recipe, args)
     classes, shape = dataset.info.num_classes, dataset.train.image_shape
-    model = modelling.build_model(recipe.model, classes, recipe.precision)
-    modelling.check_output(model, shape, classes)
+    options = {"precision": recipe.precision, "options": recipe.model_options}
+    model = model_loading.build_model(recipe.model, classes, **options)
+    rule = starting_weights.for_grey_or_colours(start, recipe.model, dataset, out)
+    model_loading.check_output(model, (*shape[:2], shape[2] if rule is None else rule.depth), classes)
     for option, wanted in (("--patience", recipe.patience), ("--keep-best", args.keep_best)):
         if wanted and recipe.monitor.startswith("val_") and not len(dataset.validation):
             raise UsageError(f"{option}: nothing to watch, {recipe.monitor} needs validation examples (--validation).")
@@ -97,26 +113,42 @@ def prepare(recipe: Recipe, args: argparse.Namespace, out: Output, dataset: Data
     if window is not None and window[0] >= total_steps:
         raise UsageError(f"--profile: the run has steps 0 to {total_steps - 1}, none of them in {args.profile}.")
     rate, tx = _optimizer(recipe, len(dataset.train), total_steps)
-    variables = None if args.weights is None else published.start(model, recipe.model, args.weights, out)
-    ema = recipe.ema is not None
-    state = create_state(model, tx, shape, key=init_key, variables=variables, freeze=args.freeze, ema=ema)
+    settings: Any = {"key": init_key, "freeze": args.freeze, "ema": recipe.ema is not None}
+    if start is None:
+        state = create_state(model, tx, shape, **settings)
+    else:
+        variables = starting_weights.load(model, start, init_key, args, out)
+        state = Classifier(model, variables, rule, dataset.info.class_names).create_state(dataset, tx, **settings)
     images = jax.ShapeDtypeStruct((1, *shape), "float32")
     if args.aux_weight is not None and not has_auxiliary_heads(state, images):
         raise UsageError(f"--aux-weight: {recipe.model} has no auxiliary heads. Leave it out.")
     train_step = _train_step(recipe, dataset)
-    modelling.check_step(train_step, state, shape, recipe.batch_size)
+    _check_step(train_step, state, shape, recipe.batch_size)
     setup = Setup(
         recipe=recipe,
         dataset=dataset,
         model=model,
         state=state,
         train_step=train_step,
-        eval_step=make_eval_step(mirrored=recipe.test_flip),
+        eval_step=make_eval_step(flip_tta=recipe.test_flip),
         rate=rate,
         mesh=mesh,
         data_key=data_key,
+        preprocess=rule,
     )
     return dataclasses.replace(setup, state=setup.place(state))
+
+
+def _check_step(train_step: TrainStep, state: TrainState, image_shape: tuple[int, ...], batch_size: int) -> None:
+    """Refuse a step that can't be taken, by tracing it; nothing is computed."""
+    images = jax.ShapeDtypeStruct((batch_size, *image_shape), jnp.float32)
+    numbers, mask = (jax.ShapeDtypeStruct((batch_size,), dtype) for dtype in (jnp.int32, jnp.bool_))
+    try:
+        jax.eval_shape(train_step, state, Batch(images, numbers, mask, index=numbers, epoch=numbers))
+    except UsageError:
+        raise
+    except Exception as error:
+        raise UsageError(f"a training step can't be taken on images of shape {image_shape}: {error}") from error
 
 
 def _mesh(recipe: Recipe, args: argparse.Namespace) -> jax.sharding.Mesh | None:

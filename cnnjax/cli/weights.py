@@ -5,9 +5,10 @@ import pathlib
 from collections import Counter
 from typing import Any
 
-from cnnjax.cli import modelling, published
+from cnnjax import model_loading
+from cnnjax.cli import classifier_options
 from cnnjax.cli.output import Output
-from cnnjax.errors import CnnjaxError, UsageError, unknown
+from cnnjax.errors import CnnjaxError, UsageError
 
 # Endings that promise another format than the one that `convert` writes.
 _OTHER_FORMATS = (".pth", ".pt", ".th", ".tar", ".bin", ".ckpt", ".pkl", ".h5", ".hdf5", ".keras", ".msgpack", ".npz")
@@ -32,6 +33,13 @@ def add_parser(verbs: Any, common: argparse.ArgumentParser) -> None:
         help="PyTorch, safetensors, Keras, Flax or Orbax; or `imagenet` for the official file of MODEL",
     )
     convert.add_argument("out", type=pathlib.Path, metavar="OUT.safetensors", help="file to write")
+    classifier_options.add_names(convert)
+    convert.add_argument(
+        "--classes",
+        type=pathlib.Path,
+        metavar="FILE.txt",
+        help="names of the classes, one a line, for the new file",
+    )
     convert.add_argument("--names", default="cnnjax", help="names in the new file: cnnjax (default) or torchvision")
     convert.add_argument(
         "--num-classes",
@@ -99,7 +107,8 @@ def run_inspect(args: argparse.Namespace, out: Output) -> int:
 
 def run_convert(args: argparse.Namespace, out: Output) -> int:
     """Load a file into a model, with as many classes as it has, and save that as safetensors."""
-    from cnnjax import models, pretrained
+    from cnnjax import pretrained
+    from cnnjax.classifier import sources
     from cnnjax.pretrained.readers import printable
 
     if not args.out.name or args.out.is_dir():
@@ -108,24 +117,23 @@ def run_convert(args: argparse.Namespace, out: Output) -> int:
         raise UsageError(f"{args.out}: expected another ending, such as .safetensors, since that is what is written.")
     if args.num_classes is not None and args.num_classes < 1:
         raise UsageError(f"--num-classes: expected at least 1, got {args.num_classes}.")
-    name = published.model_name(args.model)
-    if name in models.available():
-        args.file = published.path_of(args.model, args.file, out)
-        fits = pretrained.identify(pretrained.open_file(args.file), [name])
-        model = fits[0].build() if fits else models.build(name)  # `load` says what does not fit
-        if args.num_classes is not None:
-            model = model.clone(num_classes=args.num_classes)
-    elif ":" in args.model:
-        model = modelling.build_model(args.model, 1000 if args.num_classes is None else args.num_classes)
-    else:
-        raise unknown("model", args.model, models.available())
+    if str(args.file) == "imagenet":
+        args.weights = "imagenet"
+        args.file = classifier_options.weights_path(args, args.model, out)
     if args.out.exists() and args.out.samefile(args.file):
         raise UsageError(f"{args.out}: expected another file than the one that is read.")
-    variables, report = pretrained.load(model, args.file)
-    if any(entry.action == "initialised" for entry in report.entries):
+    names, count = classifier_options.read_names(args.classes), args.num_classes
+    if names and count not in (None, len(names)):
+        raise UsageError(f"--classes: expected {count} names, as --num-classes says, got {len(names)}.")
+    if count is None:
+        count = len(names) if names else 1000 if ":" in model_loading.model_name(args.model) else None
+    model, variables, report = sources.load(args.model, args.file, count, classifier_options.load_options(args))
+    if report.file_classes is not None:
         reason = next(entry.reason for entry in report.entries if "its head is not taken" in entry.reason)
         raise CnnjaxError(f"{args.file}: {reason}. Give the file's number to --num-classes.")
-    pretrained.save(variables, args.out, names=args.names, model=model)
+    described = sources.describe_loaded(args.model, model, args.file, report)
+    metadata = sources.metadata(described.preprocess, names or described.class_names)
+    pretrained.save(variables, args.out, names=args.names, model=model, metadata=metadata)
     sha256 = pretrained.sha256_of(args.out)
     result = {
         "model": args.model,

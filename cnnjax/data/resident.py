@@ -94,8 +94,11 @@ class Split:
         height, width = self.image_size or self.images.shape[1:3]
         return height, width, self.images.shape[3]
 
-    def resized(self, image_size: Size) -> "Split":
-        """Return the split whose batches hold images of that size, `(H, W)` or one number for both; None: as stored."""
+    def resized(self, image_size: Size, resize_size: int | None = None) -> "Split":
+        """Return the split whose batches hold images of that size, `(H, W)` or one number for both; None: as stored.
+
+        Nothing is cut from them, whatever `resize_size` says: they are resized as a whole.
+        """
         size = as_size(image_size)
         return dataclasses.replace(self, image_size=None if size == self.images.shape[1:3] else size)
 
@@ -155,9 +158,11 @@ class Dataset:
     test: AnySplit
     info: DatasetInfo
 
-    def resized(self, image_size: Size) -> "Dataset":
-        """Return the dataset with each split's `resized(image_size)`."""
-        splits = {name: getattr(self, name).resized(image_size) for name in ("train", "validation", "test")}
+    def resized(self, image_size: Size, resize_size: int | None = None) -> "Dataset":
+        """Return the dataset with each split's `resized(image_size, resize_size)`."""
+        splits = {
+            name: getattr(self, name).resized(image_size, resize_size) for name in ("train", "validation", "test")
+        }
         return dataclasses.replace(self, **splits)
 
 

@@ -94,10 +94,16 @@ class StreamedSplit:
         """`(H, W, C)` of the images in a batch."""
         return *self.crops.size, self.channels
 
-    def resized(self, image_size: Size) -> "StreamedSplit":
-        """Return the split whose images are cut to that size, `(H, W)` or one number for both; None: as it is."""
+    def resized(self, image_size: Size, resize_size: int | None = None) -> "StreamedSplit":
+        """Return the split whose images are cut to that size, `(H, W)` or one number for both; None: as it is.
+
+        Args:
+          image_size: The size.
+          resize_size: Pixels of the shorter side from whose centre evaluation images are cut; None for in proportion.
+        """
         size = as_size(image_size)
-        return self if size is None else dataclasses.replace(self, crops=self.crops.resized(size))
+        crops = self.crops if size is None else self.crops.resized(size)
+        return dataclasses.replace(self, crops=dataclasses.replace(crops, resize=resize_size or crops.resize))
 
     @property
     def labels(self) -> np.ndarray:

@@ -4,7 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cnnjax.pretrained.catalogue import Published, published, published_names
+    from cnnjax.pretrained.catalogue import Published, imagenet_classes, published, published_names
     from cnnjax.pretrained.fits import Fit, identify
     from cnnjax.pretrained.loading import load
     from cnnjax.pretrained.naming import Naming, Rule
@@ -24,6 +24,7 @@ __all__ = [
     "SourceTensor",
     "WeightsError",
     "identify",
+    "imagenet_classes",
     "load",
     "open_file",
     "preprocess",
@@ -33,7 +34,7 @@ __all__ = [
     "sha256_of",
 ]
 _HOMES = {
-    "catalogue": ("Published", "published", "published_names"),
+    "catalogue": ("Published", "imagenet_classes", "published", "published_names"),
     "fits": ("Fit", "identify"),
     "loading": ("load",),
     "naming": ("Naming", "Rule"),

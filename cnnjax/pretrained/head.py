@@ -86,6 +86,22 @@ def initialise(model: nn.Module, paths: Sequence[str], key: jax.Array) -> dict[s
     return {path: np.asarray(value) for path, value in jax.jit(chosen)(key).items()}
 
 
+def replace_head(model: nn.Module, variables: Any, key: jax.Array) -> dict[str, Any]:
+    """Return a model's variables, taken from those of the same model with another head as far as they fit.
+
+    Args:
+      model: A linen module with `input_shape`.
+      variables: Of the other.
+      key: PRNG key of the new head.
+    """
+    images = jax.ShapeDtypeStruct((1, *model.input_shape), jnp.float32)
+    shapes: Any = traverse_util.flatten_dict(dict(jax.eval_shape(model.init, key, images)), sep="/")
+    old: Any = traverse_util.flatten_dict(dict(variables), sep="/")
+    fresh = [path for path, leaf in shapes.items() if path not in old or old[path].shape != leaf.shape]
+    kept = {path: old[path] for path in shapes if path not in fresh}
+    return traverse_util.unflatten_dict(kept | initialise(model, fresh, key), sep="/")
+
+
 def _lacks_head(plan: Plan, model: nn.Module, shapes: Shapes, shapes_of: ShapesOf) -> bool:
     """Return whether all that is missing is the last layer, or all that `include_top=False` leaves out."""
     if plan.left_over or plan.misshaped or plan.doubled or not plan.assigned:

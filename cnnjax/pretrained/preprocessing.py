@@ -1,45 +1,56 @@
 """From photographs as they are to what a published net was trained on: sizes and colours as data."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from cnnjax.errors import UsageError, unknown
+from cnnjax.pretrained.resizing import resize_and_crop
 
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# ITU-R BT.601, as Pillow makes colours grey.
+_LUMA = np.array([[0.299], [0.587], [0.114]], np.float32)
 
 
 @dataclass(frozen=True)
 class Preprocess:
     """Resize, cut out the centre, order the channels, then `(pixel * scale - mean) / std`.
 
-    Equal to what torchvision's presets make of tensors; where they are given Pillow's images, Pillow resizes in whole
-    numbers, and some pixels differ by one level of 255.
+    Equal to what torchvision's presets make of tensors, where both fuse products and sums (compiled, on today's CPUs);
+    where they are given Pillow's images, Pillow resizes in whole numbers, and some pixels differ by one level of 255.
+
+    A run's own images are not cut so: they are read in the shape that its dataset stores, and resized as a whole.
 
     Args:
-      resize: What the shorter side becomes; the longer one in proportion, rounded down.
-      crop: Side of the square cut out of the middle.
+      resize: What the shorter side becomes; the longer one in proportion, rounded down. None with `stored`.
+      crop: Side of the square cut out of the middle; with `stored`, `(H, W)` that the whole is resized to.
       interpolation: `bilinear`; resized pixels are rounded to whole numbers again, as photographs in 8 bits are.
       antialias: Whether a pixel of a smaller image averages all that it stands for.
       channels: Their order, `RGB` or `BGR`; or `grey`, the one channel of nets such as LeNet-5.
       scale: What pixels 0 to 255 are multiplied by first.
       mean: Per channel, in the order of `channels`.
       std: Per channel, in the order of `channels`.
+      stored: `(H, W, C)` of a dataset's images, which an image is cut to when it is read; None for its own size.
+      pixel_range: What black and white are stored as in pixels deeper than 8 bits; None for what the file says.
     Example:
       >>> preprocess("resnet50").resize, preprocess("resnet50_v1").channels
       (256, 'BGR')
     """
 
-    resize: int = 256
-    crop: int = 224
+    resize: int | None = 256
+    crop: int | tuple[int, int] = 224
     interpolation: str = "bilinear"
     antialias: bool = True
     channels: str = "RGB"
     scale: float = 1 / 255
     mean: tuple[float, ...] = _IMAGENET_MEAN
     std: tuple[float, ...] = _IMAGENET_STD
+    stored: tuple[int, int, int] | None = None
+    pixel_range: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         if self.interpolation != "bilinear" or self.channels not in ("RGB", "BGR", "grey"):
@@ -58,50 +69,90 @@ class Preprocess:
         """How many channels there are: 1 for grey, else 3."""
         return 1 if self.channels == "grey" else 3
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of what comes out."""
+        return self.crop if isinstance(self.crop, tuple) else (self.crop, self.crop)
+
+    def read_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        """Return the shape `(H, W, C)` that an image of this size is to be read in."""
+        return self.stored or (height, width, self.depth)
+
+    def steps(self, height: int, width: int) -> str:
+        """Return what is done to an image of this size once it is read, in words."""
+        if self.stored:
+            return ""
+        return f" → {'×'.join(map(str, self.resized(height, width)[::-1]))}, centre {self.crop}×{self.crop}"
+
     def __call__(self, images: jax.Array) -> jax.Array:
         """Return what the net takes; may be called under `jax.jit`, which compiles once for each size of images.
 
         Args:
-          images: RGB, uint8, `[N, H, W, 3]`; grey, `[N, H, W, 1]`.
+          images: RGB, uint8, `[N, H, W, 3]`; grey, `[N, H, W, 1]`; `[N, *stored]`.
         Returns:
-          float32, `[N, crop, crop, 3]`, or `[N, crop, crop, 1]`.
+          float32, `[N, *size, C]`.
         Raises:
           ValueError: If the shape is another.
           TypeError: If they are not uint8.
         """
-        _check(images, self.depth)
+        _check(images, self.read_shape(0, 0)[2])
         return self.normalize(self.resize_and_crop(images))
 
     def resize_and_crop(self, images: jax.Array) -> jax.Array:
-        """Return the middle square of the resized images, in whole numbers 0 to 255 as float32.
+        """Return the middle square of the resized images, in whole numbers 0 to 255, float32; with `stored` the whole.
 
         Args:
           images: `[N, H, W, C]`.
         """
         height, width = images.shape[1:3]
-        high, wide = self.resized(height, width)
-        # Python's rounding to even, as in torchvision.
-        top, left = round((high - self.crop) / 2), round((wide - self.crop) / 2)
-        if (high, wide) == (height, width):
-            return images[:, top : top + self.crop, left : left + self.crop].astype(jnp.float32)
-        (first, last), rows = _weights(height, high, (top, top + self.crop), self.antialias)
-        (begin, end), columns = _weights(width, wide, (left, left + self.crop), self.antialias)
-        x = images[:, first:last, begin:end].astype(jnp.float32)  # what is cut off is not made first
-        x = jnp.einsum("nhwc,wj->nhjc", x, columns, precision=jax.lax.Precision.HIGHEST)
-        return jnp.round(jnp.einsum("nhjc,hi->nijc", x, rows, precision=jax.lax.Precision.HIGHEST))
+        if self.stored:
+            x, shape = images.astype(jnp.float32), (images.shape[0], *self.size, images.shape[3])
+            return x if (height, width) == self.size else jax.image.resize(x, shape, "bilinear", antialias=True)
+        return resize_and_crop(images, self.resized(height, width), self.size, self.antialias)
 
     def normalize(self, images: jax.Array) -> jax.Array:
-        """Return pixels 0 to 255 in the net's order and range.
+        """Return pixels 0 to 255 in the net's order and range; grey ones become colours, or colours grey, if need be.
 
         Args:
           images: RGB, `[N, H, W, 3]`, or grey, `[N, H, W, 1]`, of any type; computed in float32.
         """
         x = images.astype(jnp.float32)
+        if x.shape[-1] != self.depth:
+            grey = self.depth == 1
+            x = jnp.einsum("...c,cg->...g", x, _LUMA, precision="highest") if grey else jnp.repeat(x, 3, axis=-1)
         if self.channels == "BGR":
             x = x[..., ::-1]
         shape = (1,) * (x.ndim - 1) + (self.depth,)
         mean, std = (jnp.asarray(values, jnp.float32).reshape(shape) for values in (self.mean, self.std))
         return (x * self.scale - mean) / std
+
+    def renormalize(self, images: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
+        """Return what the net takes, of images that a dataset has normalised already; their size stays.
+
+        Args:
+          images: `(pixel / 255 - mean) / std`, RGB or grey, `[N, H, W, C]`.
+          mean: The dataset's, per channel.
+          std: Likewise.
+        """
+        if self.is_plain(mean, std):
+            return images
+        means, stds = (np.asarray(values, np.float32).reshape(1, 1, 1, -1) for values in (mean, std))
+        return self.normalize((images * stds + means) * 255)
+
+    def is_plain(self, mean: Sequence[float], std: Sequence[float]) -> bool:
+        """Return whether colours become `(pixel / 255 - mean) / std` of these numbers."""
+        plain = plain_preprocess(mean, std, 1)
+        return all(getattr(self, name) == getattr(plain, name) for name in ("channels", "scale", "mean", "std"))
+
+    def of_size(self, input_shape: Sequence[int] | None) -> "Preprocess":
+        """Return the same colours, and sizes too unless a net was made for another size: then squares of that."""
+        if not input_shape or input_shape[0] != input_shape[1] or input_shape[0] == self.crop:
+            return self
+        return replace(self, resize=input_shape[0], crop=input_shape[0])
+
+    def of_stored(self, stored: tuple[int, int, int], size: tuple[int, int]) -> "Preprocess":
+        """Return the same colours of a run's images: of the shape that its dataset stores, resized to `size`."""
+        return replace(self, resize=None, crop=size, stored=stored)
 
     def resized(self, height: int, width: int) -> tuple[int, int]:
         """Return `(H, W)` after resizing.
@@ -113,8 +164,20 @@ class Preprocess:
           >>> preprocess("resnet50").resized(480, 640)
           (256, 341)
         """
-        longer = int(self.resize * max(height, width) / min(height, width))
-        return (self.resize, longer) if height <= width else (longer, self.resize)
+        shorter = self.resize or min(self.size)
+        longer = int(shorter * max(height, width) / min(height, width))
+        return (shorter, longer) if height <= width else (longer, shorter)
+
+
+def plain_preprocess(mean: Sequence[float], std: Sequence[float], side: int) -> Preprocess:
+    """Return `(pixel / 255 - mean) / std` of images whose shorter side becomes `side` before the centre is cut out."""
+    channels = "grey" if len(mean) == 1 else "RGB"
+    return Preprocess(resize=side, crop=side, channels=channels, mean=tuple(mean), std=tuple(std))
+
+
+def from_json(record: Mapping[str, Any]) -> Preprocess:
+    """Return the preprocessing whose fields were written as JSON, which knows lists only."""
+    return Preprocess(**{name: tuple(value) if isinstance(value, list) else value for name, value in record.items()})
 
 
 def preprocess(name: str) -> Preprocess:
@@ -143,25 +206,6 @@ def preprocess(name: str) -> Preprocess:
 def preprocess_names() -> list[str]:
     """Return every name that `preprocess` knows, sorted."""
     return sorted(_KNOWN)
-
-
-def _weights(size: int, resized: int, kept: tuple[int, int], antialias: bool) -> tuple[tuple[int, int], np.ndarray]:
-    """Return which old pixels the kept new ones are made of, and the share of each in each, float32, `[old, new]`.
-
-    Computed in float32 in the order in which PyTorch does: positions are off by about 1e-5 of a pixel then, and where a
-    sum is almost a half, that decides how it is rounded.
-    """
-    one, half = np.float32(1), np.float32(0.5)
-    scale = np.float32(size) / np.float32(resized)
-    reach = scale if antialias and scale > 1 else one
-    centers = scale * (np.arange(*kept).clip(0, resized - 1).astype(np.float32) + half)
-    first = np.maximum((centers - reach + half).astype(np.int64), 0)
-    last = np.minimum((centers + reach + half).astype(np.int64), size)
-    begin, end = int(first.min()), int(last.max())
-    places = np.arange(begin, end, dtype=np.int64)[:, None]
-    distances = np.abs((places.astype(np.float32) - centers + half) * (one / reach))
-    weights = np.where((places >= first) & (places < last), np.maximum(one - distances, np.float32(0)), np.float32(0))
-    return (begin, end), weights / weights.sum(axis=0, dtype=np.float32, keepdims=True)
 
 
 def _check(images: jax.Array, depth: int) -> None:

@@ -20,7 +20,12 @@ _COLLECTIONS = ("params", "batch_stats")
 
 
 def save(
-    variables: Mapping[str, Any], path: str | pathlib.Path, *, names: str = "cnnjax", model: nn.Module | None = None
+    variables: Mapping[str, Any],
+    path: str | pathlib.Path,
+    *,
+    names: str = "cnnjax",
+    model: nn.Module | None = None,
+    metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Write parameters and batch statistics to a safetensors file, durably: it is there whole or not at all.
 
@@ -30,6 +35,7 @@ def save(
       names: `cnnjax`, or `torchvision` for an architecture that it has too: then the arrays have its names and
         layout, and torch loads them with `load_state_dict(safetensors.torch.load_file(path))`.
       model: The model that the variables are of; needed for names other than cnnjax's.
+      metadata: Texts for the file's header.
     Raises:
       UsageError: If there are no such names for the model, or the path is a folder's.
       CnnjaxError: If the file can't be written.
@@ -48,7 +54,8 @@ def save(
         if names not in known:
             raise unknown("names", names, [*known, "cnnjax"])
         flat = _renamed(flat, known[names], model)
-    pieces = safetensors.to_pieces({name: np.asarray(value) for name, value in flat.items()}, metadata={"format": "pt"})
+    arrays = {name: np.asarray(value) for name, value in flat.items()}
+    pieces = safetensors.to_pieces(arrays, metadata={"format": "pt", **(metadata or {})})
     try:
         files.write_bytes(path, pieces)
     except ValueError as error:

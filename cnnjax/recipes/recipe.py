@@ -11,6 +11,7 @@ class Recipe:
 
     Args:
       model: Model name, or `package.module:Class`.
+      model_options: `FIELD=VALUE` of the model's fields: `("dropout=0",)`.
       dataset: Dataset name, or `folder:DIR`.
       epochs: Epochs at most.
       batch_size: Examples a training step.
@@ -45,6 +46,7 @@ class Recipe:
 
     model: str
     dataset: str
+    model_options: tuple[str, ...] = ()
     epochs: int = 20
     batch_size: int = 128
     optimizer: str = "adam"

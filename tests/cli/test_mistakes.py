@@ -53,7 +53,7 @@ from tests.cli.commands import TRAIN, cnnjax, only_line
         ([*TRAIN, "--epochs", "x"], 2, "invalid int value: 'x'"),
         ([*TRAIN, "--epoch-s", "3"], 2, "unknown option --epoch-s: did you mean --epochs?"),
         (["train", "no.such.module:Net", "--dataset", "digits"], 2, "cannot import model 'no.such.module:Net'"),
-        (["train", "pathlib:Path", "--dataset", "digits"], 2, "is no Flax linen module class"),
+        (["train", "pathlib:Path", "--dataset", "digits"], 2, "is not a Flax linen module's class"),
         (["train", "lenet5", "--dataset", "folder:/no/such/folder"], 1, "/no/such/folder"),
         (["digest", "/no/such/run"], 1, "no checkpoint in /no/such/run"),
         (["eval", "--workdir", "/no/such/run"], 1, "no run in /no/such/run"),

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from cnnjax import data, models, pretrained, runs, training
-from cnnjax.cli import published
+from cnnjax.classifier import Classifier, sources
 from cnnjax.cli.main import run
 from cnnjax.pretrained import catalogue
 from tests.cli.commands import last_json, only_line, read_csv
@@ -191,7 +191,8 @@ def test_weights_that_are_not_numbers_are_said(photographs, capsys):
     text = capsys.readouterr()
     assert "the net gives no numbers for it (NaN)" in json.loads(text.out)["predictions"][0]["error"]
     assert run(["eval", *common, "--dataset", photographs[0]]) == 1
-    assert "the loss over 6 examples is nan" in only_line(capsys)
+    *_, line = capsys.readouterr().err.splitlines()  # behind what is said of the folder
+    assert "the loss over 6 examples is nan" in line
 
 
 def test_the_official_file_is_fetched_resumed_and_kept(weights, tmp_path, monkeypatch, capsys):
@@ -235,23 +236,29 @@ def test_imagenet_is_the_official_file_wherever_weights_are_named(tmp_path, monk
 
 
 def test_which_preprocessing_goes_with_a_file():
-    assert published.rule_name("vgg16", "torchvision") == "vgg16"
-    assert published.rule_name("vgg16", "keras") == "vgg16:keras"
-    assert published.rule_name("resnet50_v1", "keras") == "resnet50_v1"
-    assert published.rule_name("resnet50:v2", "torchvision") == "resnet50:v2"
-    assert published.rule_name("resnet50", "cnnjax") is None
-    assert published.rule_name("lenet5", "torchvision") is None
+    assert sources.rule_name("vgg16", "torchvision", 1000) == "vgg16"
+    assert sources.rule_name("vgg16", "keras", 1000) == "vgg16:keras"
+    assert sources.rule_name("resnet50_v1", "keras", 1000) == "resnet50_v1"
+    assert sources.rule_name("resnet50:v2", "torchvision", 1000) == "resnet50:v2"
+    assert sources.rule_name("resnet50", "cnnjax", 1000) is None
+    assert sources.rule_name("lenet5", "torchvision", 1000) is None
+    assert sources.rule_name("vgg16", "your rules and torchvision", 0) == "vgg16"
+    assert sources.rule_name("vgg16", "torchvision", 7) is None  # somebody else's training
 
 
 def test_a_net_with_its_own_rule_sees_a_datasets_pixels():
     rule = pretrained.preprocess("resnet50_v1")
     images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), np.uint8)
-    normalised = data.prepare_images(images, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
-    state = training.create_state(
-        models.build("resnet20"), optax.identity(), (8, 8, 3), key=jax.random.key(0), variables={"params": {}}
-    )
-    seen = published._with_rule(state.replace(apply_fn=lambda _, x: x), rule, (0.4, 0.5, 0.6), (0.2, 0.3, 0.4))
-    np.testing.assert_allclose(seen.apply_fn({}, normalised), rule.normalize(images), atol=1e-3)
+    mean, std = (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)
+    split = data.Split("test", images, np.zeros(2, np.int32), ["a", "b"], mean, std)
+    info = data.DatasetInfo("two", 1000, tuple(map(str, range(1000))), (8, 8, 3), mean, std, "here", {})
+    net = Classifier(models.build("resnet20", num_classes=1000), {"params": {}}, rule, info.class_names)
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(net.model), "apply", lambda self, variables, x, **_: seen.append(x))
+        state = net.create_state(data.Dataset(split, split, split, info), optax.identity(), key=jax.random.key(0))
+        state.apply_fn({}, data.prepare_images(images, mean=mean, std=std), train=False)
+    np.testing.assert_allclose(seen[0], rule.normalize(images), atol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -268,8 +275,8 @@ def test_a_net_with_its_own_rule_sees_a_datasets_pixels():
         (["eval", "lenet5", "--weights", "none.h5", "--dataset", "digits"], 1, "none.h5: No such file"),
         (
             ["eval", "resnet18", "--weights", "w", "--dataset", "digits"],
-            2,
-            "digits: its images have 1 channel, resnet18",
+            1,
+            "w: No such file",
         ),
         (["predict", "lenet5", "--weights", "w", "--preprocess", "resnet18", "a"], 2, "of 3 channels, lenet5 takes 1."),
         (["predict", "lenet5", "--weights", "w", "--mean", "0", "a"], 2, "expected --mean and --std together"),
@@ -308,8 +315,13 @@ def test_files_that_do_not_go_with_the_question(weights, mean_net, capsys):
     words = ["predict", "colours:Mean", "--weights", "colours.safetensors", "black.png"]
     assert run([*words, "--classes", "names.txt"]) == 2
     assert "how images are prepared for colours.safetensors is not known. Give --preprocess NAME" in only_line(capsys)
-    assert run(words) == 1
-    assert "it has another number of classes than 1000" in only_line(capsys)
+    # Classes without names are numbers.
+    assert run([*words, "--preprocess", "resnet50", "--json"]) == 0
+    found = last_json(capsys)["predictions"][0]["predictions"]
+    assert {each["class"] for each in found} == {"0", "1", "2"}
+    pathlib.Path("names.txt").write_text("a\nb\n")
+    assert run([*words, "--preprocess", "resnet50", "--classes", "names.txt"]) == 1
+    assert "it has another number of classes than 2: 3" in only_line(capsys)
     assert (
         run(["predict", "colours:Mean", "--weights", "colours.safetensors", "--preprocess", "resnet5", "black.png"])
         != 0

@@ -144,8 +144,8 @@ def test_a_net_without_a_feature_map_is_looked_at_as_a_whole(tmp_path, monkeypat
         (["lenet5", "--weights", "x.pth"], 2, "expected --measured"),
         (["lenet5", "--image", "/no/such.jpg"], 1, "/no/such.jpg"),
         (["lenet5", "--measured", "--weights", "/no/such.pth"], 1, "/no/such.pth"),
-        (["pathlib:Path", "--input-shape", "8", "8", "1"], 2, "no Flax linen module"),
-        (["no.such:Net"], 2, "expected H W C"),
+        (["pathlib:Path", "--input-shape", "8", "8", "1"], 2, "not a Flax linen module"),
+        (["no.such:Net"], 2, "cannot import model"),
     ],
     ids=lambda value: " ".join(value[:3]) if isinstance(value, list) else None,
 )

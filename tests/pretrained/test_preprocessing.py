@@ -175,3 +175,22 @@ def test_a_very_long_image_is_resized_no_further_than_it_is_kept(size):
         assert np.abs(image - wanted).max() <= 1
     program = jax.jit(Preprocess()).lower(jax.ShapeDtypeStruct((1, 5000, 1, 3), np.uint8)).compile()
     assert program.memory_analysis().temp_size_in_bytes < 16 * 2**20  # all of it, resized, would be 3.9 GB
+
+
+# Of these, rounding in another order gets a pixel or two of four sizes, and of the second 94, to another level.
+@pytest.mark.parametrize(
+    "size",
+    [(375, 500), (3, 200), (501, 333), (1031, 517), (300, 400), (480, 640), (331, 257), (211, 603), (600, 800)],
+)
+def test_resized_to_the_last_level_as_in_torch(size):
+    torch = pytest.importorskip("torch")
+    if not torch.backends.cpu.get_cpu_capability().startswith("AVX"):
+        pytest.skip("PyTorch rounds otherwise where it does not fuse products and sums")
+    jax.config.update("jax_disable_most_optimizations", False)  # as users have it: products and sums are fused
+    images, rule = photographs(*size)[:1], preprocess("resnet50")
+    tensor = torch.tensor(images).permute(0, 3, 1, 2).float()
+    resized = rule.resized(*size)
+    whole = torch.nn.functional.interpolate(tensor, resized, mode="bilinear", antialias=True)
+    want = torch.round(whole).permute(0, 2, 3, 1).numpy()
+    top, left = (round((side - 224) / 2) for side in resized)
+    np.testing.assert_array_equal(rule.resize_and_crop(images), want[:, top : top + 224, left : left + 224])

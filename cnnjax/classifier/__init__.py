@@ -1,0 +1,5 @@
+"""One trained net, whatever it came from, with all that it needs to be asked: see `Classifier`."""
+
+from cnnjax.classifier.classifier import Classifier, Prediction, Predictions, eval_batch_size
+
+__all__ = ["Classifier", "Prediction", "Predictions", "eval_batch_size"]

@@ -1,0 +1,337 @@
+"""One trained net, whatever it came from: a run's workdir, an official file, any weights file, a state in memory."""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen as nn
+from jax.export import Exported
+
+from cnnjax import data, files, model_loading, modes, pretrained, runs, training
+from cnnjax.classifier import photographs, program, sources
+from cnnjax.classifier.sources import Log
+from cnnjax.errors import CnnjaxError, UsageError
+from cnnjax.pretrained import Preprocess
+from cnnjax.pretrained.head import replace_head
+
+# Values in one evaluation batch: many small images at once, few large ones.
+_EVAL_BATCH_VALUES = 2**19
+_AT_ONCE = 16  # images that `predict` computes together
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """The most probable classes of one image.
+
+    Args:
+      image: Its path, or its place among the images.
+      classes: Names, the most probable first.
+      probabilities: Theirs, between 0 and 1.
+      done: What was done to it before the net saw it.
+      hint: What a person should know about an image unlike those of the training, or None.
+    """
+
+    image: str
+    classes: tuple[str, ...]
+    probabilities: tuple[float, ...]
+    done: str
+    hint: str | None = None
+
+    def __str__(self) -> str:
+        lines = [f"{self.image}: {self.done}"]
+        lines += [f"  {p:7.2%}  {name}" for name, p in zip(self.classes, self.probabilities)]
+        return "\n".join([*lines, *([f"  {self.hint}"] if self.hint else [])])
+
+
+class Predictions(tuple[Prediction, ...]):
+    """What `Classifier.predict` found, one `Prediction` an image; printed, a table."""
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Classifier:
+    """A model with its variables, its preprocessing and the names of its classes.
+
+    Args:
+      model: A linen module that gives logits `[N, len(class_names)]`.
+      variables: `{"params": ..., "batch_stats": ...}`.
+      preprocess: From photographs to what the model takes; None where that is not known, and then it can only be
+        evaluated and trained, on datasets that are prepared by their own statistics.
+      class_names: In the order of the logits.
+    Example:
+      `print(Classifier.from_pretrained("resnet50").predict("cat.jpg"))`
+    """
+
+    model: nn.Module
+    variables: Mapping[str, Any]
+    preprocess: Preprocess | None
+    class_names: tuple[str, ...]
+
+    @classmethod
+    def from_pretrained(cls, name: str, *, log: Log | None = None, progress: Any = None) -> "Classifier":
+        """Fetch official weights, once, and return their net.
+
+        Args:
+          name: One of `cnnjax.pretrained.published_names()`, such as `resnet50` or `resnet50:v2`.
+          log: Called with lines about what is going on; None to say nothing.
+          progress: See `cnnjax.pretrained.download.download`.
+        Raises:
+          CnnjaxError: If the file can't be had.
+          UsageError: If there is no such file, or it has no classifier.
+        """
+        model_loading.model_name(name)  # what is not an official name, such as `hf:...`, is told what to type
+        if not pretrained.published(name).options.get("include_top", True):
+            raise UsageError(f"{name}: its official file has no classifier. Load it with cnnjax.pretrained.load.")
+        return cls.from_file(name, sources.fetch(name, log=log, progress=progress), log=log)
+
+    @classmethod
+    def from_file(
+        cls,
+        model: nn.Module | str,
+        path: str | pathlib.Path,
+        *,
+        preprocess: Preprocess | str | None = None,
+        class_names: Sequence[str] | None = None,
+        log: Log | None = None,
+        **options: Any,
+    ) -> "Classifier":
+        """Return a net with weights from a file.
+
+        Args:
+          model: A linen module with `input_shape`, or a name for `cnnjax.models.build`, of an official file, or
+            `package.module:Class`: then it gets as many classes as the file has.
+          path: What `cnnjax.pretrained.load` reads.
+          preprocess: How images are prepared, or a name for `cnnjax.pretrained.preprocess`. If None, as the file
+            says, or else as the publisher does whose names the file has.
+          class_names: Names of the classes. If None, as the file says, or ImageNet's for 1000 classes, else numbers.
+          log: Called with lines about what is going on; None to say nothing.
+          **options: For `cnnjax.pretrained.load`.
+        Raises:
+          CnnjaxError: If the file can't be read, does not fit, has no classifier or another number of classes.
+        """
+        name = model if isinstance(model, str) else type(model).__name__
+        net, variables, report = sources.load(model, path, len(class_names) if class_names else None, options)
+        sources.say(log, [f"{path}: {note}" for note in report.notes])
+        if report.file_classes == 0 or not getattr(net, "include_top", True):
+            raise CnnjaxError(f"{path}: it has no classifier. Train one first: cnnjax train {name} --weights {path}.")
+        if report.file_classes is not None:
+            have = f"it has another number of classes than {net.num_classes}: {report.file_classes}"
+            raise CnnjaxError(f"{path}: {have}. Name each of its classes.")
+        known = sources.describe_loaded(name, net, path, report)
+        if isinstance(preprocess, str):
+            preprocess = pretrained.preprocess(preprocess).of_size(getattr(net, "input_shape", None))
+        names = class_names or known.class_names or map(str, range(sources.count_classes(net, variables)))
+        return cls(net, variables, preprocess or known.preprocess, tuple(names))
+
+    @classmethod
+    def from_run(cls, workdir: str | pathlib.Path, *, log: Log | None = None) -> "Classifier":
+        """Return what a training run made, from its newest whole checkpoint: the moving averages, if there are any.
+
+        Args:
+          workdir: The run's folder.
+          log: Called with warnings; None to say nothing.
+        Raises:
+          CnnjaxError: If there is no run or no checkpoint, or it can't be read.
+        """
+        path = pathlib.Path(workdir)
+        config, described = runs.read_run(path)
+        newest = runs.load_newest(path / "checkpoints")
+        if newest is None:
+            raise CnnjaxError(f"no checkpoint in {path} yet. Train there first: cnnjax train ... --workdir {path}.")
+        checkpoint, arrays, position, notes = newest
+        if not runs.is_final(checkpoint):
+            notes.append(f"the run is not finished: these are its parameters after step {position['step']}")
+        sources.say(log, [f"warning: {note}" for note in notes])
+        names, rule = described["class_names"], sources.run_preprocess(described, config.get("pixel_range"))
+        options = {"precision": config.get("precision", "float32"), "options": config.get("model_options", ())}
+        model = model_loading.build_model(config["model"], len(names), **options)
+        # Shapes are enough: every value comes from the checkpoint, and compiling an initialisation takes seconds.
+        make = functools.partial(training.create_state, model, optax.identity(), (*rule.size, rule.depth))
+        state = jax.eval_shape(lambda key: make(key=key), jax.random.key(0)).replace(key=None)
+        state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), state)
+        averages = {name.removeprefix("ema/"): value for name, value in arrays.items() if name.startswith("ema/")}
+        return cls(model, runs.restore_variables(state, arrays | averages).variables, rule, tuple(names))
+
+    def predict(
+        self, images: Any, top: int = 5, *, invert: bool = False, pixel_range: tuple[float, float] | None = None
+    ) -> Predictions:
+        """Return the most probable classes of each image.
+
+        Args:
+          images: Paths, Pillow's images, or uint8 arrays `[H, W]`, `[H, W, C]` of any sizes; one of them, or several.
+          top: How many classes.
+          invert: Whether to swap light and dark, for ink on paper where the net knows light on dark.
+          pixel_range: What black and white are stored as in pixels deeper than 8 bits; None for what the preprocessing
+            or the file says.
+        Raises:
+          UsageError: If it is not known how images are prepared.
+          CnnjaxError: If an image can't be read, or the net gives no numbers for it; the message names it.
+        """
+        if top < 1:
+            raise UsageError(f"top: expected at least 1, got {top}.")
+        rule, listed, found = self.known_preprocess(), photographs.listed(images), []
+        options = {"invert": invert, "pixel_range": pixel_range or rule.pixel_range}
+        for first in range(0, len(listed), _AT_ONCE):
+            group = [photographs.read(name, image, rule, **options) for name, image in listed[first : first + _AT_ONCE]]
+            scores = self._probabilities(self.variables, jnp.concatenate([self._prepare(one.pixels) for one in group]))
+            for one, share in zip(group, np.array(scores)):
+                if not np.isfinite(share).all():
+                    raise CnnjaxError(f"{one.name}: the net gives no numbers for it (NaN). Its weights may be damaged.")
+                best = np.argsort(-share, kind="stable")[:top]
+                classes = tuple(self.class_names[place] for place in best)
+                found.append(Prediction(one.name, classes, tuple(map(float, share[best])), one.done, one.hint))
+        return Predictions(found)
+
+    def create_state(
+        self,
+        dataset: data.Dataset,
+        tx: optax.GradientTransformation,
+        *,
+        key: jax.Array,
+        freeze: str | None = None,
+        ema: bool = False,
+    ) -> training.TrainState:
+        """Return the state of a training that starts from this net, on images as it knows them.
+
+        The dataset's batches are normalised by its own statistics; the state's `apply_fn` undoes that and prepares them
+        as `preprocess` says, grey images as colours and colours as grey where the net was made for these.
+
+        Args:
+          dataset: What is trained on, or evaluated, of the size that the net takes, see `sized`.
+          tx: The optimizer.
+          key: PRNG key of the run.
+          freeze: See `cnnjax.training.create_state`.
+          ema: See there.
+        """
+        rule, mean, std = self.preprocess, dataset.info.mean, dataset.info.std
+        depth = len(mean) if rule is None else rule.depth
+        shape = (*dataset.test.image_shape[:2], depth)
+        state = training.create_state(self.model, tx, shape, key=key, variables=self.variables, freeze=freeze, ema=ema)
+        if rule is None or rule.is_plain(mean, std):
+            return state
+        apply_fn = state.apply_fn
+
+        def apply(variables: Any, images: jax.Array, **options: Any) -> Any:
+            return apply_fn(variables, rule.renormalize(images, mean, std), **options)
+
+        return state.replace(apply_fn=apply)
+
+    def sized(self, dataset: data.Dataset) -> data.Dataset:
+        """Return a dataset with images of the size that the net knows."""
+        rule = self.preprocess
+        if rule is not None:
+            return dataset.resized(rule.size, rule.resize)
+        size = sources.needed_size(self.model, dataset.info.image_shape)
+        return dataset if size is None else dataset.resized(size)
+
+    def with_classes(self, class_names: Sequence[str], *, key: jax.Array) -> "Classifier":
+        """Return the same net with a new head, of random values, for other classes; all else stays.
+
+        Args:
+          class_names: In the order of the labels.
+          key: PRNG key of the new head.
+        Raises:
+          UsageError: If the model has no `num_classes`.
+        """
+        if not hasattr(self.model, "num_classes"):
+            raise UsageError(
+                f"{type(self.model).__name__}: expected a model with `num_classes`, to give it a new head."
+            )
+        model = self.model.clone(num_classes=len(class_names))
+        variables = replace_head(model, self.variables, key)
+        return Classifier(model, variables, self.preprocess, tuple(class_names))
+
+    def evaluate(
+        self, dataset: data.Dataset, *, split: str = "test", batch_size: int | None = None, flip_tta: bool = False
+    ) -> training.Metrics:
+        """Return the metrics of every example of a split, each counted once, with the confusion matrix.
+
+        Args:
+          dataset: With as many classes, in the same order; images are resized to what the net knows.
+          split: `test`, `validation` or `train`.
+          batch_size: Images at once; the result does not depend on it.
+          flip_tta: Whether to look at each image and at its mirror image, and to take the mean of both logits.
+        Raises:
+          UsageError: If the dataset has another number of classes.
+        """
+        if dataset.info.num_classes != len(self.class_names):
+            have = f"{dataset.info.num_classes} classes, expected {len(self.class_names)}"
+            raise UsageError(f"{dataset.info.name}: it has {have}, as the net has.")
+        names = tuple(dataset.info.class_names)
+        if names != tuple(self.class_names) and set(names) == set(self.class_names):
+            raise UsageError(f"{dataset.info.name}: it has its classes in another order than the net.")
+        dataset = self.sized(dataset)
+        state = self.create_state(dataset, optax.identity(), key=jax.random.key(0))
+        part = getattr(dataset, split)
+        batches = data.batches(part, batch_size or eval_batch_size(part.image_shape))
+        return training.evaluate(state, batches, eval_step=training.make_eval_step(confusion=True, flip_tta=flip_tta))
+
+    def export(
+        self,
+        path: str | pathlib.Path,
+        *,
+        image_size: tuple[int, int] | None = None,
+        batch_size: int | None = None,
+        platforms: Sequence[str] = program.PLATFORMS,
+    ) -> Exported:
+        """Write the net with its preprocessing as one StableHLO program from uint8 images to logits, and return it.
+
+        Args:
+          path: The file, for `jax.export.deserialize`, which runs it without cnnjax.
+          image_size: `(H, W)` of the photographs that it takes; None for squares of the size before the centre is cut
+            out. A run's program takes images as its dataset stores them.
+          batch_size: Images that it takes at once; None for any number.
+          platforms: Where it is to run.
+        Raises:
+          UsageError: If the file's ending promises another format, or it is not known how images are prepared.
+          CnnjaxError: If the net can't be written as a program, or the file can't be written.
+        """
+        program.check_path(path)
+        rule = self.known_preprocess()
+        shape = rule.read_shape(*(image_size or (rule.resize or 0, rule.resize or 0)))
+        made = program.make(lambda images: self._apply(self.variables, rule(images)), shape, batch_size, platforms)
+        files.write_bytes(path, [bytes(made.serialize())])
+        return made
+
+    def save(self, path: str | pathlib.Path, *, names: str = "cnnjax") -> None:
+        """Write a safetensors file with the variables, the preprocessing and the classes' names, for `from_file`.
+
+        Args:
+          path: The file, customarily `*.safetensors`.
+          names: See `cnnjax.pretrained.save`.
+        """
+        metadata = sources.metadata(self.preprocess, self.class_names)
+        pretrained.save(self.variables, path, names=names, model=self.model, metadata=metadata)
+
+    def known_preprocess(self) -> Preprocess:
+        """Return how images are prepared, or raise UsageError where that is not known."""
+        if self.preprocess is None:
+            raise UsageError(
+                f"{type(self.model).__name__}: how images are prepared is not known. Give it a preprocess."
+            )
+        return self.preprocess
+
+    def _apply(self, variables: Any, images: jax.Array) -> Any:
+        return self.model.apply(variables, images, **modes.train_kwargs(self.model, train=False))
+
+    @functools.cached_property
+    def _probabilities(self) -> Any:
+        return jax.jit(lambda variables, images: jax.nn.softmax(self._apply(variables, images)))
+
+    @functools.cached_property
+    def _prepare(self) -> Any:
+        return jax.jit(lambda pixels: self.known_preprocess()(pixels[None]))
+
+
+def eval_batch_size(image_shape: Sequence[int], least: int = 1) -> int:
+    """Return how many images to evaluate at once: many small ones, few large ones, and not fewer than `least`."""
+    height, width, channels = image_shape
+    return max(least, min(500, _EVAL_BATCH_VALUES // (height * width * channels)))

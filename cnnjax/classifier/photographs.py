@@ -1,0 +1,85 @@
+"""Photographs of any kind, read as a net's preprocessing takes them."""
+
+import pathlib
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cnnjax import data
+from cnnjax.data import images as files
+from cnnjax.errors import UsageError
+from cnnjax.pretrained import Preprocess
+
+
+class Photograph(NamedTuple):
+    """An image that was read.
+
+    Args:
+      name: Its path, or its place among the images.
+      pixels: uint8, `[H, W, C]`.
+      done: What was done to it, and will be before the net sees it.
+      hint: What a person should know about an image unlike those of the training, or None.
+    """
+
+    name: str
+    pixels: np.ndarray
+    done: str
+    hint: str | None
+
+
+def listed(images: Any) -> list[tuple[str, Any]]:
+    """Return images with their names, whether there is one or several."""
+    if isinstance(images, str | pathlib.Path) or not isinstance(images, Iterable) or getattr(images, "ndim", 4) < 4:
+        images = [images]
+    return [
+        (str(image) if isinstance(image, str | pathlib.Path) else f"image {place}", image)
+        for place, image in enumerate(images)
+    ]
+
+
+def read(
+    name: str, image: Any, rule: Preprocess, *, invert: bool, pixel_range: tuple[float, float] | None
+) -> Photograph:
+    """Return an image as a net's preprocessing takes it.
+
+    Args:
+      name: What to call it.
+      image: A path, an image of Pillow's, or a uint8 array.
+      rule: How it will be prepared.
+      invert: Whether to swap light and dark.
+      pixel_range: What black and white are stored as in pixels deeper than 8 bits; None for what the file says.
+    Raises:
+      CnnjaxError: If it can't be read.
+    """
+    if isinstance(image, str | pathlib.Path):
+        (height, width), _ = files.size_and_kind(image)
+    else:
+        image = _picture(name, image)
+        height, width = files.upright_size(image)
+    pixels, done = data.load_image(image, rule.read_shape(height, width), invert=invert, pixel_range=pixel_range)
+    mean = [value / (255 * rule.scale) for value in rule.mean]
+    return Photograph(name, pixels, done + rule.steps(height, width), _hint(pixels, mean, invert))
+
+
+def _picture(name: str, image: Any) -> Any:
+    """Return an image in memory as Pillow's."""
+    from PIL import Image
+
+    if isinstance(image, Image.Image):
+        return image
+    pixels = np.asarray(image)
+    if pixels.dtype != np.uint8 or not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (1, 3, 4))):
+        raise UsageError(
+            f"{name}: expected a path, an image of Pillow's or uint8 pixels [H, W] or [H, W, C], got {pixels.dtype} of "
+            f"shape {pixels.shape}. Bring pixels to 0..255: (255 * x).astype('uint8')."
+        )
+    return Image.fromarray(pixels[..., 0] if pixels.shape[2:] == (1,) else pixels)
+
+
+def _hint(pixels: np.ndarray, mean: list[float], inverted: bool) -> str | None:
+    if pixels.min() == pixels.max():
+        return "is one colour all over: nothing to recognise"
+    if len(mean) == 1 and not inverted and data.looks_inverted(pixels, mean):
+        return "looks dark on light, unlike the training images: try --invert"
+    return None
