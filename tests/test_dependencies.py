@@ -13,7 +13,13 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # What another package imports without declaring it; the reason stands beside each in pyproject.toml.
 FOR_OTHERS = {"flatbuffers", "importlib-resources"}
 # Modules whose distribution has another name.
-DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn", "xdist": "pytest-xdist", "orbax": "orbax-checkpoint"}
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "absl": "absl-py",
+    "sklearn": "scikit-learn",
+    "xdist": "pytest-xdist",
+    "orbax": "orbax-checkpoint",
+}
 # Looked for and used where a user has them: their absence is handled, and tests of them skip.
 WHERE_INSTALLED = {"torch", "torchvision", "zstandard"}
 

@@ -200,7 +200,7 @@ class Classifier:
         state = self.create_state(dataset, optax.identity(), key=jax.random.key(0))
         part = getattr(dataset, split)
         batches = data.batches(part, batch_size or sources.eval_batch_size(part.image_shape))
-        return training.evaluate(state, batches, eval_step=training.make_eval_step(confusion=True, mirrored=flip_tta))
+        return training.evaluate(state, batches, eval_step=training.make_eval_step(confusion=True, flip_tta=flip_tta))
 
     def export(
         self,

@@ -120,7 +120,7 @@ def _dump(
     from cnnjax.training import compute_logits
 
     state, part = classifier.create_state(dataset, optax.identity(), key=jax.random.key(0)), getattr(dataset, split)
-    predict = jax.jit(lambda state, image: compute_logits(state, image, mirrored=flip_tta).argmax(axis=-1))
+    predict = jax.jit(lambda state, image: compute_logits(state, image, flip_tta=flip_tta).argmax(axis=-1))
     parts = [np.array(predict(state, batch.image)) for batch in data.batches(part, size)]
     predictions = np.concatenate(parts)[: len(part)]  # the last batch is filled up
     text = io.StringIO()

@@ -131,7 +131,7 @@ def prepare(
         model=model,
         state=state,
         train_step=train_step,
-        eval_step=make_eval_step(mirrored=recipe.test_flip),
+        eval_step=make_eval_step(flip_tta=recipe.test_flip),
         rate=rate,
         mesh=mesh,
         data_key=data_key,

@@ -61,7 +61,7 @@ class Conv(nn.Module):
         shape = (*taps, x.shape[3] // self.feature_group_count, self.features)
         kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
         bias = self.param("bias", self.bias_init, shape[3:], self.param_dtype) if self.use_bias else None
-        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=arguments.floating("Conv", self.dtype))
         return ops.conv2d(
             x,
             kernel,

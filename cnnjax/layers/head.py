@@ -1,6 +1,7 @@
 """The dense end of a classifier."""
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 import jax
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from cnnjax.layers.initializers import Initializer
+from cnnjax.ops.arguments import floating
 
 
 class DenseHead(nn.Module):
@@ -38,8 +40,16 @@ class DenseHead(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """Map features `[N, ...]`, flattened, to logits, float32, `[N, num_classes]`."""
+        floating("DenseHead", self.dtype)
+        for name, value in (("hidden", self.hidden), ("dropout", self.dropout)):
+            if not isinstance(value, Sequence) or isinstance(value, str):
+                raise TypeError(
+                    f"DenseHead: expected {name} as a tuple, one a layer, got {value!r}. Give ({value!r},)."
+                )
         x = x.reshape(x.shape[0], -1)
         widths = (*self.hidden, self.num_classes)
+        if not all(isinstance(width, Integral) and width >= 1 for width in widths):
+            raise ValueError(f"DenseHead: expected widths of at least 1, got {widths}. Give positive integers.")
         if len(self.dropout) > len(widths) or not all(0 <= rate <= 1 for rate in self.dropout):
             raise ValueError(
                 f"DenseHead: expected at most {len(widths)} rates in [0, 1], one a layer, got {self.dropout}. "

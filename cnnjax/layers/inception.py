@@ -1,6 +1,7 @@
 """Inception blocks of 2014: the naive one, the one with dimension reductions, and the auxiliary classifier."""
 
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import Any
 
 import jax
@@ -11,6 +12,11 @@ from cnnjax import ops
 from cnnjax.layers.conv import ConvNormAct
 from cnnjax.layers.initializers import Initializer
 from cnnjax.layers.pool import AvgPool, MaxPool
+
+
+def _check_widths(op: str, widths: Any, count: int) -> None:
+    if not isinstance(widths, Sequence) or len(widths) != count or not all(isinstance(n, Integral) for n in widths):
+        raise ValueError(f"{op}: expected {count} widths, got {widths!r}. Give a tuple of {count} integers.")
 
 
 class NaiveInceptionBlock(nn.Module):
@@ -37,6 +43,7 @@ class NaiveInceptionBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """Map `[N, H, W, C]` to `[N, H, W, C + sum(widths)]`."""
+        _check_widths("NaiveInceptionBlock", self.widths, 3)
         branches = [
             self.conv(features, kernel, name=f"branch{kernel}")(x, train=train)
             for features, kernel in zip(self.widths, (1, 3, 5), strict=True)
@@ -76,6 +83,7 @@ class InceptionBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """Map `[N, H, W, C]` to `[N, H, W, 1x1 + 3x3 + 5x5 + pool projection]`."""
+        _check_widths("InceptionBlock", self.widths, 6)
         one, reduce3, three, reduce5, five, project = self.widths
         branch1 = self.conv(one, 1, name="branch1")(x, train=train)
         branch3 = self.conv(reduce3, 1, name="branch3_reduce")(x, train=train)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from cnnjax import ops
+from cnnjax.ops.arguments import floating
 from cnnjax.ops.channels import channel_moments, scale, spread
 
 
@@ -47,7 +48,7 @@ class BatchNorm(nn.Module):
         shape = x.shape[-1:]
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
-        dtype = self.dtype or (x.dtype if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.float32)
+        dtype = floating("BatchNorm", self.dtype) or (x.dtype if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.float32)
         x = x if x.dtype == jnp.float64 else x.astype(jnp.float32)
         centre = None
         if self.use_running_average:

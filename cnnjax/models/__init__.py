@@ -9,6 +9,7 @@ from flax import linen as nn
 
 from cnnjax.errors import UsageError, unknown
 from cnnjax.models import alexnet, googlenet, inception_v3, lenet, lenet_1998, resnet, resnet_cifar, simple_cnn, vgg
+from cnnjax.ops.arguments import floating
 
 _FAMILIES = (simple_cnn, lenet, lenet_1998, alexnet, vgg, googlenet, inception_v3, resnet, resnet_cifar)
 
@@ -53,6 +54,7 @@ def build(
         if not isinstance(num_classes, Integral) or num_classes < 1:
             raise UsageError(f"build: expected num_classes >= 1, got {num_classes!r}. Give a positive integer.")
         options["num_classes"] = num_classes
+    floating("build", dtype)
     return _constructor(name)(include_top=include_top, pooling=pooling, dtype=dtype, **options)
 
 

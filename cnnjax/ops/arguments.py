@@ -24,8 +24,32 @@ def images(op: str, x) -> jax.Array:
     return x
 
 
+def refuse_foreign(op: str, name: str, x, channels_last: str = "") -> None:
+    """Raise with the way to convert x if it is another library's tensor."""
+    library = type(x).__module__.partition(".")[0]
+    if library == "torch":
+        way = f"{name}.detach().cpu(){channels_last}.numpy()"
+    elif library in ("tensorflow", "keras"):
+        way = f"{name}.numpy()"
+    else:
+        return
+    raise TypeError(f"{op}: expected {name} as a JAX or NumPy array, got {library}'s {type(x).__name__}. Give {way}.")
+
+
+def floating(op: str, dtype: Any) -> Any:
+    """Return a layer's dtype, which may be None, after checking that it is one."""
+    try:
+        known = dtype is None or jnp.issubdtype(jnp.dtype(dtype), jnp.inexact)
+    except TypeError:
+        known = False
+    if not known:
+        raise TypeError(f"{op}: expected dtype as float32, bfloat16 or float16, got {dtype!r}. Give jnp.float32.")
+    return dtype
+
+
 def as_numbers(op: str, name: str, x) -> jax.Array:
     """Return x as an array after checking that it holds numbers."""
+    refuse_foreign(op, name, x, ".permute(0, 2, 3, 1)" if name == "x" else "")
     try:
         x = jnp.asarray(x)
     except (TypeError, ValueError) as error:

@@ -89,6 +89,11 @@ def operands(op: str, x, kernel, groups: int):
     channels, per_group, features = x.shape[3], kernel.shape[2], kernel.shape[3]
     check_groups(op, channels, features, groups)
     if per_group * groups != channels:
+        if per_group * groups == x.shape[1]:
+            raise ValueError(
+                f"{op}: expected x [N, H, W, {x.shape[1]}] for kernel {kernel.shape}, got {x.shape}, channels first. "
+                "Move them to the end: x.transpose(0, 2, 3, 1)."
+            )
         raise ValueError(
             f"{op}: expected a kernel with {channels // groups} input channels for x {x.shape} in {groups} group(s), "
             f"got kernel {kernel.shape}. Make the kernel's third axis {channels // groups}."

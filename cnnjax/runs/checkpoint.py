@@ -1,26 +1,26 @@
-"""When a run is saved."""
+"""When a run is saved, and the thread that writes it down while the run goes on."""
 
 import copy
 import functools
 import math
 import pathlib
 import sys
+import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
 
 from cnnjax.errors import UsageError
 from cnnjax.runs import storage
-from cnnjax.runs.arrays import Flat
-from cnnjax.runs.retention import Best, Shelf
-from cnnjax.runs.state_arrays import flatten_callbacks, flatten_state
-from cnnjax.runs.writer import Writer
+from cnnjax.runs.arrays import Flat, flatten_callbacks, flatten_state
+from cnnjax.runs.retention import Best, CheckpointRetention
 from cnnjax.training import Callback, Loop
 
 
 class Checkpoints(Callback):
-    """Save the run so that it can go on exactly: between epochs, every so many steps, and when it ends.
+    """A run's checkpoints, from which it can go on exactly: between epochs, every so many steps, and when it ends.
 
     What is to be saved is copied to the host at once; a thread writes it while the run goes on, one checkpoint at a
     time. A save that fails ends the run at the next step or epoch; the checkpoints before it stay. The last one is
@@ -57,20 +57,20 @@ class Checkpoints(Callback):
         self.directory = pathlib.Path(directory)
         self.every_steps, self.every_seconds, self.keep = every_steps, every_seconds, keep
         self.best = Best(keep_best, mode) if keep_best is not None else None
-        self.shelf = Shelf(self.directory, keep, self.best)
+        self.retention = CheckpointRetention(self.directory, keep, self.best)
         self.writer = Writer()
         self._forget()
 
     def on_start(self, loop: Loop) -> None:
         self._forget()
-        beyond = self.shelf.whole(beyond=loop.step)
+        beyond = self.retention.whole(beyond=loop.step)
         if beyond:
             raise UsageError(
                 f"Checkpoints: this run is at step {loop.step:,}, but {self.directory} has {beyond[-1].name}. "
                 "Resume from the newest with runs.load_newest, or give another folder."
             )
         if self.best is not None:
-            self.lowest_cost = self.shelf.lowest_cost()
+            self.lowest_cost = self.retention.lowest_cost()
 
     def on_step(self, loop: Loop) -> None:
         self.writer.check()
@@ -129,4 +129,38 @@ class Checkpoints(Callback):
     def _write(self, path: pathlib.Path, aside: pathlib.Path, arrays: Flat, position: dict[str, Any]) -> None:
         with storage.saving(path):
             storage.write(path, aside, arrays, position)
-        self.shelf.prune()
+        self.retention.prune()
+
+
+class Writer:
+    """One piece of work at a time in a thread; what it raises is raised where the next thing is asked of it."""
+
+    def __init__(self) -> None:
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+
+    def submit(self, work: Callable[[], object]) -> None:
+        """Begin some work, after what is under way has ended without an error."""
+        self.wait()
+        # Not a daemon: an interpreter that ends by itself lets it finish.
+        self._thread = threading.Thread(target=self._do, args=(work,), name="cnnjax-checkpoint")
+        self._thread.start()
+
+    def check(self) -> None:
+        """Raise what work has raised by now, once; never wait."""
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def wait(self) -> None:
+        """Wait until the work under way has ended, and raise what it has raised."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        self.check()
+
+    def _do(self, work: Callable[[], object]) -> None:
+        try:
+            work()
+        except BaseException as error:
+            self._error = error

@@ -18,7 +18,7 @@ _Signature = tuple[tuple[str, int, int, int], ...]
 
 @dataclass(frozen=True)
 class Best:
-    """Say by what the best checkpoint is known.
+    """The column of the history by which the best checkpoint is known.
 
     Args:
       monitor: A column of the history, such as `val_loss` or `val_accuracy`.
@@ -50,8 +50,8 @@ class Best:
         return -float(value) if largest else float(value)
 
 
-class Shelf:
-    """Look after a folder of checkpoints: know which are whole, and take away those that are not to stay.
+class CheckpointRetention:
+    """The checkpoints of a folder: which are whole, and which are to stay; the others are taken away.
 
     A checkpoint is read in full once, and again only after something has written to it.
 

@@ -14,9 +14,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from cnnjax import files
-from cnnjax.errors import CnnjaxError
 from cnnjax.runs import manifest
-from cnnjax.runs.arrays import Flat, from_bytes, to_pieces
+from cnnjax.runs.arrays import CheckpointError, Flat, from_bytes, to_pieces
 
 FINAL = "final"
 ARRAYS, POSITION = "arrays.safetensors", "position.json"
@@ -24,10 +23,6 @@ ARRAYS, POSITION = "arrays.safetensors", "position.json"
 WRITING, DELETING = "writing-", "deleting-"
 _NAME = re.compile(rf"step-(\d+)(?:-epoch-(\d+))?(-{FINAL})?(?:\.(\d+))?", re.ASCII)
 _ATTEMPTS = 5
-
-
-class CheckpointError(CnnjaxError):
-    """A checkpoint could not be written or read."""
 
 
 def checkpoint_dirs(directory: pathlib.Path) -> list[pathlib.Path]:

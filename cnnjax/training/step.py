@@ -93,7 +93,7 @@ def make_train_step(
     return CheckedJit(train_step, note, check_labels=not skip_nonfinite, donate_argnums=0)
 
 
-def make_eval_step(*, loss: Loss = softmax_cross_entropy, confusion: bool = False, mirrored: bool = False) -> EvalStep:
+def make_eval_step(*, loss: Loss = softmax_cross_entropy, confusion: bool = False, flip_tta: bool = False) -> EvalStep:
     """Return a jitted `(state, batch) -> Metrics` that counts the batch's unmasked examples.
 
     A state with moving averages is evaluated with them.
@@ -101,7 +101,7 @@ def make_eval_step(*, loss: Loss = softmax_cross_entropy, confusion: bool = Fals
     Args:
       loss: `(logits [N, K], labels [N]) -> losses [N]`.
       confusion: Whether to count the confusion matrix too.
-      mirrored: Whether to look at each image and at its mirror image, and to take the mean of both logits.
+      flip_tta: Whether to look at each image and at its mirror image, and to take the mean of both logits.
     Returns:
       The step; the state is left as it is.
     """
@@ -111,26 +111,26 @@ def make_eval_step(*, loss: Loss = softmax_cross_entropy, confusion: bool = Fals
     def eval_step(state: TrainState, batch: Any) -> Metrics:
         """Return the `Metrics` of a batch, a `cnnjax.data.Batch` or a mapping with `image` and `label`."""
         batch = as_int32(as_batch(batch))
-        logits = compute_logits(state, batch.image, mirrored=mirrored)
+        logits = compute_logits(state, batch.image, flip_tta=flip_tta)
         losses = guarded(_noting(loss, note), logits, batch.label)
         return classification_metrics(logits, batch.label, losses, batch.mask, confusion=confusion)
 
     return CheckedJit(eval_step, note)
 
 
-def compute_logits(state: TrainState, images: jax.Array, *, mirrored: bool = False) -> jax.Array:
+def compute_logits(state: TrainState, images: jax.Array, *, flip_tta: bool = False) -> jax.Array:
     """Return the logits of images as evaluation sees them: with the moving averages, if the state has any.
 
     Args:
       state: The state.
       images: Float, `[N, H, W, C]`.
-      mirrored: Whether to take the mean over each image and its mirror image.
+      flip_tta: Whether to take the mean over each image and its mirror image.
     Returns:
       Logits, `[N, K]`.
     """
     variables = state.averaged.variables
     logits = state.apply_fn(variables, images, train=False)
-    if not mirrored:
+    if not flip_tta:
         return logits
     return (logits + state.apply_fn(variables, images[:, :, ::-1], train=False)) / 2
 

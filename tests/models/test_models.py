@@ -4,8 +4,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from cnnjax import models
+from cnnjax import models, ops
 from cnnjax.errors import UsageError
+from cnnjax.layers import BatchNorm, Conv, DenseHead, InceptionBlock, NaiveInceptionBlock
+
+X = jnp.ones((2, 4, 4, 3))
 
 IMAGES = jax.ShapeDtypeStruct((2, 32, 32, 1), jnp.float32)
 
@@ -44,3 +47,49 @@ def test_without_the_top_features_come_out():
         assert jax.eval_shape(model.apply, variables, IMAGES).shape == shape
     with pytest.raises(UsageError, match="unknown pooling 'mean'"):
         jax.eval_shape(models.build("lenet5", include_top=False, pooling="mean").init, jax.random.key(0), IMAGES)
+
+
+def applied(layer, x):
+    return layer.init(jax.random.key(0), x)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "text"),
+    [
+        (lambda: applied(models.build("lenet5"), jnp.ones((2, 1, 28, 28))), UsageError, "transpose"),
+        (lambda: applied(models.build("lenet5"), [[[[0.0]]]]), TypeError, "got list. Write np.asarray"),
+        (lambda: ops.conv2d(jnp.ones((2, 3, 9, 8)), jnp.ones((3, 3, 3, 4))), ValueError, "channels first. Move them"),
+        (lambda: applied(InceptionBlock((1, 2, 3)), X), ValueError, "expected 6 widths, got (1, 2, 3)"),
+        (lambda: applied(NaiveInceptionBlock((1, 2)), X), ValueError, "expected 3 widths, got (1, 2)"),
+        (lambda: applied(DenseHead(5, hidden=32), X), TypeError, "hidden as a tuple, one a layer, got 32. Give (32,)"),
+        (lambda: applied(DenseHead(5, dropout=0.5), X), TypeError, "dropout as a tuple, one a layer, got 0.5"),
+        (lambda: applied(DenseHead(0), X), ValueError, "widths of at least 1, got (0,)"),
+        (lambda: applied(Conv(4, 3, dtype="float31"), X), TypeError, "dtype as float32, bfloat16 or float16"),
+        (lambda: applied(BatchNorm(True, dtype="int8"), X), TypeError, "got 'int8'. Give jnp.float32"),
+        (lambda: models.build("lenet5", dtype="float31"), TypeError, "got 'float31'"),
+        (lambda: models.build("lenet5", num_classes="ten"), UsageError, "num_classes >= 1, got 'ten'"),
+    ],
+)
+def test_what_others_would_say_in_pythons_words_gets_one_sentence(call, error, text):
+    with pytest.raises(error, match=r"^\w+: expected ") as caught:
+        call()
+    assert text in str(caught.value)  # without a line break: JAX adds notes of its own
+
+
+def test_torchs_tensors_are_told_how_to_convert():
+    torch = pytest.importorskip("torch")
+    with pytest.raises(TypeError, match=r"got torch's Tensor. Give x.detach\(\).cpu\(\).permute\(0, 2, 3, 1\).numpy"):
+        ops.max_pool(torch.zeros(2, 1, 28, 28, requires_grad=True), 2)
+    with pytest.raises(TypeError, match=r"Give kernel.detach\(\).cpu\(\).numpy\(\)"):
+        ops.conv2d(jnp.ones((1, 4, 4, 1)), torch.zeros(3, 3, 1, 1))
+
+
+def test_the_default_number_of_classes_is_the_published_one():
+    for name in models.available():
+        assert models.build(name).num_classes == models.num_classes(name)
+    assert {name: models.build(name).num_classes for name in ("lenet5", "resnet20", "vgg16_cifar", "vgg16")} == {
+        "lenet5": 10,
+        "resnet20": 10,
+        "vgg16_cifar": 10,
+        "vgg16": 1000,
+    }

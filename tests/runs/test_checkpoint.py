@@ -11,9 +11,10 @@ import numpy as np
 import optax
 import pytest
 
+import cnnjax.runs.arrays as state_arrays
 from cnnjax.errors import UsageError
-from cnnjax.runs import Checkpoints, digest_arrays, digest_directory, state_arrays, storage
-from cnnjax.runs.writer import Writer
+from cnnjax.runs import Checkpoints, digest_arrays, digest_directory, storage
+from cnnjax.runs.checkpoint import Writer
 from cnnjax.training import Callback, EarlyStopping, NonFiniteError, fit
 from tests.runs.tiny_run import STEP, TRAIN, StopAt, new_state, run
 from tests.training.nets import TinyNet

@@ -12,7 +12,7 @@ import pytest
 from cnnjax import files
 from cnnjax.runs import storage
 from cnnjax.runs.manifest import MANIFEST
-from cnnjax.runs.retention import Best, Shelf
+from cnnjax.runs.retention import Best, CheckpointRetention
 from tests.runs.tiny_run import small
 
 
@@ -73,7 +73,7 @@ class Operations:
 
 def save_and_prune(folder):
     save(folder, 8)
-    Shelf(folder, 2, Best("val_loss")).prune()
+    CheckpointRetention(folder, 2, Best("val_loss")).prune()
 
 
 def filled(folder):
@@ -99,7 +99,7 @@ def test_a_kill_at_any_operation_leaves_only_whole_checkpoints(tmp_path, monkeyp
             assert newest[3] == []
             step = newest[2]["step"]
             chex.assert_trees_all_equal(newest[1], small(step))
-            there = {storage.step_of(path) for path in Shelf(folder, 9).whole()}
+            there = {storage.step_of(path) for path in CheckpointRetention(folder, 9).whole()}
             assert {3, 5} <= there
             assert there == {storage.step_of(path) for path in storage.checkpoint_dirs(folder)}
             kinds.add((step, 4 in there, any(n.startswith("writing") for n in names(folder))))
@@ -280,6 +280,6 @@ def test_a_workdir_may_be_moved_and_hold_links(tmp_path):
     (tmp_path / "c").symlink_to(tmp_path / "b")
     save(tmp_path / "c", 2)
     assert storage.load(tmp_path / "c" / "step-001")[1]["step"] == 1
-    Shelf(tmp_path / "c", 1).prune()
+    CheckpointRetention(tmp_path / "c", 1).prune()
     assert names(tmp_path / "b") == ["step-002"]
     assert storage.load(elsewhere)[1]["step"] == 1  # what a link leads to is not ours to delete

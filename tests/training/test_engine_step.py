@@ -173,7 +173,7 @@ def test_known_examples_draw_the_same_in_every_batch_and_others_with_the_step():
 
 def test_mirrored_evaluation_takes_the_mean_over_both_views():
     state, batch = fresh(), random_batch()
-    metrics = make_eval_step(mirrored=True)(state, batch)
+    metrics = make_eval_step(flip_tta=True)(state, batch)
     views = [LINEAR.apply(state.variables, image) for image in (batch.image, batch.image[:, :, ::-1])]
     expected = softmax_cross_entropy(jnp.stack(views).mean(0), batch.label).sum()
     np.testing.assert_allclose(metrics.loss_sum, expected, rtol=1e-5)
