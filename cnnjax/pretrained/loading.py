@@ -14,6 +14,7 @@ from flax import traverse_util
 
 from cnnjax.errors import UsageError, unknown
 from cnnjax.pretrained.head import allow_other_head, initialise
+from cnnjax.pretrained.keras_config import compare
 from cnnjax.pretrained.match import Assignment, Plan, Shapes, largest_part, match, prefixes, unwrapped
 from cnnjax.pretrained.naming import CNNJAX, KERAS, TORCH, Naming, Rule, as_rules, source_name
 from cnnjax.pretrained.report import (
@@ -92,6 +93,7 @@ def load(
         error = WeightsError(explain_misfit(file, plan, shapes, type(model).__name__, expected))
         error.add_note(list_misfit(file, plan, shapes, expected))  # a traceback shows it, the command line does not
         raise error
+    said = compare(file, plan, model)
     values = {path: value for assignment in plan.assigned for path, value in _read(file, assignment, shapes).items()}
     values |= initialise(model, head.initialised, jax.random.key(0) if key is None else key)
     entries: list[Entry] = []
@@ -109,9 +111,8 @@ def load(
     if head.num_classes == 0:
         reason = f"the file has no classifier: {reason}"
     entries += [Entry(None, None, None, "initialised", "", path, shapes[path], reason) for path in head.initialised]
-    report = Report(
-        type(model).__name__, file.path, file.format, plan.naming, tuple(entries), _notes(file, plan), head.num_classes
-    )
+    notes = (*_notes(file, plan), *said)
+    report = Report(type(model).__name__, file.path, file.format, plan.naming, tuple(entries), notes, head.num_classes)
     ordered = {path: jnp.asarray(values[path]) for path in shapes}
     return traverse_util.unflatten_dict(ordered, sep="/"), report
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from cnnjax.pretrained.naming import AVERAGED, Layout, Leaf, Rule, translate
 from cnnjax.pretrained.tensors import BFLOAT16, SourceFile, SourceTensor
-from cnnjax.pretrained.transforms import Transform, from_channels_first, identity
+from cnnjax.pretrained.transforms import Transform, from_channels_first, from_flattened_channels, identity
 
 Shapes = dict[str, tuple[int, ...]]
 # A message names the nearest of so many names; no net has more.
@@ -112,7 +112,7 @@ def match(
         if absent:
             plan.left_over[name] = absent[0]
             continue
-        assignment = _assign(tensor, place, shapes, layout)
+        assignment = _assign(tensor, place, shapes, layout, file.config.get("flatten") == "CHW")
         taken = [path for path in place.destinations if path in filled]
         plan.doubled += [f"{path} (by {filled[path]} and {name})" for path in taken]
         filled |= dict.fromkeys(place.destinations, name)
@@ -205,10 +205,12 @@ def _find_leaf(layout: Layout, last: str, rank: int) -> Leaf | None:
     return next((leaf for leaf in layout.leaves if leaf.source == last and rank in leaf.ranks), None)
 
 
-def _assign(tensor: SourceTensor, place: _Place, shapes: Shapes, layout: Layout) -> Assignment:
+def _assign(tensor: SourceTensor, place: _Place, shapes: Shapes, layout: Layout, maps_first: bool) -> Assignment:
     shape, first = tensor.shape, place.destinations[0]
     transform = identity(shape)
-    if layout.channels_first and first.endswith("/kernel") and len(shape) in (2, 4):
+    if maps_first and place.flatten and len(shape) == 2:
+        transform = from_flattened_channels(shape, place.flatten)
+    elif layout.channels_first and first.endswith("/kernel") and len(shape) in (2, 4):
         transform = from_channels_first(shape, flatten=place.flatten, dense=len(shapes[first]) == 2)
     return Assignment(tensor, transform, place.destinations)
 

@@ -76,6 +76,21 @@ def from_channels_first(
     return Transform("OI -> IO", source, source, (1, 0), (inputs, out))
 
 
+def from_flattened_channels(source: tuple[int, ...], flatten: tuple[int, int]) -> Transform:
+    """Return how a dense kernel `[I, O]` that reads a map as channels, rows, columns comes to read channels last.
+
+    Args:
+      source: `[I, O]`.
+      flatten: `(H, W)` of the map.
+    """
+    inputs, out = source
+    if inputs % math.prod(flatten):
+        return identity(source)
+    height, width = flatten
+    parted = (inputs // math.prod(flatten), height, width, out)
+    return Transform(f"(C{height}x{width})O -> ({height}x{width}C)O", source, parted, (1, 2, 0, 3), source)
+
+
 def to_channels_first(target: tuple[int, ...], *, flatten: tuple[int, int] | None = None) -> Transform:
     """Return the transform whose result has this shape: the inverse is what `save` needs.
 

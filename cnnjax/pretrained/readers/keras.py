@@ -3,7 +3,7 @@ configuration too."""
 
 import io
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from cnnjax.pretrained.readers import MAX_DEPTH, MAX_NAME, Content, WeightsError, parse_json
@@ -21,6 +21,9 @@ from cnnjax.pretrained.readers.keras_names import (
 from cnnjax.pretrained.readers.zips import CONFIG, WEIGHTS, Archive
 
 _LARGEST_CONFIG = 32 << 20
+# What of a layer's configuration changes numbers.
+_FACTS = ("data_format", "strides", "dilation_rate", "groups", "padding", "activation", "epsilon", "axis")
+_PLAIN_VALUES = (str, int, float, list)
 # Groups that hold a container's members and have no name of their own; the second is Keras 2.13's.
 _PLAIN = ("layers", "_layer_checkpoint_dependencies")
 _TOP_LEVEL = "top_level_model_weights"
@@ -36,11 +39,13 @@ class LayerConfig(NamedTuple):
       name: The layer's own name.
       center: Of a normalisation: whether it has a beta.
       scale: Whether it has a gamma; None if it is no normalisation.
+      facts: What else changes numbers, such as its strides, and its class as `class`.
     """
 
     name: str
     center: bool = True
     scale: bool | None = None
+    facts: dict[str, Any] = {}  # noqa: RUF012  never changed
 
 
 def read(path: str, which: str = "") -> Content:
@@ -55,8 +60,14 @@ def read(path: str, which: str = "") -> Content:
     root = read_hdf5(path)
     for legacy in (root.group("model_weights"), root):
         if legacy is not None and any(re.fullmatch(r"layer_names\d*", name) for name in legacy.texts):
-            notes = ("the optimizer's state is not read",) if "optimizer_weights" in root.children else ()
-            return Content("keras-h5", named(list(_legacy(legacy))), notes)
+            notes = ["the optimizer's state is not read"] if "optimizer_weights" in root.children else []
+            text = "".join(root.texts.get("model_config", []))
+            configs = (
+                list(dict(_layers(parse_json(text.encode(), "its configuration"), (), 0)).values()) if text else []
+            )
+            facts = {config.name: config.facts for config in configs}
+            variables = [v._replace(facts=facts.get(v.layer, {})) for v in _legacy(legacy)]
+            return _content("keras-h5", variables, notes, configs)
     return _counted("keras-weights-h5", root, {})
 
 
@@ -94,7 +105,9 @@ def _layers(config: Any, place: tuple[str, ...], depth: int) -> Iterator[tuple[t
         here = (*place, counted(snake_case(kind), used))
         scale = own.get("scale")
         normalisation = isinstance(scale, bool) and isinstance(own.get("center"), bool)
-        yield here, LayerConfig(own["name"], bool(own.get("center", True)), scale if normalisation else None)
+        facts = {"class": kind, **{name: own[name] for name in _FACTS if isinstance(own.get(name), _PLAIN_VALUES)}}
+        gamma = scale if normalisation else None
+        yield here, LayerConfig(own["name"], bool(own.get("center", True)), gamma, facts)
         yield from _layers(layer, here, depth + 1)
 
 
@@ -104,7 +117,34 @@ def _counted(form: str, root: Group, configs: Mapping[tuple[str, ...], LayerConf
     variables = list(reader.variables(root, (), ()))
     if not variables:
         raise WeightsError("it is HDF5, but not a Keras file with weights (no `layer_names`, no `layers/.../vars`).")
-    return Content(form, named(variables), tuple(sorted(reader.notes)))
+    return _content(form, variables, sorted(reader.notes), configs.values())
+
+
+def _content(form: str, variables: list[Variable], notes: list[str], configs: Iterable[LayerConfig]) -> Content:
+    """Return the tensors, and what the configuration says of each layer by the name that its tensors have here."""
+    tensors = named(variables)
+    layers = {t.name.rpartition("/")[0]: v.facts for t, v in zip(tensors, variables) if v.facts}
+    said = [config.facts for config in configs]
+    config = {"layers": layers, "flatten": _order_of_flatten(said), "pads": _has(said, "ZeroPadding2D")} if said else {}
+    return Content(form, tensors, tuple(notes), config=config)
+
+
+def _has(facts: list[dict[str, Any]], kind: str) -> bool:
+    return any(layer["class"] == kind for layer in facts)
+
+
+def _order_of_flatten(facts: list[dict[str, Any]]) -> str:
+    """Return in which order a dense layer reads a map, `HWC` or `CHW`; empty if nothing is flattened.
+
+    Keras's Flatten of `channels_first` puts channels last before it flattens; one of `channels_last` does nothing.
+    """
+    orders = {layer.get("data_format") for layer in facts if layer["class"] == "Flatten"}
+    maps = {layer["data_format"] for layer in facts if layer.get("data_format") and layer["class"] != "Flatten"}
+    if not orders or not maps:
+        return ""
+    if len(orders) > 1 or len(maps) > 1 or (maps, orders) == ({"channels_last"}, {"channels_first"}):
+        raise WeightsError("its configuration has several data_formats, so that no order of its maps is known.")
+    return "CHW" if maps == {"channels_first"} and orders != maps else "HWC"
 
 
 def _legacy(group: Group) -> Iterator[Variable]:
@@ -206,4 +246,4 @@ class _Counted:
         known = variable_names([value.shape for value in datasets], center=config.center, scale=config.scale)
         layer = names[-1] if names else "model"
         for name, value in zip(known, datasets):
-            yield Variable(names[:-1], layer, name, value)
+            yield Variable(names[:-1], layer, name, value, config.facts)

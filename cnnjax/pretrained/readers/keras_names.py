@@ -7,7 +7,7 @@ reads them back by that order.
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cnnjax.pretrained.readers import Tensor, WeightsError
 
@@ -40,12 +40,14 @@ class Variable(NamedTuple):
       layer: The layer's name, as in the file.
       name: The variable's, such as `kernel`.
       values: Where its values are.
+      facts: What the configuration says of the layer.
     """
 
     folders: tuple[str, ...]
     layer: str
     name: str
     values: "Dataset"
+    facts: dict[str, Any] = {}  # noqa: RUF012  never changed
 
 
 def is_automatic(layer: str) -> bool:
