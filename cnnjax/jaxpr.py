@@ -27,7 +27,7 @@ from cnnjax.jax_versions import branch_platforms, branches, open_jaxpr, scan_par
 
 _LIBRARIES = r"site-packages|[/\\]lib[/\\]python3|[/\\]cnnjax[/\\]ops[/\\]|^<frozen"
 _TRANSPOSED = r"[/\\]lax[/\\]convolution\.py:conv_transpose$|[/\\]ops[/\\]conv_transpose\.py:conv_transpose2d$"
-_CONVOLUTIONS = ("conv_general_dilated", "cnnjax_conv")
+_OWN: dict[core.Primitive, tuple[Callable, Callable | None]] = {}  # what `define` was told
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,9 @@ def macs(eqn: core.JaxprEqn) -> int:
     cost what it costs itself.
     """
     name, params = eqn.primitive.name, jax_versions.params(eqn)
-    if name == "cnnjax_conv":
-        return params["problem"].macs
+    _, counted = _OWN.get(eqn.primitive, (None, None))
+    if counted is not None:
+        return counted(params)
     if name == "conv_general_dilated":
         lhs, rhs, out = shape(eqn.invars[0]), shape(eqn.invars[1]), shape(eqn.outvars[0])
         dimensions = params["dimension_numbers"]
@@ -131,9 +132,33 @@ def shape(atom: Any) -> tuple[int, ...]:
     return tuple(getattr(atom.aval, "shape", ()))
 
 
-def is_convolution(eqn: core.JaxprEqn) -> bool:
-    """Say whether the equation is a convolution, JAX's or `cnnjax.ops`'s."""
-    return eqn.primitive.name in _CONVOLUTIONS
+def define(primitive: core.Primitive, meaning: Callable, macs: Callable | None = None) -> None:
+    """Say how a primitive that is not JAX's is read and counted.
+
+    Args:
+      primitive: The primitive, of one result.
+      meaning: A function of its operands and parameters that does the same with JAX's own.
+      macs: A function of its parameters that counts its multiply-accumulates; None if it has none.
+    """
+    _OWN[primitive] = meaning, macs
+
+
+def is_defined(eqn: core.JaxprEqn) -> bool:
+    """Say whether an equation's primitive was given to `define`."""
+    return eqn.primitive in _OWN
+
+
+def meaning(eqn: core.JaxprEqn) -> Any | None:
+    """Return the closed jaxpr that does the same as an equation of a defined primitive, or None for any other."""
+    if not is_defined(eqn):
+        return None
+    operands = [jax.ShapeDtypeStruct(var.aval.shape, var.aval.dtype) for var in eqn.invars]
+    return jax.make_jaxpr(functools.partial(_OWN[eqn.primitive][0], **jax_versions.params(eqn)))(*operands)
+
+
+def is_dear(primitive: core.Primitive) -> bool:
+    """Say whether a primitive multiplies matrices or convolves, so that its result is dear to compute again."""
+    return primitive.name in ("conv_general_dilated", "dot_general") or _OWN.get(primitive, (None, None))[1] is not None
 
 
 def is_platform_choice(eqn: core.JaxprEqn) -> bool:

@@ -35,7 +35,7 @@ ALLOWED = {
     "devices": {"errors"},
     "hosts": {"errors"},
     "data": {"batch", "devices", "errors"},
-    "training": {"batch", "modes", "ops", "errors", "files"},
+    "training": {"batch", "jaxpr", "modes", "ops", "errors", "files"},
     "runs": {"training", "hosts", "safetensors", "errors", "files"},
     "recipes": {"errors"},
     "__main__": {"cli"},

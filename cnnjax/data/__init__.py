@@ -4,6 +4,7 @@ Importing this loads neither TFDS nor Pillow; they are loaded when first needed.
 """
 
 from cnnjax.batch import Batch
+from cnnjax.data.arrays import from_arrays
 from cnnjax.data.catalogue import available
 from cnnjax.data.crops import Crops
 from cnnjax.data.folder import load_folder
@@ -24,6 +25,7 @@ __all__ = [
     "batches",
     "describe_sources",
     "epoch_range",
+    "from_arrays",
     "load_dataset",
     "load_folder",
     "load_image",

@@ -112,7 +112,7 @@ def training_image(
         drafted = file.width * file.height < full[0] * full[1]
         box = None if drafted else (left, top, left + wide, top + high)
         image, _ = decode(file, name, channels, part=box and (lambda *_: box), **options)
-        part = (0.0, 0.0, *map(float, image.size))
+        part = (0.0, 0.0, float(image.width), float(image.height))
         if drafted:
             across, down = image.width / full[1], image.height / full[0]
             right, bottom = min((left + wide) * across, image.width), min((top + high) * down, image.height)
@@ -167,9 +167,11 @@ class _Window:
         """Return the centre, made of what `needed` named."""
         (top, left), (height, width) = self.start, self.size
         if self.box == (0, 0, *self.full[::-1]):
-            array = resize_part(image, self.whole[::-1], self.box)
+            array = resize_part(image, (self.whole[1], self.whole[0]), self.box)
             return array[top : top + height, left : left + width]
         down, across = (full / whole for full, whole in zip(self.full, self.whole))
         part = (left * across, top * down, (left + width) * across, (top + height) * down)
-        shift = (self.box[0], self.box[1]) * 2
-        return resize_part(image, (width, height), tuple(edge - by for edge, by in zip(part, shift)))
+        shift = self.box
+        return resize_part(
+            image, (width, height), (part[0] - shift[0], part[1] - shift[1], part[2] - shift[0], part[3] - shift[1])
+        )

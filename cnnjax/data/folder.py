@@ -89,7 +89,8 @@ def load_folder(
     streamed = random_crop or len(files) * shape[0] * shape[1] * shape[2] > _MOST_BYTES
     if not streamed and resize_size is not None:
         raise UsageError(f"resize size: {top} is kept in memory at one size, so there is nothing to cut from.")
-    basis = sorted([*parts["train"], *([] if "validation" in listed else parts["validation"])], key=lambda f: f.digest)
+    basis = parts["train"] if "validation" in listed else parts["train"] + parts["validation"]
+    basis = sorted(basis, key=lambda file: file.digest)
     if streamed:
         height, width = enlarged or shape[:2]
         resize = round(max(height, width) * 8 / 7) if random_crop and resize_size is None else resize_size

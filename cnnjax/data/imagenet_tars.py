@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 from cnnjax.data import imagenet, prepared
 from cnnjax.data.entry import Entry
-from cnnjax.data.prepare import move, workplace
+from cnnjax.data.prepare import all_or_nothing
 from cnnjax.data.sources import Log, RemoteFile
 from cnnjax.errors import CnnjaxError
 
@@ -33,40 +33,20 @@ def prepare_tars(entry: Entry, data_dir: Path, source_dir: Path, log: Log) -> Pa
         wanted, size = imagenet.FILES[split].size, path.stat().st_size
         if size != wanted:
             raise CnnjaxError(f"{path}: expected {wanted:,} bytes, got {size:,}. Fetch it again.")
-    final = data_dir / entry.name / entry.version
-    try:
-        with workplace(final.parent, log) as work:
-            if prepared.is_prepared(entry, data_dir):  # by another process, while this one waited
-                return prepared.directory(entry, data_dir)
-            log(f"writing {' and '.join(there)} to {final}")
-            _write(entry, there, work / "written", log)
-            move(work / "written" / entry.name / entry.version, final)
-    except (OSError, RuntimeError) as error:  # array_record's writer raises RuntimeError when the disk is full
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
-        raise CnnjaxError(f"{final}: cannot be written ({reason}). Name another folder as data_dir.") from error
-    return final
-
-
-def _write(entry: Entry, there: dict[str, Path], root: Path, log: Log) -> None:
-    import tensorflow_datasets as tfds
-
-    from cnnjax.data.builders import builder_class
-
     stdout, stderr = sys.stdout, sys.stderr
 
-    def say(line: str) -> None:
+    def say(line: str) -> None:  # what TFDS prints meanwhile is thrown away
         with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
             log(line)
 
-    read = {"train": _training_examples, "validation": _validation_examples}
-    builder = builder_class(entry)(data_dir=str(root), file_format="array_record")
-    builder.content = {split: _counted(split, read[split](path), say) for split, path in there.items()}
-    settings = tfds.download.DownloadConfig(try_download_gcs=False)
-    # TFDS prints to stdout, which may be promised to somebody else.
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        builder.download_and_prepare(download_config=settings)
-    source = " and ".join(path.name for path in there.values())
-    prepared.write_record(root / entry.name / entry.version, {"source": source})
+    def make(work: Path) -> Path:
+        log(f"writing {' and '.join(there)} to {data_dir / entry.name / entry.version}")
+        read = {"train": _training_examples, "validation": _validation_examples}
+        content = {split: _counted(split, read[split](path), say) for split, path in there.items()}
+        source = " and ".join(path.name for path in there.values())
+        return prepared.write(entry, content, work / "written", {"source": source})
+
+    return all_or_nothing(entry, data_dir, log, make)
 
 
 def _counted(split: str, examples: Iterator[dict[str, Any]], log: Log) -> Iterator[dict[str, Any]]:

@@ -217,7 +217,7 @@ def centre(shape: tuple[int, int, int]) -> Callable[[int, int], Box]:
     return box
 
 
-def resize_part(image: "Image", size: tuple[int, int], part: tuple[float, ...]) -> np.ndarray:
+def resize_part(image: "Image", size: tuple[int, int], part: tuple[float, float, float, float]) -> np.ndarray:
     """Return a part of an image, `(left, top, right, bottom)`, as `size`, `(W, H)`: bilinear, antialiased."""
     from PIL import Image
 

@@ -2,7 +2,7 @@
 
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -52,7 +52,7 @@ class Stored(NamedTuple):
             ends = (0.0, 65535.0) if file.mode != "I" or file.format in ("PNG", "PPM") else None
         ends = given or ends
         if ends and tiff and photometric == 0:  # white is zero
-            ends = ends[::-1]
+            ends = (ends[1], ends[0])
         dtype = np.int8 if signed_bytes else np.uint32 if tiff and (file.mode, kind, bits) == ("I", 1, 32) else None
         return cls(dtype, ends, file.mode == "F" and given is None)
 
@@ -64,7 +64,8 @@ def _tag(file: "Image", tag: int) -> int:
 
 def mend_transparency(file: "Image") -> None:
     """Make a PNG's transparent colour one that Pillow compares as it should; at other than 8 bits it does not."""
-    raw = file.tile[0][3] if file.format == "PNG" and getattr(file, "tile", None) else None
+    tiles: Any = getattr(file, "tile", None) if file.format == "PNG" else None
+    raw = tiles[0][3] if tiles else None
     if "transparency" not in file.info or raw not in ("L;2", "L;4", "RGB;16B"):
         return
     if raw != "RGB;16B":  # pixels are spread over 0 to 255, the colour is not
@@ -95,7 +96,8 @@ def in_mode(image: "Image", channels: int, path: str | Path, stored: Stored | No
         raise CnnjaxError(f"{path}: has colours of the kind {image.mode}, which are not read. Save it as RGB.")
     elif image.has_transparency_data:
         image = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
-        if image.getextrema()[3][0] < 255:  # pyright: ignore[reportIndexIssue]
+        extrema: Any = image.getextrema()
+        if extrema[3][0] < 255:
             steps.append("transparency on white")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     mode = "L" if channels == 1 else "RGB"

@@ -4,7 +4,7 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,40 +24,39 @@ OFFLINE = (
 
 
 def prepare(entry: Entry, data_dir: Path, source_dir: Path | None, log: Log) -> Path:
-    """Make sure that a dataset is prepared, and return where.
-
-    Everything happens in a hidden folder beside the final place, which one rename then makes the final place; a run
-    that is killed leaves at most the hidden folder, and the next one removes it.
-
-    Args:
-      entry: Which dataset.
-      data_dir: Folder of prepared datasets.
-      source_dir: Folder with its files that the user names; then no other source is tried.
-      log: Called with lines of progress.
-    Raises:
-      CnnjaxError: If no source can be used or the place cannot be written.
-    """
+    """Make sure that a dataset is prepared, and return where; with a folder of its files, of no other source."""
     final = prepared.directory(entry, data_dir)
     if prepared.is_prepared(entry, data_dir):
         return final
     # What is embedded has no files to look for.
     named = source_dir if entry.layouts else None
     sources = entry.sources if named is None else (LocalFolder(named, entry.layouts),)
+
+    def make(work: Path) -> Path:
+        splits, source = first_source(entry, sources, work, log)
+        log(f"writing {entry.name}: {sum(map(len, splits.values())):,} examples to {final}")
+        digests = {name: canonical(examples)[1] for name, examples in splits.items()}
+        written = prepared.write(entry, splits, work / "written", {"source": source, "digests": digests})
+        verify(entry, prepared.read(entry, written), f"what was written to {written}", prepared.read_record(written))
+        return written
+
+    return all_or_nothing(entry, data_dir, log, make)
+
+
+def all_or_nothing(entry: Entry, data_dir: Path, log: Log, make: Callable[[Path], Path]) -> Path:
+    """Return where a dataset is prepared, after moving there what is made in a hidden folder, unless another was first.
+
+    A run that is killed leaves at most the hidden folder, and the next one removes it.
+    """
+    final = prepared.directory(entry, data_dir)
     try:
-        with workplace(final.parent, log) as work:
-            if prepared.is_prepared(entry, data_dir):  # by another process, while this one waited
-                return final
-            splits, source = first_source(entry, sources, work, log)
-            log(f"writing {entry.name}: {sum(map(len, splits.values())):,} examples to {final}")
-            written = prepared.write(entry, splits, work / "written", source)
-            verify(
-                entry, prepared.read(entry, written), f"what was written to {written}", prepared.read_record(written)
-            )
-            move(written, final)
+        with _workplace(final.parent, log) as work:
+            if not prepared.is_prepared(entry, data_dir):  # else another process did it while this one waited
+                _move(make(work), final)
     except (OSError, RuntimeError) as error:  # array_record's writer raises RuntimeError when the disk is full
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
         raise CnnjaxError(f"{final}: cannot be written ({reason}). Name another folder as data_dir.") from error
-    return final
+    return prepared.directory(entry, data_dir)
 
 
 def first_source(entry: Entry, sources: Sequence[Source], work: Path, log: Log) -> tuple[dict[str, Examples], str]:
@@ -120,7 +119,7 @@ def _check_structure(entry: Entry, split: str, examples: Examples, where: str) -
             raise CnnjaxError(f"{where}: the pixels of the {split} split add up to the wrong sums: not {entry.name}.")
 
 
-def move(written: Path, final: Path) -> None:
+def _move(written: Path, final: Path) -> None:
     """Make what was written the final place, unless another process was first."""
     try:
         written.rename(final)
@@ -130,7 +129,7 @@ def move(written: Path, final: Path) -> None:
 
 
 @contextlib.contextmanager
-def workplace(parent: Path, log: Log) -> Iterator[Path]:
+def _workplace(parent: Path, log: Log) -> Iterator[Path]:
     """Lock the folder, clear what killed runs left, give a fresh hidden folder, and leave nothing of it behind."""
     made = [path for path in (parent, parent.parent) if not path.exists()]
     with _locked(parent, log) as alone:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from cnnjax.data import png
-from cnnjax.data.content import Examples, canonical
+from cnnjax.data.content import Examples
 from cnnjax.data.entry import Entry
 from cnnjax.errors import CnnjaxError
 
@@ -41,28 +41,21 @@ def _has_info(path: Path) -> bool:
     return os.path.isfile(path / "dataset_info.json")  # False, too, where looking is not allowed
 
 
-def write(entry: Entry, splits: Mapping[str, Examples], root: Path, source: str) -> Path:
-    """Write a dataset as array_record files and its metadata."""
+def write(entry: Entry, content: Mapping[str, Any], root: Path, record: Mapping[str, Any]) -> Path:
+    """Write examples, by TFDS's split, as array_record files with their metadata and record; return the folder."""
     import tensorflow_datasets as tfds
 
     from cnnjax.data.builders import builder_class
 
     builder = builder_class(entry)(data_dir=str(root), file_format="array_record")
-    builder.content = splits
+    builder.content = content
     settings = tfds.download.DownloadConfig(try_download_gcs=False)
     # TFDS prints to stdout, which may be promised to somebody else.
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         builder.download_and_prepare(download_config=settings)
-    path = directory(entry, root)
-    digests = {name: canonical(examples)[1] for name, examples in splits.items()}
-    record = {"source": source, "digests": digests}
-    write_record(path, record)
-    return path
-
-
-def write_record(path: Path, record: Mapping[str, Any]) -> None:
-    """Write down where a directory's content came from, for `read_record`."""
+    path = root / entry.name / entry.version
     (path / _RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    return path
 
 
 def read_record(path: Path) -> dict:

@@ -88,6 +88,9 @@ class Split:
     def __len__(self) -> int:
         return len(self.images)
 
+    def __repr__(self) -> str:
+        return f"Split({self.name!r}, {len(self):,} images {'×'.join(map(str, self.image_shape))})"
+
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """`(H, W, C)` of the images in a batch, after resizing."""
@@ -157,6 +160,10 @@ class Dataset:
     validation: AnySplit
     test: AnySplit
     info: DatasetInfo
+
+    def __repr__(self) -> str:
+        splits = "".join(f"\n  {name}={getattr(self, name)!r}" for name in ("train", "validation", "test"))
+        return f"Dataset({self.info.name!r}, {self.info.num_classes:,} classes){splits}"
 
     def resized(self, image_size: Size, resize_size: int | None = None) -> "Dataset":
         """Return the dataset with each split's `resized(image_size, resize_size)`."""

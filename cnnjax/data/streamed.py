@@ -102,6 +102,8 @@ class StreamedSplit:
           resize_size: Pixels of the shorter side from whose centre evaluation images are cut; None for in proportion.
         """
         size = as_size(image_size)
+        if size is None and resize_size is None:
+            return self
         crops = self.crops if size is None else self.crops.resized(size)
         return dataclasses.replace(self, crops=dataclasses.replace(crops, resize=resize_size or crops.resize))
 
@@ -183,16 +185,16 @@ class _Pieces:
     def __len__(self) -> int:
         return len(self.index) * self.each
 
-    def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray] | BaseException:
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray] | BaseException:
         """Return images and labels, or what went wrong, which is raised where they are asked for."""
         _drop_warnings()
-        batch, piece = divmod(int(number), self.each)
+        batch, piece = divmod(int(index), self.each)
         rows = slice(piece * _PIECE, (piece + 1) * _PIECE)
-        index, epochs = self.index[batch, rows], self.epochs[batch, rows]
-        images, labels = np.zeros((len(index), *self.shape), np.uint8), np.zeros(len(index), np.int32)
+        places, epochs = self.index[batch, rows], self.epochs[batch, rows]
+        images, labels = np.zeros((len(places), *self.shape), np.uint8), np.zeros(len(places), np.int32)
         try:
-            for row in np.flatnonzero(index >= 0):
-                images[row], labels[row] = self._example(int(index[row]), int(epochs[row]))
+            for row in np.flatnonzero(places >= 0):
+                images[row], labels[row] = self._example(int(places[row]), int(epochs[row]))
         except BaseException as error:
             return error
         return images, labels

@@ -103,4 +103,5 @@ def _batch(operands, dims, *, role, problem, precision):
 conv_p.def_abstract_eval(_abstract)
 ad.defbilinear(conv_p, _transpose_first, _transpose_second)
 batching.primitive_batchers[conv_p] = _batch
-lower_on_one_cpu(conv_p, _on_cpu, _platform, ("role", "problem", "precision"))
+static = ("role", "problem", "precision")
+lower_on_one_cpu(conv_p, _on_cpu, _platform, static, macs=lambda params: params["problem"].macs)

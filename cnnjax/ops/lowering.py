@@ -6,18 +6,24 @@ import jax
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
 
-from cnnjax import jax_versions
+from cnnjax import jax_versions, jaxpr
 
 
-def lower_on_one_cpu(primitive: Primitive, fast: Callable, plain: Callable, static: Sequence[str] = ()) -> None:
+def lower_on_one_cpu(
+    primitive: Primitive, fast: Callable, plain: Callable, static: Sequence[str] = (), macs: Callable | None = None
+) -> None:
     """Compute a primitive by `fast` on a CPU that is alone and unsharded, and by `plain` everywhere else.
+
+    Whoever reads jaxprs takes it for `plain` too.
 
     Args:
       primitive: The primitive, of one result.
       fast: A function of its operands and parameters.
       plain: The same.
       static: Names of the parameters.
+      macs: A function of the parameters that counts multiply-accumulates, if there are any.
     """
+    jaxpr.define(primitive, plain, macs)
     compiled = jax.jit(primitive.bind, static_argnames=static)
 
     def eager(*operands, **parameters):

@@ -18,6 +18,8 @@ from jax.extend.mlir import ir
 from jax.extend.mlir.dialects import stablehlo
 from jax.interpreters import ad, batching, mlir
 
+from cnnjax import jaxpr
+
 opaque_p = Primitive("cnnjax_opaque")
 _replica_p = Primitive("cnnjax_replica")
 
@@ -120,6 +122,7 @@ def _lower(context, x):
 
 
 opaque_p.def_impl(lambda x: x)
+jaxpr.define(opaque_p, lambda x: x)
 opaque_p.def_abstract_eval(lambda x: x)
 ad.deflinear(opaque_p, lambda cotangent: [opaque_p.bind(cotangent)])
 batching.primitive_batchers[opaque_p] = lambda operands, dims: (opaque_p.bind(operands[0]), dims[0])

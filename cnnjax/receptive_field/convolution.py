@@ -7,9 +7,7 @@ import numpy as np
 
 from cnnjax import jax_versions
 from cnnjax.receptive_field.reach import Law, Reach, compress, maximum, rearrange, window
-from cnnjax.receptive_field.value import Value, everything, joined
-
-_NHWC, _HWIO = (0, 3, 1, 2), (3, 2, 0, 1)
+from cnnjax.receptive_field.value import Value, joined
 
 
 def _convolution(eqn, operands, shapes, note):
@@ -24,22 +22,6 @@ def _convolution(eqn, operands, shapes, note):
     }
     groups = params["feature_group_count"], params["batch_group_count"]
     return [_convolved(lhs, rhs, shapes[0], dimensions, settings, groups)]
-
-
-def _cnnjax_convolution(eqn, operands, shapes, note):
-    """Follow `cnnjax.ops`'s convolution and its gradient for the image; the kernel's reads everything."""
-    problem, role = jax_versions.params(eqn)["problem"], jax_versions.params(eqn)["role"]
-    if role == "rhs":
-        return [everything(operands, shapes[0], note("is a kernel's gradient, taken to read everything", exact=False))]
-    lows = [low for low, _ in problem.padding]
-    settings = {"strides": problem.strides, "lows": lows, "base_dilation": (1, 1), "window_dilation": problem.dilation}
-    kernel = _HWIO
-    if role == "lhs":
-        reaches = [(k - 1) * d for k, d in zip(problem.rhs_shape[:2], problem.dilation)]
-        lows = [reach - low for reach, low in zip(reaches, lows)]
-        settings |= {"strides": (1, 1), "lows": lows, "base_dilation": problem.strides}
-        kernel = (2, 3, 0, 1)
-    return [_convolved(operands[0], operands[1], shapes[0], (_NHWC, kernel, _NHWC), settings, (1, 1))]
 
 
 def _convolved(lhs: Value, rhs: Value, shape, dimensions, settings, groups) -> Value:
@@ -133,4 +115,4 @@ def _sparse(reach: Reach, axes: Sequence[int], others: Sequence[int], free: Sequ
     return compress(replace(reach, reads=reads, law=law))
 
 
-RULES = {"cnnjax_conv": _cnnjax_convolution, "conv_general_dilated": _convolution, "dot_general": _product}
+RULES = {"conv_general_dilated": _convolution, "dot_general": _product}

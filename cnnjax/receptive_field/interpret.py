@@ -108,6 +108,8 @@ class Interpreter:
                 return self.run(branch, operands[1:], wanted=needed, opaque=concealed)
             return computed(eqn, operands, shapes)
         special = {"cond": self._cond, "scan": self._scan, "while": self._while}.get(eqn.primitive.name)
+        if jaxpr.is_defined(eqn):
+            special = self._defined
         if not all(all(shape) for shape in shapes):
             results = [Value(shape) for shape in shapes]
         elif special is None:
@@ -121,6 +123,9 @@ class Interpreter:
         if self._recording:
             self.records.append(Record(eqn, here, tuple(operands), tuple(results), tuple(self._position)))
         return results
+
+    def _defined(self, eqn: core.JaxprEqn, operands: Sequence[Value], concealed: Sequence[bool]) -> list[Value]:
+        return self.run(jaxpr.meaning(eqn), operands, opaque=concealed)
 
     def _note(self, eqn: core.JaxprEqn, text: str, exact: bool = True) -> Note:
         line = jaxpr.source_line(eqn, *reversed(self._around))

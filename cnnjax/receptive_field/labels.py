@@ -8,9 +8,6 @@ from jax.extend import core
 from cnnjax import jax_versions, jaxpr
 
 _PLAIN = {
-    "cnnjax_channel_dot": "sum over axes",
-    "cnnjax_channel_square": "sum over axes",
-    "cnnjax_channel_sum": "sum over axes",
     "concatenate": "concatenation",
     "cond": "branches",
     "dot_general": "matrix product",
@@ -34,10 +31,6 @@ def kind(eqn: core.JaxprEqn) -> str | None:
         word = "transposed convolution" if any(step > 1 for step in up) else "convolution"
         strides = up if any(step > 1 for step in up) else params["window_strides"]
         return _window(word, taps, strides, params["rhs_dilation"], params["feature_group_count"])
-    if name == "cnnjax_conv":
-        problem = params["problem"]
-        word = {"out": "convolution", "lhs": "transposed convolution", "rhs": "kernel gradient"}[params["role"]]
-        return _window(word, problem.rhs_shape[:2], problem.strides, problem.dilation, 1)
     if name in _POOLS:
         moved = [
             place
@@ -49,8 +42,9 @@ def kind(eqn: core.JaxprEqn) -> str | None:
             for key in ("window_dimensions", "window_strides", "window_dilation")
         )
         return _window(_POOLS[name], taps, strides, dilation, 1) if moved else None
-    if jaxpr.is_platform_choice(eqn):
-        words = [kind(step.eqn) for step in jaxpr.walk(jaxpr.default_branch(eqn))]
+    same = jaxpr.default_branch(eqn) if jaxpr.is_platform_choice(eqn) else jaxpr.meaning(eqn)
+    if same is not None:
+        words = [kind(step.eqn) for step in jaxpr.walk(same)]
         return next((word for word in reversed(words) if word), None)
     if name == "scan":
         return f"scan of {params['length']} steps"

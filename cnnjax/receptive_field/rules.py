@@ -83,35 +83,6 @@ def _reduce(reach, params, old, new):
     return maximum(reach, params["axes"])
 
 
-def _over_pixels(reach, params, old, new):
-    del params, new
-    return maximum(reach, tuple(range(len(old) - 1)))
-
-
-def _to_pixels(reach, params, old, new):
-    del params, old
-    return rearrange(reach, [None] * (len(new) - 1) + [0])
-
-
-def _channel_sums(eqn, operands, shapes, note):
-    """Join what is summed over the pixels of every operand; a centre, one number a channel, is there already."""
-    del eqn, note
-    wholes = []
-    for operand in operands:
-        reaches = [_over_pixels(reach, {}, operand.shape, shapes[0]) for reach in operand.reaches]
-        wholes.append(Value(shapes[0], tuple(reaches), operand.notes) if len(operand.shape) > 1 else operand)
-    return [joined(wholes)]
-
-
-def _channel_scale(eqn, operands, shapes, note):
-    x, *values = operands
-    spread = [
-        Value(shapes[0], tuple(_to_pixels(reach, {}, each.shape, shapes[0]) for reach in each.reaches), each.notes)
-        for each in values
-    ]
-    return combining.elementwise(eqn, [x, *spread], shapes, note)
-
-
 def _general_reduce(eqn, operands, shapes, note):
     del note
     axes = jax_versions.params(eqn)["dimensions"]
@@ -226,9 +197,6 @@ RULES: dict[str, Rule] = {
     **convolution.RULES,
     **indexing.RULES,
     "broadcast_in_dim": _mapping(_broadcast),
-    **dict.fromkeys(("cnnjax_channel_dot", "cnnjax_channel_square", "cnnjax_channel_sum"), _channel_sums),
-    "cnnjax_channel_scale": _channel_scale,
-    "cnnjax_channel_spread": _mapping(_to_pixels),
     "fft": _fourier,
     "reduce": _general_reduce,
     "reduce_window_sum": _mapping(_sum_window),

@@ -6,15 +6,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from cnnjax import jaxpr
 from cnnjax.batch import Batch
 from cnnjax.training.losses import Loss, guarded
 from cnnjax.training.metrics import Metrics, classification_metrics
 from cnnjax.training.state import TrainState
 
 Objective = Callable[..., tuple[jax.Array, tuple[Any, Metrics]]]
-
-# What rematerialisation keeps: the results of these are dear to compute again, everything between them is cheap.
-_KEPT = frozenset({"conv_general_dilated", "cnnjax_conv", "dot_general"})
 
 
 def make_objective(state: TrainState, loss: Loss, aux_weight: float) -> Objective:
@@ -63,7 +61,7 @@ def compute_gradients(
       ValueError: If the batch cannot be divided so.
     """
     if remat:
-        objective = jax.checkpoint(objective, policy=lambda primitive, *_, **__: primitive.name in _KEPT)
+        objective = jax.checkpoint(objective, policy=lambda primitive, *_, **__: jaxpr.is_dear(primitive))
     gradient = jax.grad(objective, has_aux=True)
     examples = len(batch.image)
     count = examples if batch.mask is None else jnp.maximum(jnp.sum(batch.mask), 1)

@@ -53,7 +53,7 @@ def test_tfrecord_directories_are_refused_with_the_command_that_converts_them(re
 
 def test_labels_out_of_range_are_refused_before_use(tmp_path):
     content = tiny.changed(CONTENT, "train", lambda images, labels: labels.__setitem__(5, 9))
-    path = prepared.write(tiny.entry(content), content, tmp_path, "here")
+    path = prepared.write(tiny.entry(content), content, tmp_path, {"source": "here"})
     edit = tiny.entry(content, class_names=tuple("012345678"))
     with pytest.raises(CnnjaxError, match=r"train: label 9 of example \d+ is out of range \[0, 9\)"):
         prepared.read(edit, path)

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnnjax.data import Split, batches, prepare_images
+from cnnjax.data import Split, batches, load_dataset, prepare_images
 from cnnjax.data.resident import as_size
 from cnnjax.errors import UsageError
 
@@ -89,3 +89,13 @@ def test_sizes():
     assert as_size(None) is None
     with pytest.raises(UsageError, match="at least 1 pixel a side, got 0x0"):
         as_size(0)
+
+
+def test_datasets_are_shown_in_a_few_lines():
+    lines = repr(load_dataset("digits", image_size=32)).splitlines()
+    assert lines == [
+        "Dataset('digits', 10 classes)",
+        "  train=Split('train', 1,305 images 32×32×1)",
+        "  validation=Split('validation', 137 images 32×32×1)",
+        "  test=Split('test', 355 images 32×32×1)",
+    ]
