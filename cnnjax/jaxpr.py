@@ -152,7 +152,8 @@ def meaning(eqn: core.JaxprEqn) -> Any | None:
     """Return the closed jaxpr that does the same as an equation of a defined primitive, or None for any other."""
     if not is_defined(eqn):
         return None
-    operands = [jax.ShapeDtypeStruct(var.aval.shape, var.aval.dtype) for var in eqn.invars]
+    avals: list[Any] = [var.aval for var in eqn.invars]
+    operands = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in avals]
     return jax.make_jaxpr(functools.partial(_OWN[eqn.primitive][0], **jax_versions.params(eqn)))(*operands)
 
 

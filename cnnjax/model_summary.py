@@ -188,6 +188,7 @@ def _rows(calls: list[_Call], params: Mapping[str, Any], closed: Any) -> Iterato
         call, inside = calls[number], steps.pop(number, [])
         again = call.path in seen
         seen.add(call.path)
+        arrays: list[Any] = [out.aval for out in step.eqn.outvars]
         own, macs = _own_params(params, call.path), sum(each.macs for each in inside)
         if own or macs or (call.path not in parents and inside):
             yield Row(
@@ -196,7 +197,7 @@ def _rows(calls: list[_Call], params: Mapping[str, Any], closed: Any) -> Iterato
                 output_shape=call.shape,
                 params=0 if again else own,
                 macs=macs,
-                activation_bytes=step.times * sum(out.aval.size * out.aval.dtype.itemsize for out in step.eqn.outvars),
+                activation_bytes=step.times * sum(array.size * array.dtype.itemsize for array in arrays),
                 receptive_field=_size(fields.get(number)) if len(call.shape) == 3 else None,
             )
 

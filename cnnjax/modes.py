@@ -34,7 +34,7 @@ def accepts_train(model: nn.Module) -> bool:
     return bool(train_kwargs(model, train=True))
 
 
-def train_kwargs(model: nn.Module, *, train: bool) -> dict[str, bool]:
+def train_kwargs(model: nn.Module, *, train: bool) -> dict[str, Any]:
     """Return the keyword arguments that put a call of the module into training or evaluation; none if it has no modes.
 
     They are called `train`, `training`, `is_training`, or, in the opposite sense, `deterministic` and
