@@ -192,7 +192,7 @@ class Classifier:
         Args:
           dataset: With as many classes, in the same order; images are resized to what the net knows.
           split: `test`, `validation` or `train`.
-          batch_size: Images at once; the result does not depend on it.
+          batch_size: Images at once.
           flip_tta: Whether to look at each image and at its mirror image, and to take the mean of both logits.
         """
         sources.check_classes(self.class_names, dataset)
