@@ -20,7 +20,7 @@ ALLOWED = {
     "shapes": {"errors"},
     "jax_versions": set(),
     "jaxpr": {"errors", "jax_versions"},
-    "receptive_field": {"jaxpr", "jax_versions", "modes", "shapes", "errors"},
+    "receptive_field": {"jaxpr", "jax_versions", "modes", "ops", "shapes", "errors"},
     "ops": {"shapes", "errors", "jax_versions", "jaxpr"},
     "layers": {"ops", "shapes", "errors"},
     "modes": {"errors"},

@@ -13,47 +13,15 @@ import optax
 from flax import linen as nn
 from jax.export import Exported
 
-from cnnjax import data, files, model_loading, modes, pretrained, runs, training
+from cnnjax import data, files, model_loading, modes, pretrained, training
 from cnnjax.classifier import photographs, program, sources
+from cnnjax.classifier.photographs import Prediction, Predictions
 from cnnjax.classifier.sources import Log
 from cnnjax.errors import CnnjaxError, UsageError
 from cnnjax.pretrained import Preprocess
 from cnnjax.pretrained.head import replace_head
 
-# Values in one evaluation batch: many small images at once, few large ones.
-_EVAL_BATCH_VALUES = 2**19
 _AT_ONCE = 16  # images that `predict` computes together
-
-
-@dataclasses.dataclass(frozen=True)
-class Prediction:
-    """The most probable classes of one image.
-
-    Args:
-      image: Its path, or its place among the images.
-      classes: Names, the most probable first.
-      probabilities: Theirs, between 0 and 1.
-      done: What was done to it before the net saw it.
-      hint: What a person should know about an image unlike those of the training, or None.
-    """
-
-    image: str
-    classes: tuple[str, ...]
-    probabilities: tuple[float, ...]
-    done: str
-    hint: str | None = None
-
-    def __str__(self) -> str:
-        lines = [f"{self.image}: {self.done}"]
-        lines += [f"  {p:7.2%}  {name}" for name, p in zip(self.classes, self.probabilities)]
-        return "\n".join([*lines, *([f"  {self.hint}"] if self.hint else [])])
-
-
-class Predictions(tuple[Prediction, ...]):
-    """What `Classifier.predict` found, one `Prediction` an image; printed, a table."""
-
-    def __str__(self) -> str:
-        return "\n".join(map(str, self))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -84,8 +52,7 @@ class Classifier:
           log: Called with lines about what is going on; None to say nothing.
           progress: See `cnnjax.pretrained.download.download`.
         Raises:
-          CnnjaxError: If the file can't be had.
-          UsageError: If there is no such file, or it has no classifier.
+          CnnjaxError: If there is no such file, it can't be had, or it has no classifier.
         """
         model_loading.model_name(name)  # what is not an official name, such as `hf:...`, is told what to type
         if not pretrained.published(name).options.get("include_top", True):
@@ -117,19 +84,7 @@ class Classifier:
         Raises:
           CnnjaxError: If the file can't be read, does not fit, has no classifier or another number of classes.
         """
-        name = model if isinstance(model, str) else type(model).__name__
-        net, variables, report = sources.load(model, path, len(class_names) if class_names else None, options)
-        sources.say(log, [f"{path}: {note}" for note in report.notes])
-        if report.file_classes == 0 or not getattr(net, "include_top", True):
-            raise CnnjaxError(f"{path}: it has no classifier. Train one first: cnnjax train {name} --weights {path}.")
-        if report.file_classes is not None:
-            have = f"it has another number of classes than {net.num_classes}: {report.file_classes}"
-            raise CnnjaxError(f"{path}: {have}. Name each of its classes.")
-        known = sources.describe_loaded(name, net, path, report)
-        if isinstance(preprocess, str):
-            preprocess = pretrained.preprocess(preprocess).of_size(getattr(net, "input_shape", None))
-        names = class_names or known.class_names or map(str, range(sources.count_classes(net, variables)))
-        return cls(net, variables, preprocess or known.preprocess, tuple(names))
+        return cls(*sources.read_file(model, path, preprocess, class_names, log, options))
 
     @classmethod
     def from_run(cls, workdir: str | pathlib.Path, *, log: Log | None = None) -> "Classifier":
@@ -138,27 +93,10 @@ class Classifier:
         Args:
           workdir: The run's folder.
           log: Called with warnings; None to say nothing.
-        Raises:
-          CnnjaxError: If there is no run or no checkpoint, or it can't be read.
         """
-        path = pathlib.Path(workdir)
-        config, described = runs.read_run(path)
-        newest = runs.load_newest(path / "checkpoints")
-        if newest is None:
-            raise CnnjaxError(f"no checkpoint in {path} yet. Train there first: cnnjax train ... --workdir {path}.")
-        checkpoint, arrays, position, notes = newest
-        if not runs.is_final(checkpoint):
-            notes.append(f"the run is not finished: these are its parameters after step {position['step']}")
+        model, variables, preprocess, names, notes = sources.restore(pathlib.Path(workdir))
         sources.say(log, [f"warning: {note}" for note in notes])
-        names, rule = described["class_names"], sources.run_preprocess(described, config.get("pixel_range"))
-        options = {"precision": config.get("precision", "float32"), "options": config.get("model_options", ())}
-        model = model_loading.build_model(config["model"], len(names), **options)
-        # Shapes are enough: every value comes from the checkpoint, and compiling an initialisation takes seconds.
-        make = functools.partial(training.create_state, model, optax.identity(), (*rule.size, rule.depth))
-        state = jax.eval_shape(lambda key: make(key=key), jax.random.key(0)).replace(key=None)
-        state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), state)
-        averages = {name.removeprefix("ema/"): value for name, value in arrays.items() if name.startswith("ema/")}
-        return cls(model, runs.restore_variables(state, arrays | averages).variables, rule, tuple(names))
+        return cls(model, variables, preprocess, names)
 
     def predict(
         self, images: Any, top: int = 5, *, invert: bool = False, pixel_range: tuple[float, float] | None = None
@@ -172,8 +110,7 @@ class Classifier:
           pixel_range: What black and white are stored as in pixels deeper than 8 bits; None for what the preprocessing
             or the file says.
         Raises:
-          UsageError: If it is not known how images are prepared.
-          CnnjaxError: If an image can't be read, or the net gives no numbers for it; the message names it.
+          CnnjaxError: If an image can't be read or gives no numbers, or it is not known how images are prepared.
         """
         if top < 1:
             raise UsageError(f"top: expected at least 1, got {top}.")
@@ -206,10 +143,10 @@ class Classifier:
 
         Args:
           dataset: What is trained on, or evaluated, of the size that the net takes, see `sized`.
-          tx: The optimizer.
+          tx: The optimizer; for this and the rest see `cnnjax.training.create_state`.
           key: PRNG key of the run.
-          freeze: See `cnnjax.training.create_state`.
-          ema: See there.
+          freeze: Which parameters stay.
+          ema: Whether to keep moving averages.
         """
         rule, mean, std = self.preprocess, dataset.info.mean, dataset.info.std
         depth = len(mean) if rule is None else rule.depth
@@ -235,11 +172,7 @@ class Classifier:
     def with_classes(self, class_names: Sequence[str], *, key: jax.Array) -> "Classifier":
         """Return the same net with a new head, of random values, for other classes; all else stays.
 
-        Args:
-          class_names: In the order of the labels.
-          key: PRNG key of the new head.
-        Raises:
-          UsageError: If the model has no `num_classes`.
+        The names are in the order of the labels; the key draws the head.
         """
         if not hasattr(self.model, "num_classes"):
             raise UsageError(
@@ -257,21 +190,14 @@ class Classifier:
         Args:
           dataset: With as many classes, in the same order; images are resized to what the net knows.
           split: `test`, `validation` or `train`.
-          batch_size: Images at once; the result does not depend on it.
+          batch_size: Images at once.
           flip_tta: Whether to look at each image and at its mirror image, and to take the mean of both logits.
-        Raises:
-          UsageError: If the dataset has another number of classes.
         """
-        if dataset.info.num_classes != len(self.class_names):
-            have = f"{dataset.info.num_classes} classes, expected {len(self.class_names)}"
-            raise UsageError(f"{dataset.info.name}: it has {have}, as the net has.")
-        names = tuple(dataset.info.class_names)
-        if names != tuple(self.class_names) and set(names) == set(self.class_names):
-            raise UsageError(f"{dataset.info.name}: it has its classes in another order than the net.")
+        sources.check_classes(self.class_names, dataset)
         dataset = self.sized(dataset)
         state = self.create_state(dataset, optax.identity(), key=jax.random.key(0))
         part = getattr(dataset, split)
-        batches = data.batches(part, batch_size or eval_batch_size(part.image_shape))
+        batches = data.batches(part, batch_size or sources.eval_batch_size(part.image_shape))
         return training.evaluate(state, batches, eval_step=training.make_eval_step(confusion=True, flip_tta=flip_tta))
 
     def export(
@@ -291,8 +217,7 @@ class Classifier:
           batch_size: Images that it takes at once; None for any number.
           platforms: Where it is to run.
         Raises:
-          UsageError: If the file's ending promises another format, or it is not known how images are prepared.
-          CnnjaxError: If the net can't be written as a program, or the file can't be written.
+          CnnjaxError: If the ending promises another format, or the net or the file can't be written.
         """
         program.check_path(path)
         rule = self.known_preprocess()
@@ -302,25 +227,19 @@ class Classifier:
         return made
 
     def save(self, path: str | pathlib.Path, *, names: str = "cnnjax") -> None:
-        """Write a safetensors file with the variables, the preprocessing and the classes' names, for `from_file`.
-
-        Args:
-          path: The file, customarily `*.safetensors`.
-          names: See `cnnjax.pretrained.save`.
-        """
+        """Write variables, preprocessing and class names for `from_file`; see `cnnjax.pretrained.save`."""
         metadata = sources.metadata(self.preprocess, self.class_names)
         pretrained.save(self.variables, path, names=names, model=self.model, metadata=metadata)
 
     def known_preprocess(self) -> Preprocess:
-        """Return how images are prepared, or raise UsageError where that is not known."""
+        """Return how images are prepared; raise UsageError where that is not known."""
         if self.preprocess is None:
-            raise UsageError(
-                f"{type(self.model).__name__}: how images are prepared is not known. Give it a preprocess."
-            )
+            raise UsageError(f"{type(self.model).__name__}: how images are prepared is not known. Give preprocess=.")
         return self.preprocess
 
     def _apply(self, variables: Any, images: jax.Array) -> Any:
-        return self.model.apply(variables, images, **modes.train_kwargs(self.model, train=False))
+        mode: Any = modes.train_kwargs(self.model, train=False)
+        return self.model.apply(variables, images, **mode)
 
     @functools.cached_property
     def _probabilities(self) -> Any:
@@ -329,9 +248,3 @@ class Classifier:
     @functools.cached_property
     def _prepare(self) -> Any:
         return jax.jit(lambda pixels: self.known_preprocess()(pixels[None]))
-
-
-def eval_batch_size(image_shape: Sequence[int], least: int = 1) -> int:
-    """Return how many images to evaluate at once: many small ones, few large ones, and not fewer than `least`."""
-    height, width, channels = image_shape
-    return max(least, min(500, _EVAL_BATCH_VALUES // (height * width * channels)))

@@ -1,5 +1,6 @@
-"""Photographs of any kind, read as a net's preprocessing takes them."""
+"""Photographs of any kind, read as a net's preprocessing takes them, and what a net makes of them."""
 
+import dataclasses
 import pathlib
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -10,6 +11,37 @@ from cnnjax import data
 from cnnjax.data import images as files
 from cnnjax.errors import UsageError
 from cnnjax.pretrained import Preprocess
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """The most probable classes of one image.
+
+    Args:
+      image: Its path, or its place among the images.
+      classes: Names, the most probable first.
+      probabilities: Theirs, between 0 and 1.
+      done: What was done to it before the net saw it.
+      hint: What a person should know about an image unlike those of the training, or None.
+    """
+
+    image: str
+    classes: tuple[str, ...]
+    probabilities: tuple[float, ...]
+    done: str
+    hint: str | None = None
+
+    def __str__(self) -> str:
+        lines = [f"{self.image}: {self.done}"]
+        lines += [f"  {p:7.2%}  {name}" for name, p in zip(self.classes, self.probabilities)]
+        return "\n".join([*lines, *([f"  {self.hint}"] if self.hint else [])])
+
+
+class Predictions(tuple[Prediction, ...]):
+    """What `Classifier.predict` found, one `Prediction` an image; printed, a table."""
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self))
 
 
 class Photograph(NamedTuple):

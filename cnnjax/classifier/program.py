@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import export
 
 from cnnjax.errors import CnnjaxError, UsageError, unknown
-from cnnjax.receptive_field.nan_probe import plain_convolutions
+from cnnjax.ops.dispatch import plain_convolutions
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 KNOWN_PLATFORMS = (*PLATFORMS, "rocm")

@@ -9,10 +9,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import optax
 from flax import linen as nn
 
-from cnnjax import model_loading, models, modes, pretrained, runs, safetensors
-from cnnjax.errors import UsageError
+from cnnjax import model_loading, models, modes, pretrained, runs, safetensors, training
+from cnnjax.errors import CnnjaxError, UsageError
 from cnnjax.pretrained import Preprocess, Report
 from cnnjax.pretrained.download import download
 from cnnjax.pretrained.preprocessing import from_json, plain_preprocess, preprocess_names
@@ -20,6 +22,8 @@ from cnnjax.pretrained.preprocessing import from_json, plain_preprocess, preproc
 Log = Callable[[str], None]
 # Of the text in a safetensors file's header that describes a classifier.
 KEY = "cnnjax"
+# Values in one evaluation batch: many small images at once, few large ones.
+_EVAL_BATCH_VALUES = 2**19
 # What a publisher's preprocessing is called beside a model's name.
 _PUBLISHERS = {"torchvision": "", "timm": "", "keras": ":keras"}
 
@@ -68,6 +72,65 @@ def load(
         net = net.clone(num_classes=report.file_classes)
         variables, report = pretrained.load(net, path, **options)
     return net, variables, report
+
+
+def restore(path: pathlib.Path) -> tuple[nn.Module, dict[str, Any], Preprocess, tuple[str, ...], list[str]]:
+    """Return a run's model, variables, preprocessing and class names, and what is to be known of them.
+
+    Args:
+      path: The run's folder.
+    Raises:
+      CnnjaxError: If there is no run or no checkpoint, or it can't be read.
+    """
+    config, described = runs.read_run(path)
+    newest = runs.load_newest(path / "checkpoints")
+    if newest is None:
+        raise CnnjaxError(f"no checkpoint in {path} yet. Train there first: cnnjax train ... --workdir {path}.")
+    checkpoint, arrays, position, notes = newest
+    if not runs.is_final(checkpoint):
+        notes.append(f"the run is not finished: these are its parameters after step {position['step']}")
+    names, rule = described["class_names"], run_preprocess(described, config.get("pixel_range"))
+    options = {"precision": config.get("precision", "float32"), "options": config.get("model_options", ())}
+    model = model_loading.build_model(config["model"], len(names), **options)
+    # Shapes are enough: every value comes from the checkpoint, and compiling an initialisation takes seconds.
+    make = functools.partial(training.create_state, model, optax.identity(), (*rule.size, rule.depth))
+    state = jax.eval_shape(lambda key: make(key=key), jax.random.key(0)).replace(key=None)
+    state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), state)
+    averages = {name.removeprefix("ema/"): value for name, value in arrays.items() if name.startswith("ema/")}
+    return model, runs.restore_variables(state, arrays | averages).variables, rule, tuple(names), notes
+
+
+def read_file(
+    model: nn.Module | str,
+    path: str | pathlib.Path,
+    preprocess: Preprocess | str | None,
+    class_names: Sequence[str] | None,
+    log: Log | None,
+    options: Mapping[str, Any],
+) -> tuple[nn.Module, dict[str, Any], Preprocess | None, tuple[str, ...]]:
+    """Do what `Classifier.from_file` says, and return the classifier's four parts."""
+    name = model if isinstance(model, str) else type(model).__name__
+    net, variables, report = load(model, path, len(class_names) if class_names else None, options)
+    say(log, [f"{path}: {note}" for note in report.notes])
+    if report.file_classes == 0 or not getattr(net, "include_top", True):
+        raise CnnjaxError(f"{path}: it has no classifier. Train one first: cnnjax train {name} --weights {path}.")
+    if report.file_classes is not None:
+        have = f"it has another number of classes than {net.num_classes}: {report.file_classes}"
+        raise CnnjaxError(f"{path}: {have}. Name each of its classes.")
+    known = describe_loaded(name, net, path, report)
+    if isinstance(preprocess, str):
+        preprocess = pretrained.preprocess(preprocess).of_size(getattr(net, "input_shape", None))
+    names = class_names or known.class_names or map(str, range(count_classes(net, variables)))
+    return net, variables, preprocess or known.preprocess, tuple(names)
+
+
+def check_classes(names: Sequence[str], dataset: Any) -> None:
+    """Refuse a dataset of another number of classes than a net's, or of the same ones in another order."""
+    info = dataset.info
+    if info.num_classes != len(names):
+        raise UsageError(f"{info.name}: it has {info.num_classes} classes, expected {len(names)}, as the net has.")
+    if tuple(info.class_names) != tuple(names) and set(info.class_names) == set(names):
+        raise UsageError(f"{info.name}: it has its classes in another order than the net.")
 
 
 def describe(path: str | pathlib.Path) -> Described:
@@ -173,3 +236,9 @@ def needed_size(model: nn.Module, image_shape: Sequence[int]) -> tuple[int, int]
     except UsageError:  # too small for it
         return model.input_shape[:2]
     return None
+
+
+def eval_batch_size(image_shape: Sequence[int], least: int = 1) -> int:
+    """Return how many images to evaluate at once: many small ones, few large ones, and not fewer than `least`."""
+    height, width, channels = image_shape
+    return max(least, min(500, _EVAL_BATCH_VALUES // (height * width * channels)))

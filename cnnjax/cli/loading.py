@@ -49,7 +49,8 @@ def check_name(name: str) -> None:
     if name.startswith("hf:"):
         fetch = f"`hf download {name[3:]} --repo-type dataset --local-dir DIR`"
         raise UsageError(f"--dataset {name}: cnnjax does not fetch from Hugging Face. Run {fetch}, then folder:DIR.")
-    raise unknown("dataset", name, [*data.available(), "folder:DIR"])
+    error = unknown("dataset", name, [*data.available(), "folder:DIR"])
+    raise UsageError(f"{error} Of any other set, save the images, one folder a class, and type --dataset folder:DIR.")
 
 
 def load(recipe: Recipe, args: argparse.Namespace, out: Output, rule: "Preprocess | None" = None) -> "Dataset":

@@ -10,12 +10,13 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from cnnjax import Classifier, data, devices, model_loading
+from cnnjax import Classifier, devices, model_loading
 from cnnjax.classifier import eval_batch_size
 from cnnjax.cli import starting_weights, train_options
 from cnnjax.cli.output import Output
 from cnnjax.cli.starting_weights import Start
-from cnnjax.data import Dataset, Split, augment, batches, epoch_range
+from cnnjax.data import Dataset, augment, batches, epoch_range
+from cnnjax.data.order import AnySplit
 from cnnjax.errors import UsageError
 from cnnjax.pretrained import Preprocess
 from cnnjax.recipes import Recipe
@@ -77,7 +78,7 @@ class Setup:
         size, key = self.recipe.batch_size, self.data_key
         return batches(self.dataset.train, size, key=key, epoch=epoch, train=True, start=start, mesh=self.mesh)
 
-    def whole(self, split: "Split | data.StreamedSplit") -> Iterator[Batch]:
+    def whole(self, split: AnySplit) -> Iterator[Batch]:
         """Return the batches of a split that is evaluated."""
         size = eval_batch_size(split.image_shape, self.recipe.batch_size)
         return batches(split, size, mesh=self.mesh)

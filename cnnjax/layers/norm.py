@@ -8,7 +8,7 @@ from flax import linen as nn
 
 from cnnjax import ops
 from cnnjax.ops.arguments import floating
-from cnnjax.ops.channels import channel_moments, scale, spread
+from cnnjax.ops.channels import broadcast_channels, channel_moments, scale
 
 
 class BatchNorm(nn.Module):
@@ -70,7 +70,7 @@ class BatchNorm(nn.Module):
         if self.use_bias:
             shift += self.param("bias", nn.initializers.zeros, shape).astype(x.dtype)
         # One product and one sum a pixel; its gradient then takes a pass less than that of (x - mean) * factor.
-        return (scale(x, factor, centre) + spread(shift, x)).astype(dtype)
+        return (scale(x, factor, centre) + broadcast_channels(shift, x)).astype(dtype)
 
     def _moved(self, old: jax.Array, new: jax.Array) -> jax.Array:
         return self.momentum * old + (1 - self.momentum) * new.astype(old.dtype)

@@ -7,7 +7,7 @@ from flax import linen as nn
 from cnnjax import ops
 from cnnjax.layers import ConvNormAct, DenseHead, MaxPool
 from cnnjax.layers.initializers import torch_uniform
-from cnnjax.models.common import check_images, classifier_input
+from cnnjax.models.common import check_images, headless_output
 
 __all__ = ["alexnet"]
 
@@ -63,7 +63,7 @@ class AlexNet(nn.Module):
         x = MaxPool(3, strides=2, name="pool5")(x)
         self.sow("intermediates", "stage3", x)
         if not self.include_top:
-            return classifier_input(x, self.pooling)
+            return headless_output(x, self.pooling)
         x = ops.adaptive_avg_pool(x, 6)
         dropout = (self.dropout, self.dropout)
         head = DenseHead(self.num_classes, hidden=(4096, 4096), dropout=dropout, name="head", **options)

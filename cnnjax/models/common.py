@@ -39,7 +39,7 @@ def check_images(model: str, x: jax.Array, *, smallest: int = 1, layer: str = ""
         )
 
 
-def classifier_input(x: jax.Array, pooling: str | None) -> jax.Array:
+def headless_output(x: jax.Array, pooling: str | None) -> jax.Array:
     """Return a feature map as a model without its top does.
 
     Args:

@@ -11,7 +11,7 @@ from cnnjax import ops
 from cnnjax.layers import BatchNorm, ConvNormAct, DenseHead, InceptionBlock, LocalResponseNorm, MaxPool
 from cnnjax.layers.inception import AuxiliaryHead
 from cnnjax.layers.initializers import torch_uniform, torch_uniform_bias
-from cnnjax.models.common import check_images, classifier_input
+from cnnjax.models.common import check_images, headless_output
 
 __all__ = ["googlenet", "googlenet_cifar", "googlenet_torchvision"]
 
@@ -121,7 +121,7 @@ class GoogLeNet(nn.Module):
                     self._auxiliary(x, AUXILIARY[name], conv, train=train)
             self.sow("intermediates", f"stage{stage - 2 if self.small_images else stage}", x)
         if not self.include_top:
-            return classifier_input(x, self.pooling)
+            return headless_output(x, self.pooling)
         return self.head(self.num_classes, dtype=self.dtype, name="head")(ops.global_avg_pool(x), train=train)
 
     def _stem(self, x: jax.Array, conv: Callable[..., nn.Module], *, train: bool) -> jax.Array:

@@ -19,7 +19,7 @@ from cnnjax.layers.inception_v3 import (
     InceptionE,
 )
 from cnnjax.layers.initializers import glorot_uniform, torch_uniform_bias
-from cnnjax.models.common import check_images, classifier_input
+from cnnjax.models.common import check_images, headless_output
 
 __all__ = ["inception_v3", "inception_v3_torchvision"]
 
@@ -118,7 +118,7 @@ class InceptionV3(nn.Module):
                 self._auxiliary(x, conv, train=train)
             self.sow("intermediates", f"stage{stage}", x)
         if not self.include_top:
-            return classifier_input(x, self.pooling)
+            return headless_output(x, self.pooling)
         return self.head(self.num_classes, dtype=self.dtype, name="head")(ops.global_avg_pool(x), train=train)
 
     def _stem(self, x: jax.Array, conv: Callable[..., nn.Module], *, train: bool) -> jax.Array:

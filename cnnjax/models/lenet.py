@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from cnnjax.layers import Conv, MaxPool
-from cnnjax.models.common import check_images, classifier_input
+from cnnjax.models.common import check_images, headless_output
 
 __all__ = ["lenet5"]
 
@@ -67,7 +67,7 @@ class LeNet5(nn.Module):
         x = MaxPool(2, name="s4")(x)
         self.sow("intermediates", "stage2", x)
         if not self.include_top:
-            return classifier_input(x, self.pooling)
+            return headless_output(x, self.pooling)
         x = x.reshape(x.shape[0], -1)
         x = nn.relu(nn.Dense(120, dtype=self.dtype, name="c5")(x))
         x = nn.relu(nn.Dense(84, dtype=self.dtype, name="f6")(x))

@@ -8,7 +8,7 @@ import numpy as np
 from flax import linen as nn
 
 from cnnjax import ops
-from cnnjax.models.common import check_images, classifier_input
+from cnnjax.models.common import check_images, headless_output
 from cnnjax.models.lenet import FIELD, SMALLEST, centring
 
 __all__ = ["lenet5_1998"]
@@ -127,7 +127,7 @@ class LeNet51998(nn.Module):
         x = Subsampling(dtype=self.dtype, name="s4")(x)
         self.sow("intermediates", "stage2", x)
         if not self.include_top:
-            return classifier_input(x, self.pooling)
+            return headless_output(x, self.pooling)
         x = x.reshape(x.shape[0], -1)
         for name, width in (("c5", 120), ("f6", 84), ("output", self.num_classes)):
             init = _uniform(x.shape[1])

@@ -10,7 +10,7 @@ from flax import linen as nn
 from cnnjax import ops
 from cnnjax.layers import BasicBlock, BatchNorm, BottleneckBlock, ConvNormAct, DenseHead, MaxPool
 from cnnjax.layers.initializers import Initializer, glorot_uniform, he_normal_fan_out
-from cnnjax.models.common import check_images, classifier_input
+from cnnjax.models.common import check_images, headless_output
 
 __all__ = [
     "resnet18",
@@ -101,7 +101,7 @@ class ResNet(nn.Module):
                 )(x, train=train)
             self.sow("intermediates", f"stage{stage}", x)
         if not self.include_top:
-            return classifier_input(x, self.pooling)
+            return headless_output(x, self.pooling)
         return DenseHead(self.num_classes, dtype=self.dtype, name="head")(ops.global_avg_pool(x), train=train)
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from cnnjax.layers import ConvNormAct, DenseHead, MaxPool
-from cnnjax.models.common import check_images, classifier_input
+from cnnjax.models.common import check_images, headless_output
 
 __all__ = ["simple_cnn"]
 
@@ -45,7 +45,7 @@ class SimpleCNN(nn.Module):
             x = MaxPool(2, name=f"pool{number}")(x)
             self.sow("intermediates", f"stage{number}", x)
         if not self.include_top:
-            return classifier_input(x, self.pooling)
+            return headless_output(x, self.pooling)
         return DenseHead(self.num_classes, hidden=(128,), dtype=self.dtype, name="head")(x, train=train)
 
 

@@ -9,7 +9,7 @@ from flax import linen as nn
 from cnnjax import ops
 from cnnjax.layers import BatchNorm, ConvNormAct, DenseHead, MaxPool
 from cnnjax.layers.initializers import he_normal_fan_out
-from cnnjax.models.common import check_images, classifier_input
+from cnnjax.models.common import check_images, headless_output
 
 __all__ = [
     "vgg11",
@@ -81,7 +81,7 @@ class VGG(nn.Module):
             x = MaxPool(2, name=f"stage{stage}_pool")(x)
             self.sow("intermediates", f"stage{stage}", x)
         if not self.include_top:
-            return classifier_input(x, self.pooling)
+            return headless_output(x, self.pooling)
         x = ops.adaptive_avg_pool(x, self.map_size)
         head = DenseHead(
             self.num_classes,

@@ -23,7 +23,7 @@ from cnnjax.ops.platform import platform_conv
 conv_p = Primitive("cnnjax_conv")
 
 
-def convolve(x, kernel, problem: cpu.Problem, precision: Any) -> jax.Array:
+def convolve(x, kernel, problem: cpu.ConvSpec, precision: Any) -> jax.Array:
     """Convolve through the primitive."""
     if precision is not None:
         # A CPU's own algorithms have no use for it; JAX says in its own words what is no precision.
@@ -33,7 +33,7 @@ def convolve(x, kernel, problem: cpu.Problem, precision: Any) -> jax.Array:
     return conv_p.bind(x, kernel, role="out", problem=problem, precision=precision)
 
 
-def convolve_transposed(g, kernel, problem: cpu.Problem) -> jax.Array:
+def convolve_transposed(g, kernel, problem: cpu.ConvSpec) -> jax.Array:
     """Do the transpose of a convolution through the primitive."""
     return conv_p.bind(g, kernel, role="lhs", problem=problem, precision=None)
 

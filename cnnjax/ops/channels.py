@@ -1,9 +1,9 @@
 """What batch normalisation and biases do with one number a channel, and its transposes.
 
-`scale` and `spread` take a number a channel to all pixels, `channel_dot` and `channel_sum` take all pixels to one: as
-primitives of their own they stay among themselves under differentiation, in any order and mode, and a CPU, alone and
-unsharded, sums as `cnnjax.ops.cpu.sums` does. What meets in one has one float dtype. A centre, one number a channel,
-is taken from the pixels of x first; it is a constant to every derivative.
+`scale` and `broadcast_channels` take a number a channel to all pixels, `channel_dot` and `channel_sum` all pixels to
+one: as primitives of their own they stay among themselves under differentiation, in any order and mode, and a CPU,
+alone and unsharded, sums as `cnnjax.ops.cpu.sums` does. What meets in one has one float dtype. A centre, one number
+a channel, is taken from the pixels of x first; it is a constant to every derivative.
 """
 
 import math
@@ -67,7 +67,7 @@ def channel_moments(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     return centre, shift, jnp.maximum(square - shift * shift, 0)  # rounding can make the difference negative
 
 
-def spread(values: jax.Array, like: jax.Array) -> jax.Array:
+def broadcast_channels(values: jax.Array, like: jax.Array) -> jax.Array:
     """Repeat `[C]` over all axes of `[..., C]` but the last, to be combined with that array.
 
     Args:
@@ -76,7 +76,7 @@ def spread(values: jax.Array, like: jax.Array) -> jax.Array:
     Returns:
       The shape of `like`; on a mesh one that broadcasts to it, so that it takes on the sharding of `like`.
     Example:
-      >>> spread(jnp.arange(2.0), jnp.zeros((3, 2))).tolist()
+      >>> broadcast_channels(jnp.arange(2.0), jnp.zeros((3, 2))).tolist()
       [[0.0, 1.0], [0.0, 1.0], [0.0, 1.0]]
     """
     return spread_p.bind(values, shape=like.shape) if _is_ours(like) else _aligned(values, like.ndim)

@@ -11,8 +11,8 @@ from jax import lax
 from cnnjax import shapes
 from cnnjax.ops import bilinear, dispatch
 from cnnjax.ops.arguments import PaddingLike, Size, as_numbers, images, pair, per_axis
-from cnnjax.ops.channels import spread
-from cnnjax.ops.opaque import opaque
+from cnnjax.ops.channels import broadcast_channels
+from cnnjax.ops.hide_constant import hide_constant
 from cnnjax.ops.platform import platform_conv
 
 NHWC = ("NHWC", "HWIO", "NHWC")
@@ -61,9 +61,9 @@ def conv_general_dilated(
         "preferred_element_type": preferred_element_type,
         "out_sharding": out_sharding,
     }
-    problem = dispatch.fast_problem(lhs, rhs, window_strides, padding, **options)
+    problem = dispatch.cpu_conv_spec(lhs, rhs, window_strides, padding, **options)
     if feature_group_count == batch_group_count == 1:
-        rhs = opaque(rhs)  # XLA for the CPU miscompiles constant kernels, but not those of groups
+        rhs = hide_constant(rhs)  # XLA for the CPU miscompiles constant kernels, but not those of groups
     if problem is None:
         return platform_conv(lhs, rhs, window_strides, padding, precision=precision, **options)
     return bilinear.convolve(lhs, rhs, problem, precision)
@@ -116,7 +116,7 @@ def add_bias(op: str, y, bias):
     bias = as_numbers(op, "bias", bias)
     if bias.shape != y.shape[3:]:
         raise ValueError(f"{op}: expected bias of shape {y.shape[3:]}, got {bias.shape}. Give one number a feature.")
-    return y + spread(bias.astype(y.dtype), y)
+    return y + broadcast_channels(bias.astype(y.dtype), y)
 
 
 def _pads(op, sizes, taps, strides, padding, dilation):

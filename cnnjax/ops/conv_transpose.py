@@ -7,7 +7,7 @@ from cnnjax import shapes
 from cnnjax.ops import bilinear, dispatch
 from cnnjax.ops.arguments import PaddingLike, Size, images, pair, per_axis
 from cnnjax.ops.conv import NHWC, add_bias, check_groups, conv_general_dilated, kernel_array, operands
-from cnnjax.ops.opaque import opaque
+from cnnjax.ops.hide_constant import hide_constant
 
 
 def conv_transpose2d(
@@ -73,9 +73,9 @@ def conv_transpose2d(
             for n, s, reach, out, (low, _) in zip(sizes, strides, reaches, out_sizes, pads)
         ]
         turned = lax.transpose(lax.rev(kernel, (0, 1)), (0, 1, 3, 2))
-        problem = dispatch.fast_transposed_problem(x, turned, out_sizes, strides, own, dilation)
+        problem = dispatch.cpu_transposed_conv_spec(x, turned, out_sizes, strides, own, dilation)
         if problem is not None:
-            return add_bias(op, bilinear.convolve_transposed(x, opaque(turned), problem), bias)
+            return add_bias(op, bilinear.convolve_transposed(x, hide_constant(turned), problem), bias)
     pads = [(low, high + extra) for (low, high), extra in zip(pads, more)]
     y = conv_general_dilated(x, kernel, (1, 1), pads, strides, dilation, NHWC, feature_group_count=groups)
     return add_bias(op, y, bias)

@@ -2,6 +2,8 @@
 
 import operator
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -33,7 +35,21 @@ def cpu_mode() -> str:
     return mode
 
 
-def fast_problem(
+@contextmanager
+def plain_convolutions() -> Iterator[None]:
+    """Trace what is called inside with the platform's own convolutions."""
+    before = os.environ.get(SWITCH)
+    os.environ[SWITCH] = "off"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[SWITCH]
+        else:
+            os.environ[SWITCH] = before
+
+
+def cpu_conv_spec(
     lhs,
     rhs,
     window_strides,
@@ -46,7 +62,7 @@ def fast_problem(
     batch_group_count: Any,
     preferred_element_type: Any,
     out_sharding: Any,
-) -> cpu.Problem | None:
+) -> cpu.ConvSpec | None:
     """Return the convolution as a problem if a CPU has an algorithm of its own for any of its roles, else None."""
     mode = cpu_mode()
     plain = (
@@ -74,11 +90,11 @@ def fast_problem(
         ]
     except (TypeError, ValueError):  # whatever is wrong with it, jax.lax says in its own words
         return None
-    return _if_fast(cpu.Problem(lhs.shape, rhs.shape, strides, (pads[0], pads[1]), dilation, exact=mode == "exact"))
+    return _if_fast(cpu.ConvSpec(lhs.shape, rhs.shape, strides, (pads[0], pads[1]), dilation, exact=mode == "exact"))
 
 
-def fast_transposed_problem(g, kernel, out_sizes, strides, padding, dilation) -> cpu.Problem | None:
-    """Return the convolution of which this is the transpose as a problem, as `fast_problem` does.
+def cpu_transposed_conv_spec(g, kernel, out_sizes, strides, padding, dilation) -> cpu.ConvSpec | None:
+    """Return the convolution of which this is the transpose as a problem, as `cpu_conv_spec` does.
 
     Args:
       g: What is transposed, `[N, H', W', O]`.
@@ -92,10 +108,10 @@ def fast_transposed_problem(g, kernel, out_sizes, strides, padding, dilation) ->
     if mode == "off" or not _plain(g, kernel):
         return None
     shape = (g.shape[0], *out_sizes, kernel.shape[2])
-    return _if_fast(cpu.Problem(shape, kernel.shape, strides, tuple(padding), dilation, exact=mode == "exact"))
+    return _if_fast(cpu.ConvSpec(shape, kernel.shape, strides, tuple(padding), dilation, exact=mode == "exact"))
 
 
-def _if_fast(problem: cpu.Problem) -> cpu.Problem | None:
+def _if_fast(problem: cpu.ConvSpec) -> cpu.ConvSpec | None:
     return problem if any(cpu.choose(role, problem) for role in cpu.ROLES) else None
 
 

@@ -19,11 +19,11 @@ from jax.interpreters import ad, batching
 
 from cnnjax.ops import windows
 from cnnjax.ops.cpu.blocks import padded
-from cnnjax.ops.cpu.stages import stage
+from cnnjax.ops.cpu.stages import noinline
 from cnnjax.ops.dispatch import cpu_mode, on_no_mesh
 from cnnjax.ops.lowering import lower_on_one_cpu
 
-taken_p, given_p = Primitive("cnnjax_max_taken"), Primitive("cnnjax_max_given")
+max_pool_gather_p, max_pool_scatter_p = Primitive("cnnjax_max_pool_gather"), Primitive("cnnjax_max_pool_scatter")
 
 _MOST_TAPS = 16  # of larger windows the place of the maximum is dearer than the folds' own derivatives
 
@@ -51,7 +51,9 @@ def _located(x, window, strides):
 
 @_located.defjvp
 def _(window, strides, primals, tangents):
-    return _located(*primals, window, strides), taken_p.bind(*tangents, *primals, window=window, strides=strides)
+    return _located(*primals, window, strides), max_pool_gather_p.bind(
+        *tangents, *primals, window=window, strides=strides
+    )
 
 
 def _places(x, *, window, strides):
@@ -119,7 +121,7 @@ def _define(primitive: Primitive, transpose: Primitive, plain, shape) -> None:
     ad.primitive_transposes[primitive] = transposed
     batching.primitive_batchers[primitive] = batch
     # A stage on one CPU: fused into what reads places, XLA would find the maximum anew for each of its pixels.
-    lower_on_one_cpu(primitive, partial(plain, locate=stage(_places)), plain, ("window", "strides"))
+    lower_on_one_cpu(primitive, partial(plain, locate=noinline(_places)), plain, ("window", "strides"))
 
 
 def _taken_shape(t, x, **geometry):
@@ -127,5 +129,5 @@ def _taken_shape(t, x, **geometry):
     return ShapedArray(jax.eval_shape(partial(windows.max_by_slices, **geometry), t).shape, t.dtype)
 
 
-_define(taken_p, given_p, _taken, _taken_shape)
-_define(given_p, taken_p, _given, lambda g, x, **_: ShapedArray(x.shape, g.dtype))
+_define(max_pool_gather_p, max_pool_scatter_p, _taken, _taken_shape)
+_define(max_pool_scatter_p, max_pool_gather_p, _given, lambda g, x, **_: ShapedArray(x.shape, g.dtype))

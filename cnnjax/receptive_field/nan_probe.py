@@ -1,8 +1,6 @@
 """What a function really reads, found by running it: a NaN in the input turns every output that reads it to NaN."""
 
-import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnnjax import jax_versions
+from cnnjax.ops.dispatch import plain_convolutions
 
 # Winograd's algorithm spreads NaN over a tile, and XLA's fused pools on a CPU drop it.
-_SWITCH = "CNNJAX_CPU_OPS"
 _NO_FUSION = {jax_versions.YNN_FUSION: ""}
 # Compiling takes longer than running does, which happens once.
 _QUICK = {jax_versions.NO_EXPENSIVE_PASSES: "True"}
@@ -91,17 +89,3 @@ def compiled(function: Callable, *, once: bool = False) -> Callable:
     if jax.default_backend() != "cpu" or not jax_versions.takes_options(**_NO_FUSION, **_QUICK):
         return jax.jit(function)
     return jax.jit(function, compiler_options=_NO_FUSION | (_QUICK if once else {}))
-
-
-@contextmanager
-def plain_convolutions() -> Iterator[None]:
-    """Trace what is called inside with the platform's own convolutions."""
-    before = os.environ.get(_SWITCH)
-    os.environ[_SWITCH] = "off"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[_SWITCH]
-        else:
-            os.environ[_SWITCH] = before

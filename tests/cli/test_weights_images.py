@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnnjax import Classifier, pretrained, runs
+from cnnjax import Classifier, pretrained, runs, safetensors
 from cnnjax.cli.main import run
 from cnnjax.pretrained.preprocessing import from_json
 from tests.cli.commands import last_json, only_line
@@ -248,6 +248,19 @@ def test_names_given_at_conversion_are_kept(colours, capsys):
     assert "--classes: expected 3 names, as --num-classes says, got 2" in only_line(capsys)
 
 
+def test_names_that_the_net_knows_by_others(colours, capsys):
+    arrays = {"net.a.weight": np.eye(3) * 10 / 255, "net.a.bias": np.array([103.939, 116.779, 123.68]) * 10 / 255}
+    arrays |= {"net.b.weight": np.eye(3), "net.b.bias": np.zeros(3), "other.w": np.ones(2)}
+    pieces = safetensors.to_pieces({name: value.astype(np.float32) for name, value in arrays.items()})
+    pathlib.Path("foreign.safetensors").write_bytes(b"".join(bytes(piece) for piece in pieces))
+    words = ["eval", "hues:Colours", "--weights", "foreign.safetensors", "--dataset", "folder:photos", "--json"]
+    words += ["--preprocess", "vgg16:keras", "--rules", "a=first", "b=logits"]
+    assert run([*words, "--prefix", "net."]) == 0
+    assert last_json(capsys)["accuracy"] == pytest.approx(truth(colours)[1])
+    assert run(words) == 1
+    assert "does not fit" in capsys.readouterr().err
+
+
 def test_options_of_the_model_are_typed_kept_and_used_again(colours, capsys):
     words = [*TRAIN, "--no-tensorboard", "--set", "width=7", "scale=2", "--workdir", "run", "--json"]
     assert run(words) == 0
@@ -291,7 +304,7 @@ def test_models_that_can_not_be_made_are_one_line(words, message, colours, capsy
         (["export", "run", "a.stablehlo"], 2, "run is a run's workdir: type cnnjax export --workdir run"),
         (["summary", "run"], 2, "unknown model 'run'"),
         (["predict", "--workdir", "run", "photos"], 1, "photos: it is a folder. Name its images: photos/*"),
-        ([*TRAIN[:3], "kmnist"], 2, "unknown dataset 'kmnist'"),
+        ([*TRAIN[:3], "kmnist"], 2, "save the images, one folder a class, and type --dataset folder:DIR"),
         ([*TRAIN[:3], "hf:mnist"], 2, "hf download mnist --repo-type dataset --local-dir DIR"),
         ([*TRAIN, "--weights", "hf:a/b"], 2, "hf download a/b --local-dir DIR"),
         ([*TRAIN, "--weights", "keras.safetensors", "--rules", "first"], 2, "--rules: expected OLD=NEW"),

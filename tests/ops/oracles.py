@@ -58,7 +58,7 @@ def _taps(padded, kernel, out_sizes, strides, dilation):
 
 
 def taps_conv(x, kernel, problem):
-    """Return the convolution of a `cpu.Problem` in float64, tap by tap in numpy."""
+    """Return the convolution of a `cpu.ConvSpec` in float64, tap by tap in numpy."""
     x, kernel = np.asarray(x, np.float64), np.asarray(kernel, np.float64)
     padded, inside, held = _padded(x.shape, problem.padding)
     padded[inside] = x[held]

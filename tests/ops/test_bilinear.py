@@ -16,7 +16,7 @@ from jax.test_util import check_grads
 
 from cnnjax import ops
 from cnnjax.ops import cpu, dispatch
-from cnnjax.ops.opaque import opaque_p
+from cnnjax.ops.hide_constant import hide_constant_p
 from tests.ops import oracles
 
 
@@ -51,7 +51,7 @@ def roles(f, x, k):
 def test_a_narrow_convolution_is_one_equation(operands):
     # The other one hides constant kernels from XLA.
     jaxpr = jax.make_jaxpr(conv)(*operands)
-    assert [eqn.primitive.name for eqn in jaxpr.eqns] == ["cnnjax_opaque", "cnnjax_conv"]
+    assert [eqn.primitive.name for eqn in jaxpr.eqns] == ["cnnjax_hide_constant", "cnnjax_conv"]
     backward = str(jax.make_jaxpr(jax.grad(lambda *a: conv(*a).sum(), (0, 1)))(*operands))
     assert all(f"role={role}" in backward for role in ("lhs", "rhs"))
 
@@ -210,7 +210,9 @@ def test_what_is_not_plain_goes_to_lax(options: dict[str, Any]):
     options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), **options}
     with jax.enable_x64(True):
         jaxpr = jax.make_jaxpr(lambda x, k: ops.conv_general_dilated(x, k, (1, 1), [(1, 1), (1, 1)], **options))(x, k)
-    assert [eqn.primitive.name for eqn in jaxpr.eqns if eqn.primitive is not opaque_p] == ["conv_general_dilated"]
+    assert [eqn.primitive.name for eqn in jaxpr.eqns if eqn.primitive is not hide_constant_p] == [
+        "conv_general_dilated"
+    ]
 
 
 SHARDED = """

@@ -15,7 +15,7 @@ import pytest
 from jax.test_util import check_grads
 
 from cnnjax.layers import BatchNorm
-from cnnjax.ops.channels import channel_dot, channel_moments, channel_sum, scale, spread
+from cnnjax.ops.channels import broadcast_channels, channel_dot, channel_moments, channel_sum, scale
 from cnnjax.ops.cpu import sums
 
 OTHERS = ("cuda", "tpu")
@@ -47,7 +47,7 @@ def test_equals_numpy_in_float64(shape):
         centre, shift, var = call(channel_moments)(x)
         np.testing.assert_allclose(centre + shift, wide.mean(axes), rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(var, wide.var(axes), rtol=1e-5, atol=1e-10)
-        np.testing.assert_array_equal(call(spread)(values, x), np.broadcast_to(values, shape))
+        np.testing.assert_array_equal(call(broadcast_channels)(values, x), np.broadcast_to(values, shape))
         np.testing.assert_array_equal(call(scale)(x, values), np.asarray(x) * np.asarray(values))
 
 
@@ -55,7 +55,7 @@ def test_each_is_the_others_transpose_in_any_order_and_mode():
     x, values = draw((6, 5, 3)), draw((3,), 1)
 
     def f(x, values):
-        y = scale(x, values) + spread(values * values, x)
+        y = scale(x, values) + broadcast_channels(values * values, x)
         return channel_sum(y * y * y) + channel_dot(x, y) * values
 
     check_grads(jax.jit(f), (x, values), order=2, modes=("fwd", "rev"), eps=1e-2, atol=3e-2, rtol=3e-2)
@@ -70,7 +70,9 @@ def test_moments_from_a_centre_stay_among_them_too():
 
     def f(x):
         centre, shift, var = channel_moments(x)
-        return ((scale(x, var, centre) - spread(shift * var, x)) * spread(shift + centre, x) * g).sum()
+        return (
+            (scale(x, var, centre) - broadcast_channels(shift * var, x)) * broadcast_channels(shift + centre, x) * g
+        ).sum()
 
     check_grads(jax.jit(f), (x,), order=2, modes=("fwd", "rev"), eps=1e-2, atol=3e-2, rtol=3e-2)
     backward = str(jax.make_jaxpr(jax.grad(f))(x))
@@ -87,7 +89,7 @@ def test_vmap(axis):
         chex.assert_trees_all_close(jax.vmap(f, axis)(*operands), jax.vmap(plain, axis)(*operands), rtol=1e-5)
     one = jnp.zeros((3, 4, 2))
     expected = np.broadcast_to(values[:, None, None], (5, 3, 4, 2))
-    np.testing.assert_array_equal(jax.jit(jax.vmap(spread, (0, None)))(values, one), expected)
+    np.testing.assert_array_equal(jax.jit(jax.vmap(broadcast_channels, (0, None)))(values, one), expected)
     np.testing.assert_array_equal(jax.jit(jax.vmap(scale, (None, 0)))(one + 1, values), expected)
 
 
@@ -146,7 +148,7 @@ def test_without_jit_it_is_jaxs_own_sum():
 
 def test_exports_with_and_without_a_symbolic_batch():
     x = draw((8, 4, 4, 3))
-    f = jax.jit(lambda x: scale(x, channel_dot(x, x)) - spread(channel_sum(x), x))
+    f = jax.jit(lambda x: scale(x, channel_dot(x, x)) - broadcast_channels(channel_sum(x), x))
     (batch,) = jax.export.symbolic_shape("b")
     for size in (8, batch):
         exported = jax.export.export(f)(jax.ShapeDtypeStruct((size, 4, 4, 3), jnp.float32))

@@ -101,7 +101,7 @@ def test_values_and_gradients_equal_lax_in_float64(case):
 @given(FAST)
 def test_what_a_cpu_computes_itself_equals_lax_in_float64(case):
     (x, k), strides, padding, dilation, _ = operands(case)
-    problem = dispatch.fast_problem(jnp.asarray(x), jnp.asarray(k), strides, padding, **dilated(dilation))
+    problem = dispatch.cpu_conv_spec(jnp.asarray(x), jnp.asarray(k), strides, padding, **dilated(dilation))
     assume(problem is not None and any(cpu.choose(role, problem) for role in cpu.ROLES))
     check_values_and_gradients(case)
 

@@ -13,7 +13,7 @@ import pytest
 from jax.test_util import check_grads
 
 from cnnjax import ops
-from cnnjax.ops.maxima import given_p, max_of_windows, taken_p
+from cnnjax.ops.maxima import max_of_windows, max_pool_gather_p, max_pool_scatter_p
 from tests.ops import oracles
 
 GEOMETRIES = [
@@ -53,16 +53,16 @@ def test_each_is_what_a_loop_takes_and_gives(window, strides, nan):
     rows, columns = first_places(x, window, strides)
     n, c = np.arange(2)[:, None, None, None], np.arange(3)
     geometry = {"window": window, "strides": strides}
-    taken = jax.jit(partial(taken_p.bind, **geometry))(t, x)
+    taken = jax.jit(partial(max_pool_gather_p.bind, **geometry))(t, x)
     np.testing.assert_array_equal(taken, t[n, rows, columns, c])
     g = np.random.default_rng(2).normal(size=rows.shape).astype(np.float32)
     expected = np.zeros(x.shape)
     np.add.at(expected, (n, rows, columns, c), g)
     for call in (lambda f: f, jax.jit):
-        given = call(partial(given_p.bind, **geometry))(g, x)
+        given = call(partial(max_pool_scatter_p.bind, **geometry))(g, x)
         np.testing.assert_allclose(given, expected, rtol=1e-6, atol=1e-6)
     with jax.disable_jit():
-        np.testing.assert_array_equal(taken_p.bind(t, x, **geometry), taken)
+        np.testing.assert_array_equal(max_pool_gather_p.bind(t, x, **geometry), taken)
 
 
 @pytest.mark.parametrize("padding", [1, ((0, 1), (2, 0))])
@@ -107,11 +107,11 @@ def test_every_dtype_has_its_own_gradient():
 
 @pytest.mark.parametrize("dims", [(0, 0), (1, None), (None, 2)])
 @pytest.mark.parametrize(("window", "strides"), [((2, 3), (2, 1)), ((2, 1), (2, 1))])
-@pytest.mark.parametrize("primitive", [taken_p, given_p])
+@pytest.mark.parametrize("primitive", [max_pool_gather_p, max_pool_scatter_p])
 def test_vmap(primitive, window, strides, dims):
     geometry = {"window": window, "strides": strides}
     x, rng = draw((2, 6, 7, 2)), np.random.default_rng(3)
-    t = rng.normal(size=x.shape if primitive is taken_p else (2, 3, 8 - window[1], 2)).astype(np.float32)
+    t = rng.normal(size=x.shape if primitive is max_pool_gather_p else (2, 3, 8 - window[1], 2)).astype(np.float32)
     operands = [
         value if dim is None else np.stack([np.roll(value, shift, 1) for shift in range(3)], dim)
         for value, dim in zip((t, x), dims)

@@ -19,7 +19,7 @@ from jax import lax
 from cnnjax import models, ops
 from cnnjax.layers import BasicBlock
 from cnnjax.models import resnet
-from cnnjax.ops.opaque import opaque
+from cnnjax.ops.hide_constant import hide_constant
 from tests.ops import oracles
 
 # Images, kernel, dtype: through jax.lax, as a matrix product, as a banded one.
@@ -102,8 +102,11 @@ LOWERED: dict[str, tuple[Any, bool]] = {
     "arithmetic on constants": (lambda k, s: (jnp.ones((3, 3, 2, 6)) * 0.5 + 1).transpose(1, 0, 2, 3), True),
     "chosen from constants": (lambda k, s: jnp.where(s > 0, jnp.ones((3, 6)), jnp.zeros((3, 6))), True),
     "a part of constants": (lambda k, s: lax.dynamic_index_in_dim(jnp.ones((4, 3, 6)), s.astype(int)), True),
-    "an inner function's argument": (lambda k, s: jax.jit(opaque)(jnp.ones((3, 3, 2, 6))), True),
-    "in a loop": (lambda k, s: lax.scan(lambda c, _: (opaque(c), None), jnp.ones((3, 6)), None, length=2)[0], True),
+    "an inner function's argument": (lambda k, s: jax.jit(hide_constant)(jnp.ones((3, 3, 2, 6))), True),
+    "in a loop": (
+        lambda k, s: lax.scan(lambda c, _: (hide_constant(c), None), jnp.ones((3, 6)), None, length=2)[0],
+        True,
+    ),
     "one number": (lambda k, s: jnp.ones((1, 1, 1, 1)), False),
 }
 
@@ -111,7 +114,7 @@ LOWERED: dict[str, tuple[Any, bool]] = {
 @pytest.mark.parametrize("name", LOWERED)
 def test_only_what_may_be_one_number_is_hidden_and_only_on_cpu(name):
     make, hidden = LOWERED[name]
-    traced = jax.jit(lambda k, s: opaque(make(k, s))).trace(jnp.ones((3, 3, 2, 6)), 1.0)
+    traced = jax.jit(lambda k, s: hide_constant(make(k, s))).trace(jnp.ones((3, 3, 2, 6)), 1.0)
     assert ("replica_id" in traced.lower(lowering_platforms=("cpu",)).as_text()) == hidden
     for platform in ("cuda", "tpu"):
         assert "replica_id" not in traced.lower(lowering_platforms=(platform,)).as_text()
@@ -119,13 +122,13 @@ def test_only_what_may_be_one_number_is_hidden_and_only_on_cpu(name):
 
 def test_hiding_changes_nothing_under_any_transformation():
     x = jnp.asarray(draw((4, 3)))
-    for f in (opaque, jax.jit(lambda x: opaque(x * jnp.ones((4, 3)))), jax.vmap(opaque, 1, 1)):
+    for f in (hide_constant, jax.jit(lambda x: hide_constant(x * jnp.ones((4, 3)))), jax.vmap(hide_constant, 1, 1)):
         np.testing.assert_array_equal(f(x), x)
     ones = jnp.ones((4, 3))
-    np.testing.assert_array_equal(jax.jit(lambda: opaque(jnp.ones((4, 3))))(), ones)
-    np.testing.assert_array_equal(jax.grad(lambda x: (opaque(x) ** 2).sum())(x), 2 * x)
-    np.testing.assert_array_equal(jax.jvp(opaque, (x,), (ones,))[1], ones)
-    assert opaque("kernel") == "kernel"
+    np.testing.assert_array_equal(jax.jit(lambda: hide_constant(jnp.ones((4, 3))))(), ones)
+    np.testing.assert_array_equal(jax.grad(lambda x: (hide_constant(x) ** 2).sum())(x), 2 * x)
+    np.testing.assert_array_equal(jax.jvp(hide_constant, (x,), (ones,))[1], ones)
+    assert hide_constant("kernel") == "kernel"
 
 
 POOLS = {

@@ -184,7 +184,7 @@ EXACT = {
     "padded by wrapping": lambda x: jnp.pad(x, [(0, 0), (2, 1), (1, 3), (0, 0)], "wrap"),
     "padded with the mean": lambda x: jnp.pad(x, [(0, 0), (2, 1), (0, 0), (0, 0)], "mean"),
     "normalised over the image": lambda x: x - x.mean((1, 2), keepdims=True),
-    "normalised over the batch": lambda x: x - channels.spread(channels.channel_sum(conv(x)[:, :2]), x),
+    "normalised over the batch": lambda x: x - channels.broadcast_channels(channels.channel_sum(conv(x)[:, :2]), x),
     "scaled by a channel's square": lambda x: channels.scale(
         conv(x), channels.channel_dot(x[:, :2, 1:3], x[:, :2, 2:4])
     ),

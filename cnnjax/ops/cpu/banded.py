@@ -13,30 +13,30 @@ import numpy as np
 from jax import lax
 
 from cnnjax.ops.cpu import blocks
-from cnnjax.ops.cpu.problem import Problem
-from cnnjax.ops.cpu.stages import stage
+from cnnjax.ops.cpu.problem import ConvSpec
+from cnnjax.ops.cpu.stages import noinline
 
 
-def _span(problem: Problem, block: int) -> int:
+def _span(problem: ConvSpec, block: int) -> int:
     """Return how many input columns a block of output columns reads."""
     return (block - 1) * problem.strides[1] + (problem.rhs_shape[1] - 1) * problem.dilation[1] + 1
 
 
-def _selector(problem: Problem, block: int) -> np.ndarray:
+def _selector(problem: ConvSpec, block: int) -> np.ndarray:
     """Return `[KW, span, block]`, one where tap b of output column j reads input column i."""
     tap, column = np.mgrid[: problem.rhs_shape[1], :block]
     read = column * problem.strides[1] + tap * problem.dilation[1]
     return (np.arange(_span(problem, block))[None, :, None] == read[:, None, :]).astype(np.float32)
 
 
-def _band(kernel, problem: Problem, block: int):
+def _band(kernel, problem: ConvSpec, block: int):
     """Spread the kernel: `[KH * span * C, block * O]`."""
     spread = jnp.einsum("abco,bij->aicjo", kernel, _selector(problem, block))
     a, i, c, j, o = spread.shape
     return spread.reshape(a * i * c, j * o)
 
 
-def _rows(x, problem: Problem, block: int):
+def _rows(x, problem: ConvSpec, block: int):
     """Lay the KH pieces of rows that each block of outputs reads side by side: `[N * H' * blocks, KH * span * C]`."""
     batch, height, width, channels = x.shape
     (rows, columns), (sh, sw), dh = problem.out_sizes, problem.strides, problem.dilation[0]
@@ -51,12 +51,12 @@ def _rows(x, problem: Problem, block: int):
     return jnp.concatenate(pieces, axis=2).reshape(batch * rows * (columns // block), -1)
 
 
-def narrowest_block(problem: Problem) -> int:
+def narrowest_block(problem: ConvSpec) -> int:
     """Return the divisor of the output columns that is next above the kernel's width."""
     return _divisor(problem, problem.rhs_shape[1])
 
 
-def block_size(problem: Problem) -> int:
+def block_size(problem: ConvSpec) -> int:
     """Return how many output columns one product makes.
 
     Wider blocks multiply more zeros, narrower ones copy each pixel more often. Measured: for wide kernels a product of
@@ -67,7 +67,7 @@ def block_size(problem: Problem) -> int:
     return wide if taps >= 5 and wide <= 3 * taps else narrowest_block(problem)
 
 
-def _divisor(problem: Problem, least: int) -> int:
+def _divisor(problem: ConvSpec, least: int) -> int:
     columns = problem.out_sizes[1]
     return next(block for block in range(min(least, columns), columns + 1) if columns % block == 0)
 
@@ -75,41 +75,41 @@ def _divisor(problem: Problem, least: int) -> int:
 # A stage: a product that reads ten pieces of its operand would have XLA compute that operand, a pool and all before it,
 # ten times. LeNet-5's step at batch 256: 61 ms of processor time without, 44 with. The kernel's gradient asks for the
 # same rows as the convolution, and XLA lays them only once.
-@stage
-def _laid(x, *, problem: Problem, block: int):
+@noinline
+def _laid(x, *, problem: ConvSpec, block: int):
     return _rows(x, problem, block)
 
 
-def out(x, kernel, problem: Problem):
+def out(x, kernel, problem: ConvSpec):
     """Return the convolution."""
     block = block_size(problem)
     rows = _laid(x, problem=problem, block=block)
-    return stage(_multiplied)(rows, kernel, problem=problem, block=block)
+    return noinline(_multiplied)(rows, kernel, problem=problem, block=block)
 
 
-def rhs(x, g, problem: Problem):
+def rhs(x, g, problem: ConvSpec):
     """Return the gradient of the kernel: what all pixels say of the banded matrix, summed along its bands."""
     block = block_size(problem)
     rows = _laid(x, problem=problem, block=block)
     band = blocks.tall_product(rows, g.reshape(rows.shape[0], -1))
-    return stage(_summed)(band, problem=problem, block=block)
+    return noinline(_summed)(band, problem=problem, block=block)
 
 
-def lhs(g, kernel, problem: Problem):
+def lhs(g, kernel, problem: ConvSpec):
     """Return the gradient of the images."""
-    return stage(_lhs)(g, kernel, problem=problem)
+    return noinline(_lhs)(g, kernel, problem=problem)
 
 
-def _multiplied(rows, kernel, *, problem: Problem, block: int):
+def _multiplied(rows, kernel, *, problem: ConvSpec, block: int):
     return (rows @ _band(kernel, problem, block)).reshape(problem.out_shape)
 
 
-def _summed(band, *, problem: Problem, block: int):
+def _summed(band, *, problem: ConvSpec, block: int):
     kernel = jax.ShapeDtypeStruct(problem.rhs_shape, band.dtype)
     return jax.linear_transpose(lambda kernel: _band(kernel, problem, block), kernel)(band)[0]
 
 
-def _lhs(g, kernel, *, problem: Problem):
+def _lhs(g, kernel, *, problem: ConvSpec):
     block = block_size(problem)
     pieces = g.reshape(-1, block * g.shape[3]) @ _band(kernel, problem, block).T
     images = jax.ShapeDtypeStruct(problem.lhs_shape, g.dtype)

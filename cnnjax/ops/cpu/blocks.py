@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from cnnjax.ops.cpu.problem import Pair
-from cnnjax.ops.cpu.stages import stage
+from cnnjax.ops.cpu.stages import noinline
 
 
 def divisor(batch: int, most: int) -> int:
@@ -35,8 +35,8 @@ def tall_product(a, b):
     """
     # The narrower one first: up to four times as fast (6,272 rows of 192 and 16). A stage, or XLA would turn it round.
     if a.shape[1] > b.shape[1]:
-        return stage(_tall_product)(b, a).T
-    return stage(_tall_product)(a, b)
+        return noinline(_tall_product)(b, a).T
+    return noinline(_tall_product)(a, b)
 
 
 def _tall_product(a, b):
@@ -60,7 +60,7 @@ def pick(array, i, size: int):
     return array if i is None else lax.dynamic_slice_in_dim(array, i * size, size)
 
 
-@stage
+@noinline
 def part(array, i, *, size: int):
     """Return the same as a stage of its own: a slice fused into what reads it in pieces takes several times as long."""
     return pick(array, i, size)

@@ -13,8 +13,8 @@ import math
 from collections.abc import Sequence
 
 from cnnjax.ops.cpu import blocks
-from cnnjax.ops.cpu.problem import Pair, Problem
-from cnnjax.ops.cpu.stages import stage
+from cnnjax.ops.cpu.problem import ConvSpec, Pair
+from cnnjax.ops.cpu.stages import noinline
 from cnnjax.ops.platform import platform_conv
 
 _PARALLEL_MACS = 20_000_000  # measured: below it one core has done the work before a second has been woken
@@ -29,7 +29,7 @@ def _convolve(x, kernel, strides: Pair, padding: Sequence[Pair], dilation: Pair,
     """Convolve `[N, H, W, C]` and `[KH, KW, C, O]`."""
     fits = all((k - 1) * d < n for n, k, d in zip(x.shape[1:3], kernel.shape[:2], dilation))
     if not fits:  # XLA would take a loop 40 times slower, and would put padding back that it can see
-        x, padding = stage(blocks.padded)(x, padding=tuple(padding)), ((0, 0), (0, 0))
+        x, padding = noinline(blocks.padded)(x, padding=tuple(padding)), ((0, 0), (0, 0))
     if not every_core:
         return _xla(x, kernel, strides, padding, (1, 1), dilation)
     (low, high), columns = padding
@@ -37,30 +37,30 @@ def _convolve(x, kernel, strides: Pair, padding: Sequence[Pair], dilation: Pair,
     return _xla(x, kernel, (2 * strides[0], strides[1]), padding, (2, 1), (2 * dilation[0], dilation[1]))
 
 
-def _pays(channels: int, features: int, problem: Problem) -> bool:
+def _pays(channels: int, features: int, problem: ConvSpec) -> bool:
     # Measured: Eigen reads few channels of dilated images slowly, writes few features no faster than 16, and has these
     # without any dilation.
     return min(channels, features) >= 16 < max(channels, features) and problem.macs >= _PARALLEL_MACS
 
 
-def _pays_for_kernels(problem: Problem) -> bool:
+def _pays_for_kernels(problem: ConvSpec) -> bool:
     # Measured: here images are read as channels, and few of them slowly, unless they leave the caches.
     return problem.lhs_shape[0] >= 8 or math.prod(problem.lhs_shape) >= _LARGE
 
 
-def out(x, kernel, problem: Problem):
+def out(x, kernel, problem: ConvSpec):
     """Return the convolution."""
     every_core = _pays(*problem.rhs_shape[2:], problem)
     return _convolve(x, kernel, problem.strides, problem.padding, problem.dilation, every_core)
 
 
-@stage
+@noinline
 def _turned(kernel):
     """Turn a kernel `[KH, KW, C, O]` by half and exchange its channels: `[KH, KW, O, C]`."""
     return kernel[::-1, ::-1].swapaxes(2, 3)
 
 
-def lhs(g, kernel, problem: Problem):
+def lhs(g, kernel, problem: ConvSpec):
     """Return the gradient of the images: g, its pixels apart by the strides, convolved with the turned kernel."""
     channels, features = problem.rhs_shape[2:]
     if problem.strides == (1, 1):
@@ -69,19 +69,19 @@ def lhs(g, kernel, problem: Problem):
     return _xla(g, _turned(kernel), (1, 1), problem.lhs_padding, problem.strides, problem.dilation)
 
 
-@stage
+@noinline
 def _by_channel(x):
     """Transpose images `[N, H, W, C]` to `[C, H, W, N]`."""
     return x.transpose(3, 1, 2, 0)
 
 
-@stage
+@noinline
 def _by_pixel(g):
     """Transpose gradients `[N, H', W', O]` to `[H', W', N, O]`."""
     return g.transpose(1, 2, 0, 3)
 
 
-def rhs(x, g, problem: Problem):
+def rhs(x, g, problem: ConvSpec):
     """Return the gradient of the kernel: a channel's images convolved with the gradients, the batch summed over."""
     edges = [
         (low, (k - 1) * dilation + (rows - 1) * stride + 1 - n - low)

@@ -4,10 +4,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from cnnjax.ops.cpu import blocks
-from cnnjax.ops.cpu.problem import Problem
+from cnnjax.ops.cpu.problem import ConvSpec
 
 
-def _read(x, problem: Problem):
+def _read(x, problem: ConvSpec):
     """Return the pixels that the windows read, after padding or cutting, `[N * H', C]`."""
     if any(map(any, problem.padding)):
         x = blocks.padded(x, problem.padding)
@@ -15,12 +15,12 @@ def _read(x, problem: Problem):
     return x.reshape(-1, x.shape[3])
 
 
-def out(x, kernel, problem: Problem):
+def out(x, kernel, problem: ConvSpec):
     """Return the convolution."""
     return (_read(x, problem) @ kernel[0, 0]).reshape(problem.out_shape)
 
 
-def lhs(g, kernel, problem: Problem):
+def lhs(g, kernel, problem: ConvSpec):
     """Return the gradient of the images."""
     channels = problem.lhs_shape[3]
     read = (g.reshape(-1, g.shape[3]) @ kernel[0, 0].T).reshape(*g.shape[:3], channels)
@@ -33,6 +33,6 @@ def lhs(g, kernel, problem: Problem):
     return lax.pad(read, jnp.zeros((), g.dtype), ((0, 0, 0), *edges, (0, 0, 0)))
 
 
-def rhs(x, g, problem: Problem):
+def rhs(x, g, problem: ConvSpec):
     """Return the gradient of the kernel."""
     return blocks.tall_product(_read(x, problem), g.reshape(-1, g.shape[3])).reshape(problem.rhs_shape)

@@ -7,7 +7,7 @@ ROLES = ("out", "lhs", "rhs")
 
 
 @dataclass(frozen=True)
-class Problem:
+class ConvSpec:
     """Describe a convolution `[N, H, W, C] * [KH, KW, C, O] -> [N, H', W', O]` without groups.
 
     Args:

@@ -9,27 +9,27 @@ import jax.numpy as jnp
 from jax import lax
 
 from cnnjax.ops.cpu import blocks
-from cnnjax.ops.cpu.problem import Problem
-from cnnjax.ops.cpu.stages import stage
+from cnnjax.ops.cpu.problem import ConvSpec
+from cnnjax.ops.cpu.stages import noinline
 
 _BLOCK_BYTES = 2 << 20  # of both copies: measured, twice as much leaves the cache
 
 
-@stage
-def _padded(x, i, *, problem: Problem, images: int):
+@noinline
+def _padded(x, i, *, problem: ConvSpec, images: int):
     return blocks.padded(blocks.pick(x, i, images), problem.padding)
 
 
-@stage
-def _columns(x, *, problem: Problem):
+@noinline
+def _columns(x, *, problem: ConvSpec):
     """Return the pixels under each of the kernel's columns, of padded images, side by side: `[n * H * W', KW * C]`."""
     columns, (_, kw, channels, _) = problem.out_sizes[1], problem.rhs_shape
     starts = range(0, kw * problem.dilation[1], problem.dilation[1])
     return jnp.concatenate([x[:, :, start : start + columns] for start in starts], axis=3).reshape(-1, kw * channels)
 
 
-@stage
-def _rows(g, *, problem: Problem, height: int):
+@noinline
+def _rows(g, *, problem: ConvSpec, height: int):
     """Return the gradients as each of the kernel's rows meets them, side by side: `[n * height * W', KH * O]`."""
     kh, features = problem.rhs_shape[0], g.shape[3]
     zero, starts = jnp.zeros((), g.dtype), range(0, kh * problem.dilation[0], problem.dilation[0])
@@ -38,7 +38,7 @@ def _rows(g, *, problem: Problem, height: int):
     return jnp.concatenate(taps, axis=3).reshape(-1, kh * features)
 
 
-def rhs(x, g, problem: Problem):
+def rhs(x, g, problem: ConvSpec):
     """Return the gradient of the kernel of a convolution of stride 1."""
     kh, kw, channels, features = problem.rhs_shape
     height = problem.lhs_shape[1] + sum(problem.padding[0])

@@ -7,7 +7,7 @@ import jax
 from jax.experimental.xla_metadata import set_xla_metadata
 
 
-def stage(f: Callable) -> Callable:
+def noinline(f: Callable) -> Callable:
     """Make a function of arrays and static keyword arguments a call that XLA leaves a call.
 
     XLA inlines calls and fuses what it finds, and a transform fused into the next one repeats its sums for every
@@ -15,7 +15,7 @@ def stage(f: Callable) -> Callable:
     once.
 
     Example:
-      >>> stage(lambda x, *, by: x * by)(3.0, by=2).item()
+      >>> noinline(lambda x, *, by: x * by)(3.0, by=2).item()
       6.0
     """
 

@@ -1,7 +1,7 @@
 """Sums over all pixels by adding slices of the images, which takes every core and whole vectors.
 
 XLA's own reduction to a few channels runs on one core, and one number at a time where a product is fused into it; its
-YNNPACK fusion is fast but computes garbage in places (`cnnjax.ops.opaque`), so the command line goes without it.
+YNNPACK fusion is fast but computes garbage in places (`cnnjax.ops.hide_constant`), so the command line goes without it.
 """
 
 import functools
@@ -10,7 +10,7 @@ import operator
 
 import jax.numpy as jnp
 
-from cnnjax.ops.cpu.stages import stage
+from cnnjax.ops.cpu.stages import noinline
 
 _SLICES = 8  # added at a time: each pass leaves an eighth for the next to read
 _LEAST = 64  # pixels that are summed as they are
@@ -42,7 +42,7 @@ def over_pixels(*factors, centre=None, power=1):
 
 # Stages, or XLA would compute what makes a factor again for each sum of it, and fuse the passes into a single one that
 # reads 64 places at a time.
-@stage
+@noinline
 def _first(factors, centre, *, length: int, power: int):
     """Return an eighth of the products, the others added to them."""
     shape = (1, length) if centre is None else (length // centre.size, centre.size)
@@ -51,14 +51,14 @@ def _first(factors, centre, *, length: int, power: int):
     return _added([_product(part, power, centre, factors[0].dtype) for part in parts])
 
 
-@stage
+@noinline
 def _tail(factors, centre, *, start: int, power: int):
     """Return the few products that eight does not divide: `[pixels, C]`."""
     rows = [factor.reshape(-1, factor.shape[-1])[start:] for factor in factors]
     return _product(rows, power, centre, factors[0].dtype)
 
 
-@stage
+@noinline
 def _rest(x, *rest):
     channels, parts = x.shape[1], list(rest)
     while x.shape[0] > _LEAST:

@@ -17,19 +17,19 @@ import numpy as np
 from jax import lax
 
 from cnnjax.ops.cpu import blocks
-from cnnjax.ops.cpu.problem import Pair, Problem
-from cnnjax.ops.cpu.stages import stage
+from cnnjax.ops.cpu.problem import ConvSpec, Pair
+from cnnjax.ops.cpu.stages import noinline
 from cnnjax.ops.cpu.toom_cook import TAPS, TILES, filtering
 
 _BLOCK_BYTES = 5 << 20  # coefficients of images and outputs that a block may fill: measured, about a share of the L3
 _WORTH = 64  # what making and reading one coefficient of the kernel costs, in multiplications: measured
 
 
-def tiles(problem: Problem) -> Pair:
+def tiles(problem: ConvSpec) -> Pair:
     """Return the outputs a tile has on each axis: those that cost least.
 
     Example:
-      >>> tiles(Problem((32, 8, 8, 256), (3, 3, 256, 256), (1, 1), ((1, 1), (1, 1)), (1, 1)))
+      >>> tiles(ConvSpec((32, 8, 8, 256), (3, 3, 256, 256), (1, 1), ((1, 1), (1, 1)), (1, 1)))
       (4, 4)
     """
     return min(((m1, m2) for m1 in TILES for m2 in TILES), key=lambda m: (_products(problem, m), m))
@@ -43,14 +43,14 @@ def _coefficients(m: Pair) -> int:
     return (m[0] + TAPS - 1) * (m[1] + TAPS - 1)
 
 
-def _products(problem: Problem, m: Pair) -> int:
+def _products(problem: ConvSpec, m: Pair) -> int:
     """Return multiplications for a pair of channels, the kernel's transform counted as some."""
     height, width = problem.out_sizes
     rows = problem.lhs_shape[0] * _count(height, m[0]) * _count(width, m[1])
     return _coefficients(m) * (rows + _WORTH)
 
 
-def saving(problem: Problem) -> float:
+def saving(problem: ConvSpec) -> float:
     """Return by how much multiplications fall short of the direct convolution's."""
     height, width = problem.out_sizes
     return TAPS**2 * problem.lhs_shape[0] * height * width / _products(problem, tiles(problem))
@@ -66,7 +66,7 @@ def _mix(matrix, parts, axis: int):
     return functools.reduce(operator.add, map(term, range(len(parts))))
 
 
-@stage
+@noinline
 def _pad(x, *, low, sizes):
     """Pad images `[n, H, W, C]` to `sizes`: `[n, rows, columns * C]`, one axis for long copies."""
     width, channels = x.shape[2:]
@@ -76,7 +76,7 @@ def _pad(x, *, low, sizes):
     return lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), rows, columns))
 
 
-@stage
+@noinline
 def _image_rows(x, *, m):
     """`[n, (tiles + 1) * m, L]` to `[m + 2, n, tiles, L]`."""
     x = x.reshape(x.shape[0], -1, m, x.shape[2])
@@ -85,7 +85,7 @@ def _image_rows(x, *, m):
     return _mix(filtering(m).image, parts, 0)
 
 
-@stage
+@noinline
 def _image_columns(x, *, m, channels):
     """`[..., (tiles + 1) * m * C]` to `[m + 2, ... * tiles, C]`."""
     count = x.shape[-1] // (m * channels) - 1
@@ -102,39 +102,39 @@ def _taps(m: Pair, flip: bool = False):
 
 # Products of a small matrix and a wide one: sums of slices, coefficient by coefficient, took three times as long, since
 # no cache holds a wide kernel.
-@stage
+@noinline
 def _kernel(kernel, *, m, flip):
     """`[3, 3, C, O]` to `[coefficients, C, O]`."""
     return (_taps(m, flip) @ kernel.reshape(TAPS**2, -1)).reshape(-1, *kernel.shape[2:])
 
 
-@stage
+@noinline
 def _output_columns(y, *, m):
     """`[m + 2, tiles, O]` to `[tiles, m, O]`."""
     return _mix(filtering(m).output, list(y), 1)
 
 
-@stage
+@noinline
 def _output_rows(y, *, m, images):
     """`[m + 2, n * tiles, L]` to `[n, tiles * m, L]`."""
     y = _mix(filtering(m).output, list(y), 1)
     return y.reshape(images, -1, y.shape[2])
 
 
-def image_bytes(problem: Problem) -> int:
+def image_bytes(problem: ConvSpec) -> int:
     """Return how much memory the coefficients of one image and its output fill."""
     m, (height, width), (_, _, channels, features) = tiles(problem), problem.out_sizes, problem.rhs_shape
     return 4 * _coefficients(m) * _count(height, m[0]) * _count(width, m[1]) * (channels + features)
 
 
-def _pieces(problem: Problem, m: Pair) -> int:
+def _pieces(problem: ConvSpec, m: Pair) -> int:
     """Return how many images a block has: enough for all to stay in the cache, but some work for each kernel read."""
     channels, features = problem.rhs_shape[2:]
     most = max(_BLOCK_BYTES, 8 * _coefficients(m) * channels * features)
     return blocks.divisor(problem.lhs_shape[0], most // image_bytes(problem))
 
 
-def _images(x, i, problem: Problem, m: Pair, images: int):
+def _images(x, i, problem: ConvSpec, m: Pair, images: int):
     """Return block i of images as coefficients `[(m + 2)^2, n * tiles, C]`."""
     counts = [_count(size, each) for size, each in zip(problem.out_sizes, m)]
     sizes = ((counts[0] + 1) * m[0], (counts[1] + 1) * m[1])
@@ -144,7 +144,7 @@ def _images(x, i, problem: Problem, m: Pair, images: int):
     return v.reshape(_coefficients(m), -1, v.shape[2])
 
 
-def _convolve(x, kernel, problem: Problem, flip: bool):
+def _convolve(x, kernel, problem: ConvSpec, flip: bool):
     """Convolve; with the kernel flipped and its channels exchanged for the gradient of images."""
     m = tiles(problem)
     (height, width), features = problem.out_sizes, problem.rhs_shape[3]
@@ -164,21 +164,21 @@ def _convolve(x, kernel, problem: Problem, flip: bool):
     return y[:, :height, :width]
 
 
-def out(x, kernel, problem: Problem):
+def out(x, kernel, problem: ConvSpec):
     """Return the convolution."""
     return _convolve(x, kernel, problem, flip=False)
 
 
-def lhs(g, kernel, problem: Problem):
+def lhs(g, kernel, problem: ConvSpec):
     """Return the gradient of the images: the convolution of g with the flipped kernel."""
     (top, bottom), (left, right) = problem.padding
     channels, features = problem.rhs_shape[2:]
     edges = ((2 - top, 2 - bottom), (2 - left, 2 - right))
-    flipped = Problem(problem.out_shape, (TAPS, TAPS, features, channels), (1, 1), edges, (1, 1))
+    flipped = ConvSpec(problem.out_shape, (TAPS, TAPS, features, channels), (1, 1), edges, (1, 1))
     return _convolve(g, kernel, flipped, flip=True)
 
 
-@stage
+@noinline
 def _gradient_rows(g, *, m, sizes):
     """`[n, H, W, O]`, padded to whole tiles, to `[m + 2, n * tiles, L]`."""
     height, width, features = g.shape[1:]
@@ -188,20 +188,20 @@ def _gradient_rows(g, *, m, sizes):
     return _mix(filtering(m).output.T, [g[:, a] for a in range(m)], 0)
 
 
-@stage
+@noinline
 def _gradient_columns(g, *, m, features):
     """`[..., tiles * m * O]` to `[m + 2, ... * tiles, O]`."""
     g = g.reshape(-1, m, features)
     return _mix(filtering(m).output.T, [g[:, b] for b in range(m)], 0)
 
 
-@stage
+@noinline
 def _kernel_gradient(u, *, m):
     """`[coefficients, C, O]` to `[3, 3, C, O]`."""
     return (_taps(m).T @ u.reshape(u.shape[0], -1)).reshape(TAPS, TAPS, *u.shape[1:])
 
 
-def rhs(x, g, problem: Problem):
+def rhs(x, g, problem: ConvSpec):
     """Return the gradient of the kernel."""
     m = tiles(problem)
     (height, width), features = problem.out_sizes, problem.rhs_shape[3]

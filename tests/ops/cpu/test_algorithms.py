@@ -18,14 +18,14 @@ from tests.ops import oracles
 ALGORITHMS = [(algorithm, role) for algorithm in (banded, direct) for role in cpu.ROLES]
 
 PROBLEMS = st.builds(
-    cpu.Problem,
+    cpu.ConvSpec,
     lhs_shape=st.tuples(st.integers(1, 4), st.integers(3, 12), st.integers(3, 12), st.integers(1, 5)),
     rhs_shape=st.tuples(st.integers(1, 4), st.integers(1, 4), st.just(0), st.integers(1, 6)),
     strides=st.tuples(st.integers(1, 3), st.integers(1, 5)),
     padding=st.tuples(*[st.tuples(st.integers(0, 2), st.integers(-1, 2))] * 2),
     dilation=st.tuples(st.integers(1, 2), st.integers(1, 2)),
 ).map(
-    lambda p: cpu.Problem(
+    lambda p: cpu.ConvSpec(
         p.lhs_shape, (*p.rhs_shape[:2], p.lhs_shape[3], p.rhs_shape[3]), p.strides, p.padding, p.dilation
     )
 )
@@ -53,8 +53,10 @@ def test_every_role_equals_numpy_in_float64(algorithm, role, problem):
 @pytest.mark.parametrize("role", cpu.ROLES)
 @settings(max_examples=10)
 @given(problem=PROBLEMS)
-@example(problem=cpu.Problem((2, 2, 3, 4), (3, 3, 4, 5), (1, 1), ((1, 1), (1, 1)), (1, 1)))  # a kernel beyond its image
-@example(problem=cpu.Problem((2, 6, 5, 4), (2, 3, 4, 5), (2, 3), ((-1, 2), (0, 1)), (2, 1)))
+@example(
+    problem=cpu.ConvSpec((2, 2, 3, 4), (3, 3, 4, 5), (1, 1), ((1, 1), (1, 1)), (1, 1))
+)  # a kernel beyond its image
+@example(problem=cpu.ConvSpec((2, 6, 5, 4), (2, 3, 4, 5), (2, 3), ((-1, 2), (0, 1)), (2, 1)))
 def test_dilated_images_mean_the_same_convolution(role, problem, every_core):
     if (
         min(problem.out_sizes) < 1
@@ -70,7 +72,7 @@ def test_dilated_images_mean_the_same_convolution(role, problem, every_core):
 @pytest.mark.parametrize(("size", "channels", "features"), [(14, 64, 48), (2, 160, 120)])
 def test_what_xla_would_do_on_one_core_or_in_a_loop_has_dilated_images(size, channels, features):
     """The compiled program's own words; YNNPACK would be a fusion."""
-    problem = cpu.Problem((64, size, size, channels), (3, 3, channels, features), (1, 1), ((1, 1), (1, 1)), (1, 1))
+    problem = cpu.ConvSpec((64, size, size, channels), (3, 3, channels, features), (1, 1), ((1, 1), (1, 1)), (1, 1))
     for role in cpu.ROLES:
         assert cpu.choose(role, problem) is getattr(direct, role)
         a, b = {"out": (problem.lhs_shape, problem.rhs_shape), "lhs": (problem.out_shape, problem.rhs_shape)}.get(
@@ -96,8 +98,8 @@ def test_shared_taps_equal_numpy_in_float64(problem, images):
 
 
 LENET = [
-    cpu.Problem((32, 28, 28, 1), (5, 5, 1, 6), (1, 1), ((2, 2), (2, 2)), (1, 1)),
-    cpu.Problem((96, 14, 14, 6), (5, 5, 6, 16), (1, 1), ((0, 0), (0, 0)), (1, 1)),
+    cpu.ConvSpec((32, 28, 28, 1), (5, 5, 1, 6), (1, 1), ((2, 2), (2, 2)), (1, 1)),
+    cpu.ConvSpec((96, 14, 14, 6), (5, 5, 6, 16), (1, 1), ((0, 0), (0, 0)), (1, 1)),
 ]
 
 
@@ -110,14 +112,14 @@ def test_one_by_one_equals_numpy_in_float64(role, problem):
 
 
 def three_by_three(problem):
-    return cpu.Problem(problem.lhs_shape, (3, 3, *problem.rhs_shape[2:]), (1, 1), problem.padding, (1, 1))
+    return cpu.ConvSpec(problem.lhs_shape, (3, 3, *problem.rhs_shape[2:]), (1, 1), problem.padding, (1, 1))
 
 
 @settings(max_examples=10)
 @given(problem=PROBLEMS, role=st.sampled_from(cpu.ROLES), m=st.sampled_from([(2, 2), (2, 4), (4, 4)]))
-@example(problem=cpu.Problem((4, 5, 9, 3), (3, 3, 3, 2), (1, 1), ((1, 0), (2, 1)), (1, 1)), role="out", m=(4, 4))
-@example(problem=cpu.Problem((4, 9, 5, 2), (3, 3, 2, 3), (1, 1), ((0, 0), (1, 1)), (1, 1)), role="lhs", m=(4, 4))
-@example(problem=cpu.Problem((4, 7, 7, 3), (3, 3, 3, 3), (1, 1), ((1, 1), (-1, 2)), (1, 1)), role="rhs", m=(4, 4))
+@example(problem=cpu.ConvSpec((4, 5, 9, 3), (3, 3, 3, 2), (1, 1), ((1, 0), (2, 1)), (1, 1)), role="out", m=(4, 4))
+@example(problem=cpu.ConvSpec((4, 9, 5, 2), (3, 3, 2, 3), (1, 1), ((0, 0), (1, 1)), (1, 1)), role="lhs", m=(4, 4))
+@example(problem=cpu.ConvSpec((4, 7, 7, 3), (3, 3, 3, 3), (1, 1), ((1, 1), (-1, 2)), (1, 1)), role="rhs", m=(4, 4))
 def test_winograd_in_blocks_equals_numpy_in_float64(problem, role, m):
     problem = three_by_three(problem)
     with pytest.MonkeyPatch.context() as patch:
@@ -129,8 +131,8 @@ def test_winograd_in_blocks_equals_numpy_in_float64(problem, role, m):
 
 SAME = ((1, 1), (1, 1))
 RESNET = [
-    cpu.Problem((8, 16, 16, 192), (3, 3, 192, 208), (1, 1), SAME, (1, 1)),
-    cpu.Problem((32, 4, 4, 256), (3, 3, 256, 192), (1, 1), SAME, (1, 1)),
+    cpu.ConvSpec((8, 16, 16, 192), (3, 3, 192, 208), (1, 1), SAME, (1, 1)),
+    cpu.ConvSpec((32, 4, 4, 256), (3, 3, 256, 192), (1, 1), SAME, (1, 1)),
 ]
 
 
@@ -142,7 +144,7 @@ def test_winograd_of_many_channels(role, problem):
 
 
 def test_winograd_is_for_many_tiles_of_plain_convolutions():
-    one, many = (cpu.Problem((n, 7, 7, 192), (3, 3, 192, 192), (1, 1), SAME, (1, 1)) for n in (1, 32))
+    one, many = (cpu.ConvSpec((n, 7, 7, 192), (3, 3, 192, 192), (1, 1), SAME, (1, 1)) for n in (1, 32))
     others = [{"strides": (2, 2)}, {"dilation": (2, 2)}, {"rhs_shape": (5, 5, 192, 192)}]
     others += [{"rhs_shape": (3, 3, 96, 192)}, {"lhs_shape": (2, 224, 224, 192)}]
     for role in cpu.ROLES:
@@ -167,7 +169,7 @@ def test_a_stage_stays_a_call_and_equal_ones_are_one_function():
 
 @pytest.mark.parametrize(("exact", "strides"), [(False, 1), (True, 2)])
 def test_one_by_one_is_always_a_product(exact, strides):
-    problem = cpu.Problem((1, 9, 8, 16), (1, 1, 16, 4), (strides, strides), ((0, 0), (0, 0)), (1, 1), exact=exact)
+    problem = cpu.ConvSpec((1, 9, 8, 16), (1, 1, 16, 4), (strides, strides), ((0, 0), (0, 0)), (1, 1), exact=exact)
     assert [cpu.choose(role, problem) for role in cpu.ROLES] == [matmul.out, matmul.lhs, matmul.rhs]
 
 
@@ -182,9 +184,9 @@ def test_a_kernels_gradient_takes_rows_only_where_it_gains():
     taken = [(1, 16, 3), (1, 6, 5), (6, 16, 5), (2, 16, 5)]
     left = [(1, 17, 3), (6, 16, 3), (7, 16, 5), (2, 16, 3), (6, 17, 5)]
     for channels, features, k in taken + left:
-        problem = cpu.Problem((8, 28, 28, channels), (k, k, channels, features), (1, 1), ((k // 2,) * 2,) * 2, (1, 1))
+        problem = cpu.ConvSpec((8, 28, 28, channels), (k, k, channels, features), (1, 1), ((k // 2,) * 2,) * 2, (1, 1))
         assert (cpu.choose("rhs", problem) is banded.rhs) == ((channels, features, k) in taken), problem
-    problem = cpu.Problem((8, 28, 28, 1), (5, 5, 1, 6), (1, 1), ((2, 2), (2, 2)), (1, 1))
+    problem = cpu.ConvSpec((8, 28, 28, 1), (5, 5, 1, 6), (1, 1), ((2, 2), (2, 2)), (1, 1))
     for other in ({"strides": (2, 2)}, {"lhs_shape": (7, 28, 28, 1)}, {"exact": True}, {"dilation": (1, 2)}):
         assert cpu.choose("rhs", dataclasses.replace(problem, **other)) is not banded.rhs
 
@@ -204,7 +206,7 @@ def test_rows_are_laid_once_for_a_convolution_and_its_kernels_gradient():
 
 def test_few_channels_share_their_taps():
     """In blocks as the rule makes them, and not where a zero would meet what is not finite."""
-    problem = cpu.Problem((16, 32, 32, 16), (3, 3, 16, 16), (1, 1), SAME, (1, 1))
+    problem = cpu.ConvSpec((16, 32, 32, 16), (3, 3, 16, 16), (1, 1), SAME, (1, 1))
     assert cpu.choose("rhs", problem) is shared_taps.rhs
     check(shared_taps, "rhs", problem)
     assert cpu.choose("rhs", dataclasses.replace(problem, exact=True)) is None
@@ -214,7 +216,7 @@ def test_few_channels_share_their_taps():
 
 def test_exact_mode_makes_kernel_gradients_only_where_no_padding_meets_what_is_not_finite():
     for padding, expected in ((SAME, None), (((0, 0), (0, 0)), direct.rhs)):
-        problem = cpu.Problem((8, 16, 16, 16), (3, 3, 16, 32), (2, 2), padding, (1, 1), exact=True)
+        problem = cpu.ConvSpec((8, 16, 16, 16), (3, 3, 16, 32), (2, 2), padding, (1, 1), exact=True)
         assert cpu.choose("rhs", problem) is expected
 
 
@@ -222,7 +224,7 @@ def test_exact_mode_makes_kernel_gradients_only_where_no_padding_meets_what_is_n
 def test_exact_mode_multiplies_no_padding_with_what_is_not_finite(size, window, roles):
     """A kernel larger than its image, which is otherwise padded first, and the product of a padded 1x1 convolution."""
     x, k, g = (8, size, size, 32), (window, window, 32, 48), (8, *[size + 3 - window] * 2, 48)
-    problem = cpu.Problem(x, k, (1, 1), SAME, (1, 1))
+    problem = cpu.ConvSpec(x, k, (1, 1), SAME, (1, 1))
     assert problem.out_shape == g
     for role in roles:
         assert cpu.choose(role, problem) is not None
@@ -231,7 +233,7 @@ def test_exact_mode_multiplies_no_padding_with_what_is_not_finite(size, window, 
 
 def test_exact_mode_chooses_nothing_that_spreads():
     for problem in LENET:
-        exact = cpu.Problem(problem.lhs_shape, problem.rhs_shape, problem.strides, problem.padding, (1, 1), exact=True)
+        exact = cpu.ConvSpec(problem.lhs_shape, problem.rhs_shape, problem.strides, problem.padding, (1, 1), exact=True)
         assert cpu.choose("out", exact) is not banded.out
 
 
@@ -243,7 +245,7 @@ def test_exact_mode_chooses_nothing_that_spreads():
     ],
 )
 def test_a_wide_kernels_blocks_make_a_product_of_64_columns(columns, kernel, features, block):
-    problem = cpu.Problem((8, 9, columns, 1), (3, kernel, 1, features), (1, 1), ((0, 0), (2, kernel - 3)), (1, 1))
+    problem = cpu.ConvSpec((8, 9, columns, 1), (3, kernel, 1, features), (1, 1), ((0, 0), (2, kernel - 3)), (1, 1))
     assert banded.block_size(problem) == block
     for role in cpu.ROLES:
         check(banded, role, problem)

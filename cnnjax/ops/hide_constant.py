@@ -2,8 +2,8 @@
 
 Its YNNPACK fusion, on by default, computes garbage without an error where a reduction follows a convolution or a matrix
 product whose second operand is one broadcast number (jaxlib 0.10.2): a constant kernel before a mean, a maximum or a
-batch norm. `opaque` is the identity everywhere; on a CPU it hides such a number behind a write that the compiler can't
-see through. Anything else goes through untouched, at no cost.
+batch norm. `hide_constant` is the identity everywhere; on a CPU it hides such a number behind a write that the compiler
+can't see through. Anything else goes through untouched, at no cost.
 """
 
 from typing import Any
@@ -20,7 +20,7 @@ from jax.interpreters import ad, batching, mlir
 
 from cnnjax import jaxpr
 
-opaque_p = Primitive("cnnjax_opaque")
+hide_constant_p = Primitive("cnnjax_hide_constant")
 _replica_p = Primitive("cnnjax_replica")
 
 # Operations that move numbers about: which operands the numbers come from, where that isn't all of them.
@@ -35,7 +35,7 @@ _COMPUTED = ("stablehlo.convolution", "stablehlo.dot_general", "stablehlo.iota",
 _LONGEST_SEARCH = 500
 
 
-def opaque(x: Any) -> Any:
+def hide_constant(x: Any) -> Any:
     """Return x, on a CPU such that the compiler can't know it to be one repeated number.
 
     Args:
@@ -43,11 +43,11 @@ def opaque(x: Any) -> Any:
     Returns:
       x; what is no array of floats, as it is.
     Example:
-      >>> opaque(jnp.ones((2, 2))).tolist()
+      >>> hide_constant(jnp.ones((2, 2))).tolist()
       [[1.0, 1.0], [1.0, 1.0]]
     """
     floats = isinstance(x, jax.Array | np.ndarray) and jnp.issubdtype(x.dtype, jnp.floating)
-    return opaque_p.bind(x) if floats else x
+    return hide_constant_p.bind(x) if floats else x
 
 
 def may_be_one_number(value: Any) -> bool:
@@ -121,13 +121,13 @@ def _lower(context, x):
     return mlir.lower_fun(_hide, multiple_results=False)(context, x)
 
 
-opaque_p.def_impl(lambda x: x)
-jaxpr.define(opaque_p, lambda x: x)
-opaque_p.def_abstract_eval(lambda x: x)
-ad.deflinear(opaque_p, lambda cotangent: [opaque_p.bind(cotangent)])
-batching.primitive_batchers[opaque_p] = lambda operands, dims: (opaque_p.bind(operands[0]), dims[0])
+hide_constant_p.def_impl(lambda x: x)
+jaxpr.define(hide_constant_p, lambda x: x)
+hide_constant_p.def_abstract_eval(lambda x: x)
+ad.deflinear(hide_constant_p, lambda cotangent: [hide_constant_p.bind(cotangent)])
+batching.primitive_batchers[hide_constant_p] = lambda operands, dims: (hide_constant_p.bind(operands[0]), dims[0])
 # Not cacheable: a cached rule sees arguments of its own in place of the values. One rule for every platform: JAX (0.10)
 # can't lower for several at once what has more than one such rule.
-mlir.register_lowering(opaque_p, _lower, cacheable=False)
+mlir.register_lowering(hide_constant_p, _lower, cacheable=False)
 _replica_p.def_abstract_eval(lambda: ShapedArray((), jnp.dtype("uint32")))
 mlir.register_lowering(_replica_p, lambda context: [stablehlo.replica_id()])
