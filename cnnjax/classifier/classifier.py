@@ -172,9 +172,7 @@ class Classifier:
     def with_classes(self, class_names: Sequence[str], *, key: jax.Array) -> "Classifier":
         """Return the same net with a new head, of random values, for other classes; all else stays.
 
-        Args:
-          class_names: In the order of the labels.
-          key: PRNG key of the new head.
+        The names are in the order of the labels; the key draws the head.
         """
         if not hasattr(self.model, "num_classes"):
             raise UsageError(
@@ -192,7 +190,7 @@ class Classifier:
         Args:
           dataset: With as many classes, in the same order; images are resized to what the net knows.
           split: `test`, `validation` or `train`.
-          batch_size: Images at once; the result does not depend on it.
+          batch_size: Images at once.
           flip_tta: Whether to look at each image and at its mirror image, and to take the mean of both logits.
         """
         sources.check_classes(self.class_names, dataset)
@@ -236,9 +234,7 @@ class Classifier:
     def known_preprocess(self) -> Preprocess:
         """Return how images are prepared; raise UsageError where that is not known."""
         if self.preprocess is None:
-            raise UsageError(
-                f"{type(self.model).__name__}: how images are prepared is not known. Give it a preprocess."
-            )
+            raise UsageError(f"{type(self.model).__name__}: how images are prepared is not known. Give preprocess=.")
         return self.preprocess
 
     def _apply(self, variables: Any, images: jax.Array) -> Any:

@@ -3,7 +3,24 @@
 import dataclasses
 import json
 import sys
+from collections.abc import Sequence
 from typing import IO, Any
+
+
+def table(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
+    """Return rows of cells as aligned lines.
+
+    Args:
+      rows: All with as many cells.
+      right: Columns whose cells end in one line.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return [
+        "  ".join(
+            cell.rjust(width) if at in right else cell.ljust(width) for at, (cell, width) in enumerate(zip(row, widths))
+        ).rstrip()
+        for row in rows
+    ]
 
 
 @dataclasses.dataclass

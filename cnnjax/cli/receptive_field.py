@@ -6,7 +6,7 @@ from typing import Any
 
 from cnnjax import model_loading
 from cnnjax.cli import classifier_options
-from cnnjax.cli.output import Output
+from cnnjax.cli.output import Output, table
 from cnnjax.errors import CnnjaxError, UsageError
 
 
@@ -206,8 +206,7 @@ def _table(rows: Any) -> list[str]:
     for row in rows:
         numbers = (row.field.size, row.field.stride, row.field.padding)
         cells.append([row.path, row.kind, "x".join(map(str, row.output_shape[1:])), *map(_numbers, numbers)])
-    widths = [max(len(line[column]) for line in cells) for column in range(6)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in cells]
+    return table(cells)
 
 
 def _numbers(pair: Any) -> str:

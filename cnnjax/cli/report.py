@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import pathlib
 import shlex
 import signal
 from typing import Any
@@ -129,14 +130,39 @@ def curves(workdir: Workdir, history: History) -> str:
     """Draw the learning curves if matplotlib is there, and return a line about it; a failure is no more than that."""
     if importlib.util.find_spec("matplotlib") is None:
         return "no learning curve drawn: matplotlib is not installed"
-    from cnnjax.cli.plots import learning_curves
-
     path = workdir.path / "curves.png"
     try:
-        learning_curves(history, path)
+        _draw_curves(history, path)
     except OSError as error:
         return f"no learning curve drawn: {path}: {error.strerror}"
     return f"learning curve: {path}"
+
+
+def _draw_curves(history: History, path: pathlib.Path) -> None:
+    """Draw loss and accuracy by epoch, training and validation, as PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    # A figure of its own instead of pyplot's: no global state, no display, no window.
+    figure = Figure(figsize=(10, 4), dpi=120, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    epochs = history["epoch"]
+    for axes, metric, scale in zip(figure.subplots(1, 2), ("loss", "accuracy"), (1.0, 100.0)):
+        # Colours of Okabe and Ito, which the colour-blind tell apart; the line's style says it again.
+        for split, label, style, colour in (
+            ("train", "training", "--", "#0072B2"),
+            ("val", "validation", "-", "#D55E00"),
+        ):
+            if f"{split}_{metric}" in history[0]:
+                values = [scale * value for value in history[f"{split}_{metric}"]]
+                axes.plot(epochs, values, style, color=colour, label=label, marker="." if len(epochs) < 40 else None)
+        axes.set_xlabel("epoch")
+        axes.set_ylabel("loss (nats)" if metric == "loss" else "accuracy (%)")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+        axes.legend()
+    canvas.print_png(str(path))
 
 
 def _quoted(path: Any) -> str:

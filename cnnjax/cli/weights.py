@@ -7,7 +7,7 @@ from typing import Any
 
 from cnnjax import model_loading
 from cnnjax.cli import classifier_options
-from cnnjax.cli.output import Output
+from cnnjax.cli.output import Output, table
 from cnnjax.errors import CnnjaxError, UsageError
 
 # Endings that promise another format than the one that `convert` writes.
@@ -88,8 +88,7 @@ def run_inspect(args: argparse.Namespace, out: Output) -> int:
         (printable(row["name"]), "x".join(map(str, row["shape"])) or "scalar", row["dtype"], f"{row['bytes']:,} B")
         for row in rows
     ]
-    widths = [max((len(cell[n]) for cell in cells), default=0) for n in range(4)]
-    lines = ["  ".join([*map(str.ljust, cell[:3], widths), cell[3].rjust(widths[3])]) for cell in cells]
+    lines = table(cells, right=(3,))
     total = sum(row["bytes"] for row in rows)
     lines.append(f"{file.format}: {len(rows):,} tensors, {total / 1e6:,.1f} MB")
     lines += [printable(note) for note in file.notes]

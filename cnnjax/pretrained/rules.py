@@ -22,10 +22,7 @@ OWN = Naming(
     formats=("safetensors", "msgpack", "orbax"),
 )
 OWN_PARAMS = Naming(
-    "cnnjax (params alone)",
-    CNNJAX,
-    (Rule("{rest*}", "params/{rest*}"),),
-    formats=("safetensors", "msgpack", "orbax"),
+    "cnnjax (params alone)", CNNJAX, (Rule("{rest*}", "params/{rest*}"),), formats=("safetensors", "msgpack", "orbax")
 )
 
 KERAS_FORMATS = ("keras-h5", "keras-weights-h5", "keras")
@@ -101,18 +98,7 @@ _K3_STEM = ("conv_1a", "conv_2a", "conv_2b", "conv_3b", "conv_4a")
 # begins with its longest branch.
 _K3_A = ("3x3dbl_1", "5x5_1", "3x3dbl_2", "1x1", "5x5_2", "3x3dbl_3", "_pool")
 _K3_B = ("3x3dbl_1", "3x3dbl_2", "3x3", "3x3dbl_3")
-_K3_C = (
-    "7x7dbl_1",
-    "7x7dbl_2",
-    "7x7_1",
-    "7x7dbl_3",
-    "7x7_2",
-    "7x7dbl_4",
-    "1x1",
-    "7x7_3",
-    "7x7dbl_5",
-    "_pool",
-)
+_K3_C = ("7x7dbl_1", "7x7dbl_2", "7x7_1", "7x7dbl_3", "7x7_2", "7x7dbl_4", "1x1", "7x7_3", "7x7dbl_5", "_pool")
 _K3_D = ("7x7x3_1", "7x7x3_2", "3x3_1", "7x7x3_3", "3x3_2", "7x7x3_4")
 _K3_E = ("3x3dbl_1", "3x3_1", "3x3dbl_2", "3x3_2a", "3x3_2b", "3x3dbl_3a", "3x3dbl_3b", "1x1", "_pool")
 _K3_BLOCKS = {

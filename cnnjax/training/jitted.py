@@ -1,4 +1,4 @@
-"""`jit` for steps: arguments are looked at first, dispatch is quick, and no Ctrl-C loses a state."""
+"""`jit` for steps: arguments are looked at first, and no Ctrl-C loses a state."""
 
 import functools
 from collections.abc import Callable
@@ -26,8 +26,7 @@ class CheckedJit(memory.MultiHeapJit):
     the step gives them a loss of NaN, and `fit` says why.
 
     The compiled program takes the key's words and returns bare leaves. Keys and structures are made by Python code, in
-    which a Ctrl-C would part a state, whose memory the step takes, from its successor; without them JAX calls the
-    program without any, in two thirds of the time.
+    which a Ctrl-C would part a state, whose memory the step takes, from its successor.
     """
 
     def __init__(self, function: Callable, note: list[int], *, check_labels: bool = True, **options: Any):

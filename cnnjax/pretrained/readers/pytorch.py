@@ -6,14 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from cnnjax.pretrained.readers import ITEM_SIZES as SIZES
-from cnnjax.pretrained.readers import (
-    MAX_DEPTH,
-    MAX_TENSORS,
-    Content,
-    Tensor,
-    WeightsError,
-    checked_size,
-)
+from cnnjax.pretrained.readers import MAX_DEPTH, MAX_TENSORS, Content, Tensor, WeightsError, checked_size
 from cnnjax.pretrained.readers.torch_pickles import Opaque, Storage, View, unpickle
 from cnnjax.pretrained.readers.zips import Archive
 
