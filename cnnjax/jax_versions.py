@@ -140,7 +140,8 @@ def inner_jaxprs(eqn: core.JaxprEqn) -> list[core.Jaxpr]:
 def _expanded(eqn: core.JaxprEqn) -> Any:
     """Return what a high-level primitive, such as 0.12's search in a table, is made of."""
     primitive = eqn.params[_HIGH_LEVEL]
-    shapes = [jax.ShapeDtypeStruct(var.aval.shape, var.aval.dtype) for var in eqn.invars]
+    avals: Any = [var.aval for var in eqn.invars]
+    shapes = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in avals]
     try:
         return jax.make_jaxpr(lambda *flat: primitive.expand(*primitive.in_tree.unflatten(flat)))(*shapes)
     except AttributeError as error:

@@ -177,7 +177,8 @@ def plain_preprocess(mean: Sequence[float], std: Sequence[float], side: int) -> 
 
 def from_json(record: Mapping[str, Any]) -> Preprocess:
     """Return the preprocessing whose fields were written as JSON, which knows lists only."""
-    return Preprocess(**{name: tuple(value) if isinstance(value, list) else value for name, value in record.items()})
+    fields: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in record.items()}
+    return Preprocess(**fields)
 
 
 def preprocess(name: str) -> Preprocess:

@@ -145,6 +145,7 @@ def _open(path: pathlib.Path, kind: str, which: str) -> SourceFile:
         return SourceFile(path, said["format"], tensors, tuple(said["notes"]), tuple(left_out), said["config"])
     if which:
         raise WeightsError(f"it is {kind}, which holds one state; which= has no meaning for it.")
+    found: dict[str, Any]
     found, notes = open_msgpack(path) if kind == "msgpack" else (open_safetensors(path), ())
     return SourceFile(path, kind, {name: SourceTensor(name, *rest) for name, rest in found.items()}, notes)
 

@@ -74,7 +74,7 @@ class CheckedJit(memory.MultiHeapJit):
                 raise UsageError(f"train_step: the model can't take these images. {hint}") from error
             raise
 
-    def _without_key(self, state: TrainState, batch: Batch) -> tuple[TrainState, Batch, jax.Array]:
+    def _without_key(self, state: TrainState, batch: Batch) -> tuple[TrainState, Batch, Any]:
         """Return the arguments of the compiled program; the key's words are taken out once, as it stays the same."""
         key = state.key
         if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
@@ -113,4 +113,5 @@ def _at_hand(labels: Any) -> bool:
         return True
     if isinstance(labels, Tracer) or not isinstance(labels, jax.Array):
         return False
-    return labels.is_ready() and len(found := labels.devices()) == 1 and next(iter(found)).platform == "cpu"
+    ready: bool = labels.is_ready()  # pyright: ignore[reportAttributeAccessIssue]  not in JAX's stub
+    return ready and len(found := labels.devices()) == 1 and next(iter(found)).platform == "cpu"

@@ -33,7 +33,8 @@ def class_numbers(labels: jax.Array) -> jax.Array:
     if labels.dtype.itemsize >= 4:
         # NumPy's own function for its arrays: JAX would cut 64 bits down to 32 first.
         low = -1 if jnp.issubdtype(labels.dtype, jnp.signedinteger) else 0
-        labels = (np if isinstance(labels, np.ndarray) else jnp).clip(labels, low, 2**31 - 1)
+        library: Any = np if isinstance(labels, np.ndarray) else jnp
+        labels = library.clip(labels, low, 2**31 - 1)
     return labels.astype(jnp.int32)
 
 

@@ -67,6 +67,7 @@ def test_resized_as_in_torchvision(name, size):
 @pytest.mark.parametrize("name", PRESETS)
 def test_values_as_in_torchvision(name):
     rule = preprocess(name)
+    assert rule.resize is not None
     # Already of the right size in one direction, so that nothing is resized and each pixel counts.
     images = photographs(rule.resize, rule.resize + 37, seed=1)
     np.testing.assert_allclose(rule(images), theirs(name, images), atol=1e-5)

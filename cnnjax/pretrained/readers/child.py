@@ -92,7 +92,7 @@ class Child:
         self._fill(taken)
         return taken.tobytes()
 
-    def _fill(self, values: np.ndarray) -> None:
+    def _fill(self, values: Any) -> None:
         """Read the next bytes of the child's output into memory."""
         late = threading.Event()  # where the system can't limit the child, the clock does
         timer = threading.Timer(10 * self._seconds, lambda: (late.set(), self._process.kill()))

@@ -8,7 +8,7 @@ from typing import Any
 
 import h5py
 import numpy as np
-from h5py import h5d, h5o, h5t
+from h5py import h5d, h5o, h5t  # pyright: ignore[reportAttributeAccessIssue]  written in C
 
 from cnnjax.pretrained.readers import (
     CODES,
@@ -96,10 +96,11 @@ class _Walk:
             raise WeightsError(
                 f"an HDF5 file of more than {_MOST_OBJECTS:,} groups and datasets is not read; no net's has so many."
             )
-        children = {child: self._child(group, child, f"{name}/{child}", depth) for child in group}
+        names: list[Any] = list(group)
+        children = {child: self._child(group, child, f"{name}/{child}", depth) for child in names}
         return Group(children, dict(_texts(group)))
 
-    def _child(self, group: h5py.Group, child: str, name: str, depth: int) -> Group | Dataset:
+    def _child(self, group: Any, child: str, name: str, depth: int) -> Group | Dataset:
         link = group.get(child, getlink=True)
         if isinstance(link, h5py.ExternalLink):
             raise WeightsError(f"{child[:200]!r} is an external link into another file, which is not followed.")
@@ -157,7 +158,7 @@ class _Walk:
 def _texts(group: h5py.Group) -> Iterator[tuple[str, list[str]]]:
     for name in group.attrs:
         if name.startswith(_ATTRIBUTES):
-            value = group.attrs[name]
+            value: Any = group.attrs[name]
             values = value.ravel().tolist() if isinstance(value, np.ndarray) else [value]
             if all(isinstance(v, str | bytes) for v in values):
                 yield name, [v if isinstance(v, str) else v.decode() for v in values]

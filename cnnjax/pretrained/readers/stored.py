@@ -121,7 +121,7 @@ def parts_of(path: pathlib.Path) -> dict[pathlib.Path, set[str] | None]:
         if missing := expected - {file.name for file in files}:
             raise WeightsError(f"{min(missing)} of its {len(expected)} parts is missing.")
         if len(files) == 1 or (expected and len(expected) == len(files)):
-            return dict.fromkeys(files)
+            return dict.fromkeys(files, None)
         if not files and (newest := _newest(path)):
             return parts_of(newest)
         found = ", ".join(file.name for file in (*indexes, *files)[:4])
@@ -133,12 +133,12 @@ def parts_of(path: pathlib.Path) -> dict[pathlib.Path, set[str] | None]:
     names = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(names, dict) or not names:
         raise WeightsError("it is JSON, but not an index of weights (no weight_map).")
-    files: dict[pathlib.Path, set[str] | None] = {}
+    named: dict[pathlib.Path, Any] = {}
     for name, file in names.items():
         if not isinstance(file, str) or not file or pathlib.PurePath(file).name != file or "\\" in file:
             raise WeightsError(f"its index names a file outside its folder, {str(file)[:80]!r}.")
-        files.setdefault(path.parent / file, set()).add(name)  # type: ignore[union-attr]
-    return files
+        named.setdefault(path.parent / file, set()).add(name)
+    return named
 
 
 def _newest(path: pathlib.Path) -> pathlib.Path | None:

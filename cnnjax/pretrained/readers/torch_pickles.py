@@ -73,11 +73,12 @@ class View(Opaque):
     strides: tuple[int, ...]
 
     def __new__(cls, *arguments: Any) -> Any:
-        storage, offset, shape, strides, *_ = (*arguments, None, None, None, None)
+        given: tuple[Any, ...] = (*arguments, None, None, None, None)
+        storage, offset, shape, strides = given[:4]
         sizes = isinstance(shape, tuple) and isinstance(strides, tuple) and len(shape) == len(strides) <= MAX_RANK
         if not sizes or not isinstance(storage, Storage) or not all(map(is_size, (offset, *shape, *strides))):
             raise WeightsError("a tensor in it is not a view of a storage.")
-        view = object.__new__(cls)
+        view: Any = object.__new__(cls)
         view.storage, view.offset, view.shape, view.strides = storage, offset, shape, strides
         return view
 
@@ -149,7 +150,7 @@ def unpickle(file: io.BytesIO, known: dict[str, Storage]) -> Any:
         for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
             if count > _MAX_INSTRUCTIONS:
                 raise WeightsError("its pickle has more instructions than any file of weights.")
-            if opcode.name in ("PUT", "LONG_BINPUT") and argument > _MAX_INSTRUCTIONS:
+            if opcode.name in ("PUT", "LONG_BINPUT") and (argument or 0) > _MAX_INSTRUCTIONS:
                 raise WeightsError("its pickle is damaged (a memo of absurd size).")
         file.seek(begin)
         return _Unpickler(file, known).load()
