@@ -59,3 +59,18 @@ def test_the_readmes_own_module_trains(tmp_path, monkeypatch):
         [sys.executable, "-m", "cnnjax", *words], capture_output=True, text=True, timeout=300, cwd=tmp_path, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_the_readmes_classifier_is_that_of_a_run(tmp_path, monkeypatch, capsys):
+    blocks = re.findall(r"```py\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    (code,) = (block for block in blocks if "from_run" in block)
+    (train,) = re.findall(r"# after: cnnjax (train .*)", code)
+    words = [sys.executable, "-m", "cnnjax", *train.split(), "--epochs", "2"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "README.md", "exec"), {})
+    *_, accuracy, names = capsys.readouterr().out.splitlines()
+    assert 0.5 < float(accuracy) <= 1
+    assert names == str(tuple("0123456789"))
