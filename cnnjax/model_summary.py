@@ -15,6 +15,7 @@ from flax import linen as nn
 from jax.extend import core
 from jax.interpreters import ad, batching
 
+from cnnjax import jax_versions
 from cnnjax.jaxpr import Step, walk
 from cnnjax.modes import train_kwargs
 from cnnjax.receptive_field import ReceptiveField
@@ -178,13 +179,13 @@ def _rows(calls: list[_Call], params: Mapping[str, Any], closed: Any) -> Iterato
     """Yield a row for each call that is a layer, in the order in which the calls ended."""
     parents = {call.path[:length] for call in calls for length in range(len(call.path))}
     steps: dict[int, list[Step]] = defaultdict(list)
-    fields = fields_of(closed, lambda eqn: eqn.params["call"] if eqn.primitive is _end_p else None)
+    fields = fields_of(closed, lambda eqn: jax_versions.params(eqn)["call"] if eqn.primitive is _end_p else None)
     seen: set[tuple[str, ...]] = set()
     for step in walk(closed):
         if step.eqn.primitive is not _end_p:
             steps[_owner(step.path)].append(step)
             continue
-        number = step.eqn.params["call"]
+        number = jax_versions.params(step.eqn)["call"]
         call, inside = calls[number], steps.pop(number, [])
         again = call.path in seen
         seen.add(call.path)

@@ -31,7 +31,7 @@ def over_pixels(*factors, centre=None, power=1):
     *axes, channels = factors[0].shape
     if factors[0].size < _SMALL:
         rows = [factor.reshape(-1, channels) for factor in factors]
-        return _product(rows, power, centre, factors[0].dtype).sum(0)
+        return _product(rows, power, centre, factors[0].dtype).sum(0).astype(factors[0].dtype)
     size = math.prod(axes) // _SLICES
     wide = math.gcd(size, 64) if channels < 64 else 1  # pixels side by side, so that a few channels fill a vector
     centres = [None, None] if centre is None else [jnp.tile(centre, wide), centre]
