@@ -21,6 +21,8 @@ _IN_TRAINING = {
     "update_stats": True,
 }
 _FROZEN = "_cnnjax_frozen"
+# Other names of modes, told by their words where neither a default nor a type says that they are Boolean.
+_LIKE_MODES = re.compile(r"(is_|in_)?(train|training|eval|evaluation|inference|test|testing)(_mode)?")
 # Switches of what comes out, not of how it is computed.
 _NOT_MODES = re.compile(r"^(return|output|capture|include|with|features|verbose)|_(only|features|logits)$")
 
@@ -44,7 +46,7 @@ def train_kwargs(model: nn.Module, *, train: bool) -> dict[str, Any]:
       model: Any linen module.
       train: Whether to train.
     Raises:
-      UsageError: If the module has none of these arguments, but a Boolean one that may mean the same.
+      UsageError: If the module has none of these arguments, but one that may mean the same: Boolean, or called so.
     """
     called = _first(model)
     parameters = _parameters(called)
@@ -53,8 +55,8 @@ def train_kwargs(model: nn.Module, *, train: bool) -> dict[str, Any]:
         unknown = [name for name, p in parameters.items() if _may_be_mode(called, p)]
         if unknown and not parameters.keys() & _IN_TRAINING.keys():
             raise UsageError(
-                f"{type(model).__name__}: its call has a Boolean argument {unknown[0]!r}, and nothing says whether it "
-                "means training. Call it train, training, is_training, deterministic or use_running_average, or make "
+                f"{type(model).__name__}: its call has an argument {unknown[0]!r}, and nothing says whether it means "
+                "training. Call it train, training, is_training, deterministic or use_running_average, or make "
                 "it a field of the module."
             )
         names = ["train"] if any(p.kind is p.VAR_KEYWORD for p in parameters.values()) else []
@@ -147,4 +149,7 @@ def _may_be_mode(layer: Any, parameter: inspect.Parameter) -> bool:
     if not isinstance(layer, nn.Module) or type(layer).__module__.startswith("flax.") or parameter.name == "self":
         return False
     boolean = isinstance(parameter.default, bool) or re.search(r"\bbool\b", str(parameter.annotation))
+    named = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    by_word = isinstance(parameter.default, str) and parameter.default in ("train", "training", "eval", "test")
+    boolean = boolean or (named and (by_word or _LIKE_MODES.fullmatch(parameter.name)))
     return bool(boolean) and not _NOT_MODES.search(parameter.name)

@@ -131,17 +131,22 @@ def called(annotation="bool", default="=False", name="phase", base=nn.Module):
         called("object", "=True", "inference"),
         called(default="", name="in_train_mode"),
         nn.Sequential([called(name="frozen")]),
+        called("object", "=None", "is_train"),
+        called("object", "", "is_train"),
+        called("str", "='eval'", "mode"),
     ],
 )
-def test_a_boolean_that_may_be_a_mode_is_refused_by_name(model):
-    with pytest.raises(UsageError, match=r"a Boolean argument '(phase|is_test|inference|in_train_mode|frozen)', and"):
+def test_an_argument_that_may_be_a_mode_is_refused_by_name(model):
+    names = "phase|is_test|inference|in_train_mode|frozen|is_train|mode"
+    with pytest.raises(UsageError, match=rf"an argument '({names})', and"):
         train_kwargs(model, train=False)
     with pytest.raises(UsageError, match="Call it train, training, is_training, deterministic or use_running_average"):
         create_state(model, optax.sgd(0.1), (4, 4, 3), key=jax.random.key(0))
 
 
 def test_what_is_no_mode_is_left_alone():
-    for model in (called(name="return_features"), called(name="features_only"), called("int", "=0"), CONV()):
+    mask = called("object", "=None", "train_mask")
+    for model in (called(name="return_features"), called(name="features_only"), called("int", "=0"), CONV(), mask):
         assert train_kwargs(model, train=True) == {}
     for layer in (functools.partial(nn.avg_pool, window_shape=(2, 2)), jax.nn.softmax):
         assert train_kwargs(nn.Sequential([layer]), train=True) == {}

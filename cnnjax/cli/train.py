@@ -38,6 +38,8 @@ def run(args: argparse.Namespace, out: Output) -> int:
         del config["model_options"]  # as it was before there were any
     if args.weights is not None or args.freeze is not None:
         config |= {"weights": args.weights, "freeze": args.freeze}
+    # Only what was given, as it was before these were recorded.
+    config |= {name: getattr(args, name) for name in train_options.OF_WEIGHTS if getattr(args, name) is not None}
     if recipe_name and args.recipe is None:
         out.say(f"recipe: {recipe_name} (made for {recipe.model} on {recipe.dataset}; see --recipe)")
     try:

@@ -9,6 +9,8 @@ from cnnjax.cli import classifier_options, loading
 from cnnjax.errors import UsageError, unknown
 from cnnjax.recipes import Recipe
 
+# What says how a file of weights is read and how its images are prepared.
+OF_WEIGHTS = ("preprocess", "mean", "std", "crop", "prefix", "rules", "which")
 _MONITORED = tuple(f"{split}_{metric}" for split in ("train", "val") for metric in ("loss", "accuracy", "top5"))
 
 
@@ -35,8 +37,9 @@ def check(recipe: Recipe, args: argparse.Namespace) -> None:
 
     model_loading.build_model(recipe.model, 10, options=recipe.model_options)
     loading.check_name(recipe.dataset)
-    if args.weights is None and (args.preprocess or args.mean or args.std):
-        raise UsageError("--preprocess, --mean, --std: they are about the images of weights. Give --weights FILE too.")
+    for name in OF_WEIGHTS if args.weights is None else ():
+        if getattr(args, name) is not None:
+            raise UsageError(f"--{name}: it is about weights that a run starts from. Give --weights FILE too.")
     if recipe.pixel_range and not recipe.pixel_range[0] < recipe.pixel_range[1]:
         low, high = recipe.pixel_range
         raise UsageError(f"--pixel-range: expected LOW less than HIGH, got {low:g} {high:g}.")

@@ -8,8 +8,10 @@ import numpy as np
 
 from cnnjax.data.content import statistics
 from cnnjax.data.folder_layout import File, divide
+from cnnjax.data.images import quiet, read_image, upright_size
+from cnnjax.data.pixels import GREY_MODES
 from cnnjax.data.resident import Dataset, DatasetInfo, Split
-from cnnjax.errors import UsageError
+from cnnjax.errors import CnnjaxError, UsageError
 
 
 def from_arrays(
@@ -48,7 +50,9 @@ def from_arrays(
     pixels, numbers = _images(images), _labels(labels)
     _check_lengths(pixels, numbers)
     own = None
-    if isinstance(test, tuple):
+    if isinstance(test, list | tuple):
+        if len(test) != 2:
+            raise UsageError(f"test: expected two, images and labels, got {len(test)}. Write test=(images, labels).")
         own = _images(test[0]), _labels(test[1])
         _check_lengths(*own)
         if own[0].shape[1:] != pixels.shape[1:]:
@@ -64,9 +68,7 @@ def from_arrays(
     digests = [hashlib.sha256(image.tobytes()).digest() for image in pixels]
     files = [File(str(n), int(label), digest, (0, 0), False) for n, (label, digest) in enumerate(zip(numbers, digests))]
     files.sort(key=lambda file: file.digest)
-    divided, _ = divide(
-        {"train": files, **({"test": []} if own else {})}, None if isinstance(test, tuple) else test, validation
-    )
+    divided, _ = divide({"train": files, **({"test": []} if own else {})}, None if own else test, validation)
     places = {part: np.array(sorted(int(file.path) for file in some), int) for part, some in divided.items()}
     if (not own and not len(places["test"])) or not len(places["train"]):
         raise UsageError(f"{len(pixels)} images are too few to put some aside: give test=(images, labels).")
@@ -91,11 +93,7 @@ def from_arrays(
 
 def _images(images: Any) -> np.ndarray:
     if isinstance(images, list | tuple) and images and hasattr(images[0], "getbands"):
-        sizes = {image.size for image in images}
-        if len(sizes) > 1:
-            raise UsageError(f"images: expected one size, got {len(sizes)}, such as {sorted(sizes)[:2]}. Resize them.")
-        mode = "L" if all(image.mode in ("1", "L") for image in images) else "RGB"
-        images = [np.asarray(image.convert(mode)) for image in images]
+        images = _pictures(images)
     found = np.asarray(images)
     found = found[..., None] if found.ndim == 3 else found
     if found.ndim != 4 or found.shape[-1] not in (1, 3) or not len(found):
@@ -107,9 +105,24 @@ def _images(images: Any) -> np.ndarray:
     if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
         raise UsageError(
             f"images: expected uint8, or floats in [0, 1], got {found.dtype} from {found.min()} to {found.max()}. "
-            "Scale them: (images - low) / (high - low)."
+            "Scale them: (images - low) / (high - low), the same for all; or images.astype('uint8') of pixels 0 to 255."
         )
     return np.round(values * 255).astype(np.uint8)
+
+
+def _pictures(images: Sequence[Any]) -> list[np.ndarray]:
+    """Return images of Pillow's in 8 bits, decoded as those of folders are."""
+    sizes = {upright_size(image) for image in images}
+    if len(sizes) > 1:
+        some = [(width, height) for height, width in sorted(sizes)[:2]]
+        raise UsageError(f"images: expected one size, got {len(sizes)}, such as {some}. Resize them.")
+    shape = (*sizes.pop(), 1 if all(image.mode in GREY_MODES for image in images) else 3)
+    try:
+        with quiet():
+            return [read_image(image, shape)[0] for image in images]
+    except CnnjaxError as error:
+        said = str(error).partition(" State it:")[0]  # what a file's reader is told: here arrays say it
+        raise UsageError(f"images: {said} Give arrays of uint8, or of floats in [0, 1].") from error
 
 
 def _labels(labels: Any) -> np.ndarray:

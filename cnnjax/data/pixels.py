@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from cnnjax.errors import CnnjaxError
+from cnnjax.errors import CnnjaxError, UsageError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -39,6 +39,8 @@ class Stored(NamedTuple):
     @classmethod
     def of(cls, file: "Image", given: PixelRange | None) -> "Stored | None":
         """Return how an opened file stores its pixels; None where they are 8 bits deep."""
+        if given and not -np.inf < given[0] < given[1] < np.inf:
+            raise UsageError(f"pixel_range: expected LOW less than HIGH, got {given[0]:g} {given[1]:g}.")
         tiff = file.format == "TIFF"
         bits, kind, photometric = (_tag(file, tag) for tag in (_BITS, _SAMPLE_FORMAT, _PHOTOMETRIC))
         signed_bytes = tiff and file.mode == "L" and kind == _SIGNED

@@ -116,13 +116,15 @@ def make_schedule(
             f"make_schedule: expected learning_rate > 0 and 0 <= warmup_steps < total_steps, got learning_rate="
             f"{learning_rate}, warmup_steps={warmup_steps}, total_steps={total_steps}."
         )
+    if boundaries is not None and not all(0 < share < 1 for share in boundaries):
+        raise UsageError(f"make_schedule: expected boundaries as shares of the steps, in (0, 1), got {boundaries}.")
     rest = total_steps - warmup_steps
     if name == "constant":
         main = optax.constant_schedule(learning_rate)
     elif name == "cosine":
         main = optax.cosine_decay_schedule(learning_rate, rest)
     elif name == "step":
-        times = collections.Counter(int(share * rest) for share in (boundaries or (0.5, 0.75)))
+        times = collections.Counter(int(share * rest) for share in ((0.5, 0.75) if boundaries is None else boundaries))
         factor = 0.1 if factor is None else factor
         main = optax.piecewise_constant_schedule(learning_rate, {step: factor**n for step, n in times.items()})
     else:

@@ -80,6 +80,10 @@ def test_frozen_layers_and_their_statistics_keep_the_files_bits_and_the_others_l
     capsys.readouterr()
     assert run([*words, "^first_conv"]) == 2
     assert "freeze" in only_line(capsys)
+    # So are other pixels, which once were answered with the first run's result.
+    for option in (["--preprocess", "dataset"], ["--mean", "0.1", "--std", "0.3"], ["--prefix", "first_"]):
+        assert run([*words, "^first_", *option]) == 2
+        assert f"{option[0][2:]} None there, " in only_line(capsys)
 
 
 def test_a_head_for_other_classes_is_said_to_be_new(net, capsys):

@@ -37,6 +37,8 @@ from tests.cli.commands import TRAIN, cnnjax, only_line
             2,
             "--factor: the cosine schedule does not fall in",
         ),
+        ([*TRAIN, "--crop", "20"], 2, "--crop: it is about weights that a run starts from. Give --weights FILE too."),
+        ([*TRAIN, "--which", "ema"], 2, "--which: it is about weights that a run starts from"),
         ([*TRAIN, "--boundaries", "0.5"], 2, "--boundaries: the one-cycle schedule does not fall in steps"),
         ([*TRAIN, "--decay", "kernels"], 2, "--decay: no parameter decays. Leave it out, or give a weight decay."),
         ([*TRAIN, "--min-delta", "0.1"], 2, "--min-delta: nothing stops early. Leave it out, or give --patience."),

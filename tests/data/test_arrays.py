@@ -51,6 +51,25 @@ def test_labels_of_any_whole_type(dtype):
     assert from_arrays(IMAGES, LABELS.astype(dtype)).train.labels.dtype == np.int32
 
 
+def test_pillows_images_are_decoded_as_those_of_folders():
+    # They were clipped to 255: 16 bits came out white, light of [0, 1] black.
+    def found(make):
+        pictures = [Image.fromarray(make(n)) for n in range(60)]
+        return from_arrays(pictures, [0, 1] * 30, validation=0, test=(pictures, [0, 1] * 30)).train.images
+
+    deep, light = (
+        found(lambda n: np.full((4, 4), 257 * n, np.uint16)),
+        found(lambda n: np.full((4, 4), n / 255, np.float32)),
+    )
+    expected = np.broadcast_to(np.arange(60, dtype=np.uint8)[:, None, None, None], (60, 4, 4, 1))
+    np.testing.assert_array_equal(deep, expected)
+    np.testing.assert_array_equal(light, expected)
+    clear = found(lambda n: np.broadcast_to(np.array([n, 0, 0, 0], np.uint8), (4, 4, 4)).copy())
+    assert (clear == 255).all()  # transparent, on white
+    with pytest.raises(UsageError, match=r"pixels from 0 to 0\. Give arrays of uint8, or of floats in"):
+        found(lambda n: np.full((4, 4), n, np.int32))
+
+
 def test_an_image_keeps_its_side_when_others_come():
     before = by_id(from_arrays(IMAGES[:120], LABELS[:120]))
     after = by_id(from_arrays(IMAGES, LABELS))
@@ -82,7 +101,7 @@ def test_a_test_set_of_its_own_and_a_number_for_validation():
         (IMAGES.transpose(0, 3, 1, 2), LABELS, {}, r"got \(200, 3, 6, 5\)\. Move the channels last"),
         (IMAGES[0], LABELS, {"test": 2.0}, "got 200 labels and 6 images|above 0 and below 1"),
         (IMAGES.astype(np.float32), LABELS, {}, "floats in .0, 1., got float32 from 0.0 to 255.0. Scale them"),
-        (IMAGES.astype(np.int32), LABELS, {}, "got int32 from 0 to 255"),
+        (IMAGES.astype(np.int32), LABELS, {}, r"got int32 from 0 to 255.* images\.astype\('uint8'\) of"),
         (IMAGES / 255 - 0.5, LABELS, {}, "Scale them"),
         (np.full((200, 2, 2, 1), np.nan), LABELS, {}, "Scale them"),
         (IMAGES[:0], LABELS[:0], {}, "expected .N, H, W, C."),
@@ -91,6 +110,8 @@ def test_a_test_set_of_its_own_and_a_number_for_validation():
         (IMAGES, LABELS, {"validation": 200}, "expected 0 to 199 examples, got 200"),
         (IMAGES, LABELS, {"test": (IMAGES[:, :4], LABELS)}, r"expected images \(6, 5, 3\) .*, got \(4, 5, 3\)"),
         (IMAGES[:1], LABELS[:1], {}, "too few"),
+        (IMAGES, LABELS, {"test": (IMAGES,)}, r"expected two, images and labels, got 1\. Write test="),
+        (IMAGES, LABELS, {"test": [IMAGES, LABELS[:9]]}, "got 9 labels and 200 images"),
         ([Image.new("L", (2, 2)), Image.new("L", (3, 2))], [0, 1], {}, "expected one size, got 2"),
     ],
 )

@@ -100,6 +100,9 @@ def test_a_stated_range_is_taken_and_clipped(tmp_path):
     np.testing.assert_array_equal(image[..., 0], [[0, 64], [96, 255]])
     assert done == "2×2 F → [-2, 6] to 8 bits"
     image, _ = load_image(path, (2, 2, 1), pixel_range=(0, 1))
+    for ends in ((5, 5), (6, -2), (0, np.inf), (np.nan, 1)):
+        with pytest.raises(CnnjaxError, match="pixel_range: expected LOW less than HIGH"):
+            load_image(path, (2, 2, 1), pixel_range=ends)
     np.testing.assert_array_equal(image[..., 0], [[0, 0], [255, 255]])
 
 

@@ -130,6 +130,10 @@ def test_refuses_wrong_names_and_numbers():
         make_optimizer("momentum", 0.1, momentum=1.0)
     with pytest.raises(UsageError, match="warmup_steps=10, total_steps=10"):
         make_schedule("cosine", 0.1, 10, warmup_steps=10)
+    for share in (-0.5, 0.0, 1.0, 30):  # in steps or epochs, as others have it, the rate would never fall
+        with pytest.raises(UsageError, match=r"boundaries as shares of the steps, in \(0, 1\), got \(0\.5, "):
+            make_schedule("step", 0.1, 100, boundaries=(0.5, share))
+    assert make_schedule("step", 1.0, 100, boundaries=())(99) == 1.0
 
 
 def test_rmsprop_equals_the_textbook_with_inceptions_constants():
