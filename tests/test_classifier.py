@@ -116,6 +116,9 @@ def test_predictions_of_paths_pillows_images_and_arrays_are_the_same(net, tmp_pa
 def test_what_is_not_an_image_is_one_line(net, tmp_path):
     for image, message in (
         (np.zeros((4, 4, 3), np.float32), "expected a path, an image of Pillow's or uint8 pixels"),
+        (np.ones((4, 4, 3)), r"Bring pixels of 0 to 1 to 0 to 255: \(255 \* x\)"),
+        (np.full((4, 4, 3), 200), r"got int64 .*\. Of pixels 0 to 255, write x\.astype\('uint8'\)"),
+        (np.zeros((3, 8, 8), np.uint8), r"Move the channels last: x\.transpose\(1, 2, 0\)"),
         (np.zeros((4, 4, 2), np.uint8), r"got uint8 of shape \(4, 4, 2\)"),
         (tmp_path / "none.png", "none.png"),
     ):

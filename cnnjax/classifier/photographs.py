@@ -104,9 +104,20 @@ def _picture(name: str, image: Any) -> Any:
     if pixels.dtype != np.uint8 or not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (1, 3, 4))):
         raise UsageError(
             f"{name}: expected a path, an image of Pillow's or uint8 pixels [H, W] or [H, W, C], got {pixels.dtype} of "
-            f"shape {pixels.shape}. Bring pixels to 0..255: (255 * x).astype('uint8')."
+            f"shape {pixels.shape}.{_fix(pixels)}"
         )
     return Image.fromarray(pixels[..., 0] if pixels.shape[2:] == (1,) else pixels)
+
+
+def _fix(pixels: np.ndarray) -> str:
+    """Return what to write in place of pixels that are not taken."""
+    if pixels.dtype.kind == "f":
+        return " Bring pixels of 0 to 1 to 0 to 255: (255 * x).round().astype('uint8')."
+    if pixels.dtype.kind in "iu" and pixels.dtype != np.uint8:  # 255 times as much would wrap around
+        return " Of pixels 0 to 255, write x.astype('uint8')."
+    if pixels.ndim == 3 and pixels.shape[0] in (1, 3, 4):
+        return " Move the channels last: x.transpose(1, 2, 0)."
+    return ""
 
 
 def _hint(pixels: np.ndarray, mean: list[float], inverted: bool) -> str | None:

@@ -61,7 +61,7 @@ def fit(
         the message names the step.
     """
     check_state("fit", state)
-    check_batches("fit", train_batches)
+    check_batches("fit", train_batches, train=True)
     if eval_batches is not None:
         check_batches("fit", eval_batches)
     loop = Loop(state, epochs, [*([Progress()] if progress else []), *callbacks], step=int(jax.device_get(state.step)))

@@ -118,22 +118,24 @@ def check_key(key: Any) -> None:
         raise UsageError(f"create_state: expected a PRNG key, got {key!r}. Write key=jax.random.key(0).")
 
 
-def check_batches(where: str, batches: Any) -> None:
+def check_batches(where: str, batches: Any, *, train: bool = False) -> None:
     """Refuse what is not many batches: one batch, an array, a split of a dataset, a name."""
-    fix = ""
+    fix, write = "", _TRAIN if train else _WHOLE
     if isinstance(batches, Mapping | Batch):
         got, fix = "one batch", "Put it into a list: [batch]."
     elif hasattr(batches, "ndim") or isinstance(batches, str):
         got, fix = _kind(batches), 'Write [{"image": images, "label": labels}], one mapping a batch.'
     elif hasattr(batches, "train") and hasattr(batches, "test"):
-        got, fix = _kind(batches), f"Take its split: {_SPLIT.format('dataset.train')}."
+        got, fix = _kind(batches), f"Take its split: {write.format('dataset.train' if train else 'dataset.test')}."
     elif hasattr(batches, "image_shape") or not (callable(batches) or hasattr(batches, "__iter__")):
-        got, fix = _kind(batches), f"Write {_SPLIT.format('split')}, or a list of batches."
+        got, fix = _kind(batches), f"Write {write.format('split')}, or a list of batches."
     if fix:
         raise UsageError(f"{where}: expected an iterable of batches, or a function of the epoch, got {got}. {fix}")
 
 
-_SPLIT = "lambda epoch=0: cnnjax.data.batches({}, 128, key=key, epoch=epoch, train=True)"
+_TRAIN = "lambda epoch=0: cnnjax.data.batches({}, 128, key=key, epoch=epoch, train=True)"
+# Each image once: what is left over of an epoch in training belongs to the next.
+_WHOLE = "lambda: cnnjax.data.batches({}, 128)"
 
 
 def check_state(where: str, state: Any) -> None:

@@ -198,7 +198,7 @@ def test_a_dataset_and_its_splits_are_told_how_to_become_batches():
     ):
         fit(state(), dataset, epochs=1)
     with pytest.raises(
-        UsageError, match=r"fit: .* got Split\. Write lambda epoch=0: cnnjax\.data\.batches\(split, 128"
+        UsageError, match=r"fit: .* got Split\. Write lambda: cnnjax\.data\.batches\(split, 128\), or a list"
     ):
         fit(state(), [random_batch()], dataset.validation, epochs=1)
     with pytest.raises(UsageError, match=r"fit: expected a TrainState, got tests\.TinyNet\. Write create_state\("):
