@@ -15,7 +15,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--full", action="store_true", help="kill a run 20 times instead of 5")
+    parser.addoption("--full", action="store_true", help="kill a run 20 times instead of 2")
     parser.addoption("--record-skipped", metavar="FILE", help="write the ids of skipped tests, for pytest @FILE")
 
 

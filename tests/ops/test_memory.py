@@ -252,6 +252,7 @@ class Net(nn.Module):
         return nn.Dense(3)(x.mean((1, 2)))
 
 
+@pytest.mark.slow
 def test_training_in_several_heaps_is_training_in_one_bit_by_bit():
     rng = np.random.default_rng(0)
     batch = {"image": rng.normal(size=(32, 64, 64, 16)).astype(np.float32), "label": np.arange(32) % 3}

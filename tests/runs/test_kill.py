@@ -48,7 +48,7 @@ def check_after_kill(path):
     return step
 
 
-@pytest.mark.parametrize("wanted", [5, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("wanted", [2, pytest.param(20, marks=pytest.mark.slow)])
 def test_a_run_killed_at_random_times_ends_with_the_uninterrupted_ones_digest(
     wanted, uninterrupted, spawn, tmp_path, pytestconfig
 ):

@@ -136,6 +136,7 @@ RESNET = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("role", cpu.ROLES)
 @pytest.mark.parametrize("problem", RESNET)
 def test_winograd_of_many_channels(role, problem):
