@@ -132,6 +132,8 @@ def test_what_is_not_an_image_is_one_line(net, tmp_path):
         Classifier(net.model, net.variables, RULE, ("a", "b")).evaluate(coloured_dataset())
     with pytest.raises(UsageError, match="in another order"):
         Classifier(net.model, net.variables, RULE, NAMES[::-1]).evaluate(coloured_dataset())
+    with pytest.raises(UsageError, match="expected a whole dataset, got Split"):
+        net.evaluate(coloured_dataset().test)
 
 
 def test_a_file_keeps_the_preprocessing_and_the_names(net, tmp_path):

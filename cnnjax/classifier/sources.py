@@ -126,6 +126,10 @@ def read_file(
 
 def check_classes(names: Sequence[str], dataset: Any) -> None:
     """Refuse a dataset of another number of classes than a net's, or of the same ones in another order."""
+    if not hasattr(dataset, "info"):  # a split of one
+        raise UsageError(
+            f"expected a whole dataset, got {type(dataset).__name__}. Give that, and split='test' beside it."
+        )
     info = dataset.info
     if info.num_classes != len(names):
         raise UsageError(f"{info.name}: it has {info.num_classes} classes, expected {len(names)}, as the net has.")

@@ -153,9 +153,10 @@ def _lines(found: dict[str, Any]) -> list[str]:
     compiled = caches["compiled_programs"] or "not kept (JAX_COMPILATION_CACHE_DIR=DIR keeps them)"
     lines.append(f"caches:       compiled programs: {compiled}")
     lines += [f"{'':14}{name}: {caches[name]}" for name in ("datasets", "weights")]
-    lines.append(f"{'results:':14}{'':42}{'jax.lax':9}cnnjax.ops")
+    width = 2 + max(map(len, canary.NAMES.values()))
+    lines.append(f"{'results:':14}{'':{width + 2}}{'jax.lax':9}cnnjax.ops")
     for place, title in (("python", "in plain Python"), ("command_line", "in this command line")):
         lines.append(f"{'':14}{title}")
         for name, by in found["canary"][place].items():
-            lines.append(f"{'':16}{canary.NAMES[name]:40}{by['lax']:9}{by['ops']}")
+            lines.append(f"{'':16}{canary.NAMES[name]:{width}}{by['lax']:9}{by['ops']}")
     return lines

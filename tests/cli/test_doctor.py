@@ -76,6 +76,16 @@ def test_doctor_says_which_measure_this_jax_no_longer_has(clean):
     assert doctor._measures(convolution | {"mode": "off"})["algorithms"] == "switched off"
 
 
+def test_the_longest_check_leaves_its_column_alone(clean, capsys):
+    clean.setattr(canary, "check", lambda: OK)
+    clean.setattr(doctor, "_elsewhere", lambda: OK)
+    assert run(["doctor"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    column = next(line for line in lines if line.startswith("results:")).index("jax.lax")
+    for name in canary.NAMES.values():
+        assert {line.index("ok") for line in lines if line.strip().startswith(name + " ")} == {column}
+
+
 def test_doctor_fails_where_the_ops_are_wrong(clean, capsys):
     clean.setattr(canary, "check", lambda: OK | {"nan_in_mean": {"lax": "ok", "ops": "faulty"}})
     assert run(["doctor", "--json"]) == 1
