@@ -49,7 +49,7 @@ def from_arrays(
     """
     pixels, numbers = _images(images), _labels(labels)
     _check_lengths(pixels, numbers)
-    own = None
+    own, fraction = None, None
     if isinstance(test, list | tuple):
         if len(test) != 2:
             raise UsageError(f"test: expected two, images and labels, got {len(test)}. Write test=(images, labels).")
@@ -57,7 +57,7 @@ def from_arrays(
         _check_lengths(*own)
         if own[0].shape[1:] != pixels.shape[1:]:
             raise UsageError(f"test: expected images {pixels.shape[1:]} as those to train on, got {own[0].shape[1:]}.")
-    elif test is not None and not 0 < test < 1:
+    elif test is not None and not 0 < (fraction := test) < 1:
         raise UsageError(f"test: expected a part above 0 and below 1, or images and labels, got {test}.")
     highest = max(int(numbers.max()), int(own[1].max()) if own else 0)
     names = tuple(map(str, range(highest + 1))) if class_names is None else tuple(class_names)
@@ -68,7 +68,7 @@ def from_arrays(
     digests = [hashlib.sha256(image.tobytes()).digest() for image in pixels]
     files = [File(str(n), int(label), digest, (0, 0), False) for n, (label, digest) in enumerate(zip(numbers, digests))]
     files.sort(key=lambda file: file.digest)
-    divided, _ = divide({"train": files, **({"test": []} if own else {})}, None if own else test, validation)
+    divided, _ = divide({"train": files, **({"test": []} if own else {})}, fraction, validation)
     places = {part: np.array(sorted(int(file.path) for file in some), int) for part, some in divided.items()}
     if (not own and not len(places["test"])) or not len(places["train"]):
         raise UsageError(f"{len(pixels)} images are too few to put some aside: give test=(images, labels).")
