@@ -12,7 +12,8 @@ def pair(size):
 
 
 def flax_pool(pool):
-    def call(x, window, *, strides=None, padding="VALID", ceil_mode=False, **options):
+    def call(x, window, *, strides=None, padding="VALID", ceil_mode=False, dilation=1, **options):
+        assert dilation == 1, "linen's pools have no dilation"
         window = pair(window)
         strides = window if strides is None else pair(strides)
         pads = ((padding, padding),) * 2 if isinstance(padding, int) else padding

@@ -73,8 +73,11 @@ def _differences(facts: Mapping[str, Any], module: nn.Module, pads: bool) -> lis
 
 def _same_padding(facts: Mapping[str, Any], module: Any, pads: bool) -> bool:
     """Return whether a convolution pads alike, as far as that can be told without the sizes of its maps."""
+    unpadded = module.padding in ("VALID", 0, ((0, 0), (0, 0)))
+    if _pair(module.kernel_size) == (1, 1) and (unpadded or module.padding == "SAME"):
+        return True  # a window of one pixel needs no padding by either word
     if facts["padding"] == "valid":  # a layer of zeros before it may do what the model's convolution does itself
-        return pads or module.padding in ("VALID", 0, ((0, 0), (0, 0)))
+        return pads or unpadded
     if isinstance(module.padding, str):
         return module.padding == "SAME"
     if _pair(module.strides) != (1, 1):

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from cnnjax.pretrained import Rule, WeightsError, load
+from cnnjax import layers
+from cnnjax.pretrained import Rule, WeightsError, keras_config, load
 
 # Writes a net in both orders of its channels, and what it computes of images with channels last.
 WRITE = """
@@ -116,3 +117,13 @@ def test_each_word_of_a_configuration_counts(written, tmp_path, layer, change, m
             archive.writestr(name, content)
     with pytest.raises(WeightsError, match=message):
         load(Net(), tmp_path / "net.keras", rules=RULES)
+
+
+@pytest.mark.parametrize("theirs", ["valid", "same"])
+@pytest.mark.parametrize("ours", ["VALID", "SAME", 0])
+def test_a_window_of_one_pixel_is_padded_alike_by_either_word(theirs, ours):
+    """Keras's InceptionV3 says valid of 1x1 convolutions for which ours says SAME."""
+    single, wide = (layers.Conv(3, size, padding=ours) for size in (1, 3))
+    assert keras_config._differences({"padding": theirs}, single, False) == []
+    alike = (theirs == "same") == (ours == "SAME")
+    assert bool(keras_config._differences({"padding": theirs}, wide, False)) != alike
