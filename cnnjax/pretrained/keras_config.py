@@ -83,7 +83,8 @@ def _same_padding(facts: Mapping[str, Any], module: Any, pads: bool) -> bool:
     if _pair(module.strides) != (1, 1):
         return False
     reach = [(k - 1) * d for k, d in zip(_pair(module.kernel_size), _pair(module.kernel_dilation), strict=True)]
-    ours = [(p, p) if isinstance(p, int) else tuple(p) for p in _pair(module.padding)]
+    sides = (module.padding,) * 2 if isinstance(module.padding, int) else module.padding
+    ours = [(p, p) if isinstance(p, int) else tuple(p) for p in sides]
     return ours == [(r // 2, r - r // 2) for r in reach]
 
 
