@@ -104,12 +104,10 @@ def in_float64(x, g):
 @pytest.mark.parametrize(("mean", "std"), [(0, 1), (10, 0.01), (100, 0.1), (4096, 1)])
 @pytest.mark.parametrize("strange", [None, (0, 0, 0), (0, slice(None)), (slice(None), 3), (slice(None), 8, 0)])
 def test_a_mean_far_from_zero_costs_no_digits(shape, mean, std, strange):
-    if strange is not None and isinstance(strange[1], int) and strange[1] >= shape[1]:
-        pytest.skip("no such row")
     rng = np.random.default_rng(3)
     x, g = rng.normal(mean, std, shape).astype(np.float32), rng.normal(0.5, 1, shape).astype(np.float32)
     if strange is not None:  # outliers: a first pixel, a first image, the very row that the centre is taken from
-        x[strange] += 1000 * std
+        x[tuple(min(i, shape[1] - 1) if isinstance(i, int) else i for i in strange)] += 1000 * std
     stats = {"mean": jnp.full(shape[3], -1e6), "var": jnp.full(shape[3], 1e-3)}  # far off
     for found, expected in zip(train_step(x, g, stats), in_float64(x, g), strict=True):
         np.testing.assert_allclose(found, expected, rtol=3e-5, atol=1e-5 * np.abs(expected).max())
