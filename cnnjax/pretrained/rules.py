@@ -41,6 +41,12 @@ def counted(stem: str, targets: Sequence[str]) -> tuple[Rule, ...]:
     return tuple(Rule(f"{stem}_{n}" if n else stem, target) for n, target in enumerate(targets))
 
 
+def _conv_norms(units: dict[str, str]) -> tuple[Rule, ...]:
+    """Return the rules of units of a convolution and its normalisation, which torchvision calls `conv` and `bn`."""
+    convs = (Rule(f"{source}.conv", f"{target}/conv") for source, target in units.items())
+    return *convs, *(Rule(f"{source}.bn", f"{target}/norm") for source, target in units.items())
+
+
 # AlexNet as torchvision names it: layers by their place in `features` and `classifier`.
 _ALEXNET = (
     *(Rule(f"features.{place}", f"conv{number}/conv") for number, place in enumerate((0, 3, 6, 8, 10), 1)),
@@ -51,7 +57,6 @@ _ALEXNET = (
 
 
 # GoogLeNet as torchvision names it, its auxiliary heads too.
-# Units of a convolution and its normalisation, which torchvision calls `conv` and `bn`.
 _GOOGLENET_UNITS = {
     "conv1": "conv1",
     "conv2": "conv2_reduce",
@@ -65,8 +70,7 @@ _GOOGLENET_UNITS = {
     "aux{i}.conv": "aux{i}/conv",
 }
 _GOOGLENET = (
-    *(Rule(f"{source}.conv", f"{target}/conv") for source, target in _GOOGLENET_UNITS.items()),
-    *(Rule(f"{source}.bn", f"{target}/norm") for source, target in _GOOGLENET_UNITS.items()),
+    *_conv_norms(_GOOGLENET_UNITS),
     Rule("aux{i}.fc1", "aux{i}/dense1", flatten=(4, 4)),
     Rule("aux{i}.fc2", "aux{i}/logits"),
     Rule("fc", "head/logits"),
@@ -74,7 +78,6 @@ _GOOGLENET = (
 
 
 # InceptionV3 as torchvision names it (timm's names are the same), its auxiliary head too.
-# Units of a convolution and its normalisation, which torchvision calls `conv` and `bn`.
 _INCEPTION_V3_UNITS = {
     "Conv2d_1a_3x3": "conv_1a",
     "Conv2d_2a_3x3": "conv_2a",
@@ -85,8 +88,7 @@ _INCEPTION_V3_UNITS = {
     "AuxLogits.conv{k}": "aux1/conv{k}",
 }
 _INCEPTION_V3 = (
-    *(Rule(f"{source}.conv", f"{target}/conv") for source, target in _INCEPTION_V3_UNITS.items()),
-    *(Rule(f"{source}.bn", f"{target}/norm") for source, target in _INCEPTION_V3_UNITS.items()),
+    *_conv_norms(_INCEPTION_V3_UNITS),
     Rule("AuxLogits.fc", "aux1/logits"),
     Rule("fc", "head/logits"),
 )
