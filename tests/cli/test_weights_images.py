@@ -127,7 +127,10 @@ def test_a_resumed_run_prepares_as_it_did_and_refuses_other_pixels(colours, caps
     assert run([*words, "--preprocess", "vgg16:keras"]) == 0
     pathlib.Path("run/result.json").unlink()  # as if it had been killed before its test
     assert run([*words, "--preprocess", "dataset"]) == 2
-    assert "holds a run with another configuration: preprocess {" in capsys.readouterr().err
+    assert (
+        "holds a run with another configuration: preprocess 'vgg16:keras' there, 'dataset' here"
+        in capsys.readouterr().err
+    )
     assert run([*words, "--preprocess", "vgg16:keras", "--json"]) == 0
     assert last_json(capsys)["test_accuracy"] == pytest.approx(truth(colours)[1])
 
