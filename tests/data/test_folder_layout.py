@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from cnnjax.data import load_dataset, load_folder, resolve
-from cnnjax.data.folder_layout import SPLITS, divide, list_files, scan
+from cnnjax.data.dataset import SPLITS
+from cnnjax.data.folder_layout import divide, list_files, scan
 from cnnjax.errors import UsageError
 
 NAMES = ["cat", "dog", "Hund ä", "a b", "x.y", "-n", "owl\u3042", "train", "test", "'q'"]
