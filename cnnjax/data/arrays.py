@@ -91,6 +91,10 @@ def from_arrays(
 def _images(images: Any) -> np.ndarray:
     if isinstance(images, list | tuple) and images and hasattr(images[0], "getbands"):
         images = _pictures(images)
+    elif isinstance(images, list | tuple) and len(shapes := sorted({np.shape(image) for image in images})) > 1:
+        raise UsageError(
+            f"images: expected one size, got {len(shapes)}, such as {shapes[0]} and {shapes[1]}. Resize them."
+        )
     found = np.asarray(images)
     found = found[..., None] if found.ndim == 3 else found
     if found.ndim != 4 or found.shape[-1] not in (1, 3) or not len(found):

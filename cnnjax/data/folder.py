@@ -9,7 +9,7 @@ import numpy as np
 
 from cnnjax.data.crops import Crops
 from cnnjax.data.dataset import MOST_BYTES, SPLITS, Dataset, DatasetInfo, check_validation, with_statistics
-from cnnjax.data.folder_layout import File, describe, digest, divide, list_files, scan
+from cnnjax.data.folder_layout import File, describe, digest, divide, list_files, missing, scan
 from cnnjax.data.pixels import PixelRange
 from cnnjax.data.resident import Size, as_size
 from cnnjax.data.streamed import Encoded, StreamedSplit
@@ -77,7 +77,7 @@ def load_folder(
         check_validation(name, validation, len(parts["train"]) + len(parts["validation"]))
     if not parts["train"]:
         raise UsageError(f"{top}: no image is left to train on. {' '.join(notes)}".rstrip())
-    for line in [describe(listed, names, parts), *notes]:
+    for line in [describe(listed, names, parts), *notes, *missing(names, parts)]:
         (log or (lambda line: None))(f"{name}: {line}")
     files = [f for part in SPLITS if part in scanned for f in sorted(scanned[part], key=lambda file: file.path)]
     shape, enlarged = _shape(top, files, size, channels)

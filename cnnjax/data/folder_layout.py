@@ -199,6 +199,19 @@ def describe(listed: Listed, names: Sequence[str], parts: Mapping[str, Sequence[
     return f"{len(names)} classes, {', '.join(map(counted, SPLITS))}{how}"
 
 
+def missing(names: Sequence[str], parts: Mapping[str, Sequence[File]]) -> list[str]:
+    """Return a warning for testing and for validation of which a class has no image."""
+    lines = []
+    for part in ("test", "validation"):
+        found = {file.label for file in parts[part]}
+        without = [name for label, name in enumerate(names) if label not in found]
+        if parts[part] and without:
+            named = ", ".join(without[:_MOST_NAMED]) + ", …" * (len(without) > _MOST_NAMED)
+            which = "a class has" if len(without) == 1 else f"{len(without):,} classes have"
+            lines.append(f"warning: {which} no image for {part}: {named}. Add images, or a folder {part}.")
+    return lines
+
+
 def digest(files: Iterable[File], names: Sequence[str]) -> str:
     """Return the sha256 of the files' bytes and classes, whatever their order and names."""
     lines = sorted(f"{file.digest.hex()} {names[file.label]}\n" for file in files)

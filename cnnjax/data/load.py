@@ -134,8 +134,9 @@ def prepare(
     entry = named_sets.get(name)
     if entry.streamed:
         return check_imagenet(entry, _data_dir(data_dir), _path(source_dir), log or _silent)
-    there = prepared.is_prepared(entry, _data_dir(data_dir))
-    path = prepare_entry(entry, _data_dir(data_dir), _path(source_dir), log or _silent)
+    place = _data_dir(data_dir)
+    there = prepared.has_info(prepared.directory(entry, place))
+    path = prepare_entry(entry, place, _path(source_dir), log or _silent)
     if there:
         verify(entry, prepared.read(entry, path), str(path), prepared.read_record(path))
     return path
@@ -154,16 +155,17 @@ def describe_sources(data_dir: str | Path | None = None) -> list[dict[str, Any]]
     rows = []
     for name in named_sets.available():
         entry = named_sets.get(name)
-        there, note = prepared.is_prepared(entry, _data_dir(data_dir)), None
+        path, note = prepared.directory(entry, _data_dir(data_dir)), None
+        there = prepared.has_info(path)
         if there:
             try:
-                prepared.check_format(prepared.directory(entry, _data_dir(data_dir)))
+                prepared.check_format(path)
             except CnnjaxError as error:
                 there, note = False, str(error)
         rows.append(
             {
                 "name": name,
-                "prepared": str(prepared.directory(entry, _data_dir(data_dir))) if there else None,
+                "prepared": str(path) if there else None,
                 "note": note,
                 "train": entry.counts["train"],
                 "test": entry.counts["test"],

@@ -33,11 +33,7 @@ _COUNT = 1797
 
 
 def digits() -> dict[str, Examples]:
-    """Return scikit-learn's digits, 8 by 8 pixels, in 1,442 training and 355 test examples.
-
-    The split is fixed: within each class, in the source's order, every fifth example is a test example. (Every fifth
-    of all would not do: the source goes through the digits in turn.)
-    """
+    """Return scikit-learn's digits in 1,442 training and 355 test examples: of each class, every fifth one."""
     folder = resources.files("cnnjax.data") / "digits"
     try:
         images = png.decode([(folder / "digits.png").read_bytes()], (_COUNT, 64, 1)).reshape(_COUNT, 8, 8, 1)

@@ -28,7 +28,7 @@ OFFLINE = (
 def prepare(entry: Entry, data_dir: Path, source_dir: Path | None, log: Log) -> Path:
     """Make sure that a dataset is prepared, and return where; with a folder of its files, of no other source."""
     final = prepared.directory(entry, data_dir)
-    if prepared.is_prepared(entry, data_dir):
+    if prepared.has_info(final):
         return final
     # What is embedded has no files to look for.
     named = source_dir if entry.layouts else None
@@ -46,21 +46,18 @@ def prepare(entry: Entry, data_dir: Path, source_dir: Path | None, log: Log) -> 
 
 
 def all_or_nothing(entry: Entry, data_dir: Path, log: Log, make: Callable[[Path], Path]) -> Path:
-    """Return where a dataset is prepared, after moving there what is made in a hidden folder, unless another was first.
-
-    A run that is killed leaves at most the hidden folder, and the next one removes it.
-    """
+    """Return where a dataset is prepared, after moving there what is made in a hidden folder; the first one wins."""
     final = prepared.directory(entry, data_dir)
     try:
         with _workplace(final.parent, log) as work:
-            if not prepared.is_prepared(entry, data_dir):  # else another process did it while this one waited
+            if not prepared.has_info(final):  # else another process did it while this one waited
                 make(work).rename(final)
     except (OSError, RuntimeError) as error:  # array_record's writer raises RuntimeError when the disk is full
         if prepared.has_info(final):  # without locks another process may have been first, with the same content
             return final
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
         raise CnnjaxError(f"{final}: cannot be written ({reason}). Name another folder as data_dir.") from error
-    return prepared.directory(entry, data_dir)
+    return final
 
 
 def first_source(entry: Entry, sources: Sequence[Source], work: Path, log: Log) -> tuple[dict[str, Examples], str]:
@@ -141,8 +138,8 @@ def write(entry: Entry, content: Mapping[str, Any], root: Path, record: Mapping[
 def builder_class(entry: Entry, content: Mapping[str, Any] | None = None) -> Any:
     """Return a TFDS builder that writes content which was verified elsewhere, `Examples` or mappings of features.
 
-    It is not registered with TFDS, whose own builder keeps the name, and downloads nothing. Stock builders hand arrays
-    to TensorFlow for encoding; bytes that are PNG already need no TensorFlow.
+    It is not registered with TFDS, whose own builder keeps the name. Stock builders hand arrays to TensorFlow for
+    encoding; bytes that are PNG already need none.
     """
     import tensorflow_datasets as tfds
 
@@ -150,13 +147,9 @@ def builder_class(entry: Entry, content: Mapping[str, Any] | None = None) -> Any
         VERSION = tfds.core.Version(entry.version)
 
         def _info(self):
-            return tfds.core.DatasetInfo(
-                builder=self,
-                description=entry.description,
-                features=features(entry),
-                supervised_keys=("image", "label"),
-                homepage=entry.homepage,
-            )
+            about: dict[str, Any] = {"description": entry.description, "homepage": entry.homepage}
+            keys = ("image", "label")
+            return tfds.core.DatasetInfo(builder=self, features=features(entry), supervised_keys=keys, **about)
 
         # Without the base's argument `pipeline`: TFDS would load Beam to pass one.
         def _split_generators(self, dl_manager):  # pyright: ignore[reportIncompatibleMethodOverride]

@@ -41,18 +41,13 @@ def directory(entry: Entry, data_dir: Path) -> Path:
     return next((path for path in found if has_info(path)), data_dir / entry.name / entry.version)
 
 
-def is_prepared(entry: Entry, data_dir: Path) -> bool:
-    """Return whether there is a prepared dataset, in whatever format."""
-    return has_info(directory(entry, data_dir))
-
-
 def has_info(path: Path) -> bool:
     """Return whether TFDS describes what is in a folder."""
     return os.path.isfile(path / "dataset_info.json")  # False, too, where looking is not allowed
 
 
 def read_record(path: Path) -> dict:
-    """Return the record of a directory that cnnjax prepared; empty for one that something else prepared."""
+    """Return the record of a directory that cnnjax prepared, {} of another."""
     try:
         record = json.loads((path / RECORD).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -105,7 +100,7 @@ def builder_of(path: Path) -> Any:
 
 
 class Columns(NamedTuple):
-    """Names of the features of an example: its image, its labels, and a text that tells it apart, if there is any."""
+    """Names of an example's features: its image, its labels, and a text that tells it apart, if there is one."""
 
     image: str = "image"
     labels: tuple[str, ...] = ("label",)
@@ -114,14 +109,7 @@ class Columns(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Records:
-    """One split's examples as they are stored.
-
-    Args:
-      where: What to call the split in messages.
-      source: Serialised examples; empty for a split that was not prepared.
-      num_classes: Number of classes, of each label.
-      columns: Which features to read.
-    """
+    """One split's examples as they are stored, serialised; `where` is what messages call it."""
 
     where: str
     source: Sequence[bytes]
@@ -154,7 +142,7 @@ class Records:
         labels = np.empty((len(self), len(self.columns.labels)), np.int64)
         for start in range(0, len(self), _CHUNK):
             places = range(start, min(start + _CHUNK, len(self)))
-            many = getattr(self.source, "__getitems__", lambda places: [self.source[place] for place in places])
+            many = getattr(self.source, "__getitems__", lambda places: map(self.source.__getitem__, places))
             found = [_parse()(record).features.feature for record in many(places)]
             try:
                 for column, name in enumerate(self.columns.labels):
@@ -168,11 +156,15 @@ class Records:
         return images, labels.astype(np.int32)
 
 
-def open_records(builder: Any, split: str, where: str, num_classes: tuple[int, ...], columns: Columns) -> Records:
-    """Return the examples of a split, or of a part of one in TFDS's words."""
+def open_records(
+    builder: Any, split: str | None, where: str, num_classes: tuple[int, ...], columns: Columns
+) -> Records:
+    """Return the examples of a split, or of a part of one in TFDS's words; no examples for None."""
     import tensorflow_datasets as tfds
 
-    if "array_record" in formats(Path(builder.data_path)):
+    if split is None:
+        source = []
+    elif "array_record" in formats(Path(builder.data_path)):
         source = builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
     else:
         source = _tfrecords(builder.info.splits[split].file_instructions)

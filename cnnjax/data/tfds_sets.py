@@ -197,21 +197,18 @@ def load_imagenet(
         "validation": (train, held_out),
         "test": (test, np.arange(len(test))),
     }
-    shape = height, width, entry.image_shape[2]
+    shape, classes = (height, width, entry.image_shape[2]), entry.class_names
     source = f"{path} ({origin}; read as needed; features and numbers of examples verified)"
-    classes = entry.class_names
     info = DatasetInfo(entry.name, len(classes), classes, shape, entry.mean, entry.std, source, digests)
-    splits = {
-        name: StreamedSplit(name, records, places, crops, shape[2], entry.mean, entry.std)
-        for name, (records, places) in chosen.items()
-    }
+    how = crops, shape[2], entry.mean, entry.std
+    splits = {name: StreamedSplit(name, records, places, *how) for name, (records, places) in chosen.items()}
     return Dataset(**splits, info=info)
 
 
 def check_imagenet(entry: Entry, data_dir: Path, source_dir: Path | None, log: Log) -> Path:
     """Return the folder of prepared ImageNet, once it can be opened."""
     path = prepared.directory(entry, data_dir)
-    if not prepared.is_prepared(entry, data_dir):
+    if not prepared.has_info(path):
         if source_dir is not None:
             return prepare_tars(entry, data_dir, source_dir, log)
         how = " ".join(source.instructions for source in entry.sources if isinstance(source, Manual))
@@ -231,10 +228,8 @@ def _open(entry: Entry, path: Path) -> tuple[list[Records], dict[str, str]]:
         for ours, theirs in (("train", "train"), ("test", entry.test_split)):
             files = prepared.files_of(builder, theirs) if theirs in splits else []
             digests[ours], number = prepared.digest_of(files), number + len(files)
-            where, columns = f"{path}: {ours}", Columns(id="file_name")
-            empty = Records(where, [], classes, columns)
-            opened = prepared.open_records(builder, theirs, where, classes, columns) if files else empty
-            records.append(opened)
+            of_split = f"{path}: {ours}", classes, Columns(id="file_name")
+            records.append(prepared.open_records(builder, theirs if files else None, *of_split))
     prepared.allow_open_files(number)
     return records, digests
 
@@ -250,7 +245,5 @@ def _check(entry: Entry, path: Path, features: Any, splits: Any) -> None:
         raise CnnjaxError(f"{path}: expected a split {' or '.join(names.values())}, got {sorted(splits)}.")
     for ours, theirs in names.items():
         if theirs in splits and splits[theirs].num_examples != entry.counts[ours]:
-            got = splits[theirs].num_examples
-            raise CnnjaxError(
-                f"{path}: expected {entry.counts[ours]:,} {theirs} examples of {entry.name}, got {got:,}."
-            )
+            wanted, got = entry.counts[ours], splits[theirs].num_examples
+            raise CnnjaxError(f"{path}: expected {wanted:,} {theirs} examples of {entry.name}, got {got:,}.")

@@ -16,37 +16,9 @@ from cnnjax.data import Split, StreamedSplit, batches, load_dataset, named_sets,
 from cnnjax.data.images import load_image
 from cnnjax.errors import CnnjaxError, UsageError
 from tests.data.photos import jpeg, picture
+from tests.data.tfds_builders import build, png
 
 F = tfds.features
-
-
-def png(array):
-    file = io.BytesIO()
-    Image.fromarray(array).save(file, "PNG")
-    return file.getvalue()
-
-
-def build(root, name, features, splits, *, version="1.0.0", configs=(), keys=None):
-    """Write examples, by split, as a set of that name, through TFDS; return the root."""
-
-    class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-        VERSION = tfds.core.Version(version)
-        BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=config, version=version) for config in configs]  # noqa: RUF012
-
-        def _info(self):
-            return tfds.core.DatasetInfo(builder=self, features=F.FeaturesDict(features), supervised_keys=keys)
-
-        def _split_generators(self, dl_manager):
-            return {split: self._generate_examples(split) for split in splits}
-
-        def _generate_examples(self, split):
-            yield from enumerate(splits[split])
-
-    Builder.name = name
-    for config in configs or (None,):
-        builder = Builder(data_dir=str(root), file_format="array_record", config=config)
-        builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
-    return root
 
 
 def grey(count, seed=0):
@@ -225,7 +197,11 @@ def test_named_sets_can_be_had_by_tfds_too(tmp_path):
 @pytest.mark.parametrize(
     ("features", "example", "message"),
     [
-        ({"text": F.Text(), "label": F.ClassLabel(num_classes=2)}, {"text": "a", "label": 0}, r"got label \(ClassLabel\), text \(Text\)"),
+        (
+            {"text": F.Text(), "label": F.ClassLabel(num_classes=2)},
+            {"text": "a", "label": 0},
+            r"got label .*, text \(Text\)",
+        ),
         (
             {"a": F.Image(shape=(2, 2, 1)), "b": F.Image(shape=(2, 2, 1)), "label": F.ClassLabel(num_classes=2)},
             {"a": png(np.zeros((2, 2), np.uint8)), "b": png(np.zeros((2, 2), np.uint8)), "label": 0},
