@@ -3,6 +3,18 @@
 from dataclasses import dataclass
 from numbers import Integral
 
+__all__ = [
+    "Explanation",
+    "Padding",
+    "conv_output_size",
+    "conv_transpose_output_size",
+    "conv_transpose_padding",
+    "explain",
+    "explain_transpose",
+    "resolve_padding",
+    "same_padding",
+    "window_padding",
+]
 Padding = str | int | tuple[int, int]
 _MOST_RANGES = 12  # a line of a terminal
 
@@ -279,3 +291,7 @@ def explain_transpose(
     unread = tuple(pixel for pixel, window in enumerate(written) if not window)
     unwritten = tuple(sorted(set(range(output)).difference(*written)))
     return Explanation(size, kernel, stride, dilation, output, (low, high), starts, unread, 0, True, unwritten)
+
+
+def __dir__() -> list[str]:
+    return __all__
