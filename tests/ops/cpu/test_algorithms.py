@@ -60,7 +60,7 @@ def test_dilated_images_mean_the_same_convolution(role, spec, every_core):
     if min(spec.output_sizes) < 1 or min(n + sum(edges) for n, edges in zip(spec.input_shape[1:3], spec.padding)) < 1:
         return
     with pytest.MonkeyPatch.context() as patch:  # at every size
-        patch.setattr(direct, "_pays", lambda channels, features, spec: every_core)
+        patch.setattr(direct, "_pays", lambda channels, features, macs: every_core)
         patch.setattr(direct, "_pays_for_kernels", lambda spec: every_core)
         check(direct, role, spec)
 
