@@ -58,12 +58,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def quick_compilation(request: pytest.FixtureRequest) -> None:
-    """Compile without most optimisations where tests compare values of nets, which saves a quarter of their time.
+    """Compile without most optimisations where much is compiled and little computed, which saves up to half of the time.
 
     Ops, training, the command line and everything slow are compiled as users have them.
     """
     folder = request.path.parent.name
-    quick = folder in ("layers", "models", "pretrained") and request.node.get_closest_marker("slow") is None
+    quick = (
+        folder in ("layers", "models", "pretrained", "data", "receptive_field")
+        and request.node.get_closest_marker("slow") is None
+    )
     jax.config.update("jax_disable_most_optimizations", quick)
 
 

@@ -242,3 +242,38 @@ def test_a_path_of_a_run_is_described(tmp_path):
     assert sources.describe(tmp_path) == (None, None)
     (pathlib.Path(tmp_path) / "text.pth").write_text("{}")
     assert sources.describe(tmp_path / "text.pth") == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": "resnet50"}, r"linen module as model, got str. Write Classifier.from_pretrained\('resnet50'\)"),
+        ({"variables": [1]}, r"variables as \{'params': .*\}, got list. Give state.variables"),
+        ({"variables": {"kernel": 1}}, r"variables as \{'params': .*\}, got \['kernel'\]"),
+        ({"preprocess": 5}, r"preprocess\(NAME\), its name, or None as preprocess, got int"),
+        ({"preprocess": "resnet50:kears"}, r"unknown .*'resnet50:kears': did you mean 'resnet50"),
+        ({"class_names": "red"}, "class_names as a list of texts in the order of the logits, got str"),
+        ({"class_names": None}, "class_names as a list of texts in the order of the logits, got NoneType"),
+        ({"class_names": [0, 1, 2]}, r"expected texts as class_names, got 0. Write map\(str, names\)"),
+        ({"class_names": ("a", "b")}, "expected 3 class_names, one a logit, got 2"),
+        ({"class_names": (*NAMES, "violet")}, "expected 3 class_names, one a logit, got 4"),
+    ],
+)
+def test_a_part_that_is_something_else_is_told_in_one_sentence(change, message):
+    parts = {"model": Colours(), "variables": variables(np.eye(3), np.zeros(3)), "preprocess": RULE}
+    with pytest.raises(UsageError, match=message):
+        Classifier(**{**parts, "class_names": NAMES, **change})
+
+
+def test_a_preprocessings_name_and_a_list_of_names_are_parts_too():
+    net = Classifier(Colours(), variables(np.eye(3), np.zeros(3)), "vgg16:keras", list(NAMES))
+    assert (net.preprocess, net.class_names) == (RULE, NAMES)
+
+
+def test_weights_are_written_as_what_their_name_says(tmp_path):
+    net = Classifier(Colours(), variables(np.eye(3), np.zeros(3)), RULE, NAMES)
+    for path, message in ((tmp_path / "net.txt", "expected another ending, .safetensors"), ("/dev/null", "a device")):
+        with pytest.raises(UsageError, match=message):
+            net.save(path)
+    assert list(tmp_path.iterdir()) == []
+    assert not pathlib.Path("/dev/null").is_file()

@@ -15,6 +15,7 @@ from jax.export import Exported
 
 from cnnjax import data, files, model_loading, modes, pretrained, training
 from cnnjax.classifier import photographs, program, sources
+from cnnjax.classifier.parts import checked_parts
 from cnnjax.classifier.photographs import Prediction, Predictions
 from cnnjax.classifier.sources import Log
 from cnnjax.errors import CnnjaxError, UsageError
@@ -31,9 +32,11 @@ class Classifier:
     Args:
       model: A linen module that gives logits `[N, len(class_names)]`.
       variables: `{"params": ..., "batch_stats": ...}`.
-      preprocess: From photographs to what the model takes; None where that is not known, and then it can only be
-        evaluated and trained, on datasets that are prepared by their own statistics.
+      preprocess: From photographs to what the model takes, or its name; None where that is not known, and then it can
+        only be evaluated and trained, on datasets that are prepared by their own statistics.
       class_names: In the order of the logits.
+    Raises:
+      UsageError: If a part is something else, or there are more or fewer names than the model's `num_classes`.
     Example:
       `print(Classifier.from_pretrained("resnet50").predict("cat.jpg"))`
     """
@@ -42,6 +45,11 @@ class Classifier:
     variables: Mapping[str, Any]
     preprocess: Preprocess | None
     class_names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        parts = checked_parts(self.model, self.variables, self.preprocess, self.class_names)
+        for field, part in zip(dataclasses.fields(self), parts, strict=True):
+            object.__setattr__(self, field.name, part)
 
     @classmethod
     def from_pretrained(cls, name: str, *, log: Log | None = None, progress: Any = None) -> "Classifier":
@@ -122,6 +130,8 @@ class Classifier:
             for one, share in zip(group, np.array(scores)):
                 if not np.isfinite(share).all():
                     raise CnnjaxError(f"{one.name}: the net gives no numbers for it (NaN). Its weights may be damaged.")
+                if len(share) != len(self.class_names):
+                    raise UsageError(f"expected {len(share)} class_names, one a logit, got {len(self.class_names)}.")
                 best = np.argsort(-share, kind="stable")[:top]
                 classes = tuple(self.class_names[place] for place in best)
                 found.append(Prediction(one.name, classes, tuple(map(float, share[best])), one.done, one.hint))
@@ -166,7 +176,7 @@ class Classifier:
         rule = self.preprocess
         if rule is not None:
             return dataset.resized(rule.size, rule.resize)
-        size = sources.needed_size(self.model, dataset.info.image_shape)
+        size = photographs.needed_size(self.model, dataset.info.image_shape)
         return dataset if size is None else dataset.resized(size)
 
     def with_classes(self, class_names: Sequence[str], *, key: jax.Array) -> "Classifier":
@@ -197,7 +207,7 @@ class Classifier:
         dataset = self.sized(dataset)
         state = self.create_state(dataset, optax.identity(), key=jax.random.key(0))
         part = getattr(dataset, split)
-        batches = data.batches(part, batch_size or sources.eval_batch_size(part.image_shape))
+        batches = data.batches(part, batch_size or photographs.eval_batch_size(part.image_shape))
         return training.evaluate(state, batches, eval_step=training.make_eval_step(confusion=True, flip_tta=flip_tta))
 
     def export(

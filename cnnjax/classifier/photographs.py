@@ -2,15 +2,21 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 
-from cnnjax import data
+from cnnjax import data, models
 from cnnjax.data import images as files
 from cnnjax.errors import UsageError
 from cnnjax.pretrained import Preprocess
+
+# Values in one evaluation batch: many small images at once, few large ones.
+_EVAL_BATCH_VALUES = 2**19
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,3 +132,25 @@ def _hint(pixels: np.ndarray, mean: list[float], inverted: bool) -> str | None:
     if len(mean) == 1 and not inverted and data.looks_inverted(pixels, mean):
         return "looks dark on light, unlike the training images: try --invert"
     return None
+
+
+def needed_size(model: nn.Module, image_shape: Sequence[int]) -> tuple[int, int] | None:
+    """Return the size that images are to be resized to, or None when the model takes them as they are.
+
+    Args:
+      model: A model; one of ours says which images are too small for it.
+      image_shape: `(H, W, C)` as stored.
+    """
+    if not type(model).__module__.startswith(models.__name__):
+        return None
+    try:
+        jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *image_shape), jnp.float32))
+    except UsageError:  # too small for it
+        return model.input_shape[:2]
+    return None
+
+
+def eval_batch_size(image_shape: Sequence[int], least: int = 1) -> int:
+    """Return how many images to evaluate at once: many small ones, few large ones, and not fewer than `least`."""
+    height, width, channels = image_shape
+    return max(least, min(500, _EVAL_BATCH_VALUES // (height * width * channels)))

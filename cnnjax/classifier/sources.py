@@ -13,7 +13,7 @@ import numpy as np
 import optax
 from flax import linen as nn
 
-from cnnjax import model_loading, models, modes, pretrained, runs, safetensors, training
+from cnnjax import model_loading, modes, pretrained, runs, safetensors, training
 from cnnjax.errors import CnnjaxError, UsageError
 from cnnjax.pretrained import Preprocess, Report
 from cnnjax.pretrained.download import download
@@ -22,8 +22,6 @@ from cnnjax.pretrained.preprocessing import from_json, plain_preprocess, preproc
 Log = Callable[[str], None]
 # Of the text in a safetensors file's header that describes a classifier.
 KEY = "cnnjax"
-# Values in one evaluation batch: many small images at once, few large ones.
-_EVAL_BATCH_VALUES = 2**19
 # What a publisher's preprocessing is called beside a model's name.
 _PUBLISHERS = {"torchvision": "", "timm": "", "keras": ":keras"}
 
@@ -224,25 +222,3 @@ def count_classes(model: nn.Module, variables: Any) -> int:
     images = jax.ShapeDtypeStruct((1, *model.input_shape), jnp.float32)
     call = functools.partial(model.apply, **modes.train_kwargs(model, train=False))
     return jax.eval_shape(call, variables, images).shape[-1]
-
-
-def needed_size(model: nn.Module, image_shape: Sequence[int]) -> tuple[int, int] | None:
-    """Return the size that images are to be resized to, or None when the model takes them as they are.
-
-    Args:
-      model: A model; one of ours says which images are too small for it.
-      image_shape: `(H, W, C)` as stored.
-    """
-    if not type(model).__module__.startswith(models.__name__):
-        return None
-    try:
-        jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *image_shape), jnp.float32))
-    except UsageError:  # too small for it
-        return model.input_shape[:2]
-    return None
-
-
-def eval_batch_size(image_shape: Sequence[int], least: int = 1) -> int:
-    """Return how many images to evaluate at once: many small ones, few large ones, and not fewer than `least`."""
-    height, width, channels = image_shape
-    return max(least, min(500, _EVAL_BATCH_VALUES // (height * width * channels)))

@@ -65,7 +65,7 @@ def load(recipe: Recipe, args: argparse.Namespace, out: Output, rule: "Preproces
     Raises:
       CnnjaxError: If the data can't be had or are not what they should be.
     """
-    from cnnjax.classifier.sources import needed_size
+    from cnnjax.classifier.photographs import needed_size
 
     side = recipe.image_size
     size, resize = (side, side) if side else None, None

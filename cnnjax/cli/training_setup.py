@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import functools
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -168,6 +169,8 @@ def _mesh(recipe: Recipe, args: argparse.Namespace) -> jax.sharding.Mesh | None:
 
 
 def _optimizer(recipe: Recipe, examples: int, total_steps: int) -> tuple[Schedule, Any]:
+    if not 0 < recipe.learning_rate < math.inf:
+        raise UsageError(f"--learning-rate: expected a number above 0, got {recipe.learning_rate}.")
     warmup_steps = round(recipe.warmup_epochs * examples / recipe.batch_size)
     options = {
         "momentum": recipe.momentum,

@@ -5,13 +5,9 @@ import pathlib
 from collections import Counter
 from typing import Any
 
-from cnnjax import model_loading
 from cnnjax.cli import classifier_options
 from cnnjax.cli.output import Output, table
 from cnnjax.errors import CnnjaxError, UsageError
-
-# Endings that promise another format than the one that `convert` writes.
-_OTHER_FORMATS = (".pth", ".pt", ".th", ".tar", ".bin", ".ckpt", ".pkl", ".h5", ".hdf5", ".keras", ".msgpack", ".npz")
 
 
 def add_parser(verbs: Any, common: argparse.ArgumentParser) -> None:
@@ -45,7 +41,7 @@ def add_parser(verbs: Any, common: argparse.ArgumentParser) -> None:
         "--num-classes",
         type=int,
         metavar="N",
-        help="classes that the file must have (default: those it has; for package.module:Class 1000)",
+        help="classes that the file must have (default: those it has)",
     )
 
 
@@ -109,11 +105,9 @@ def run_convert(args: argparse.Namespace, out: Output) -> int:
     from cnnjax import pretrained
     from cnnjax.classifier import sources
     from cnnjax.pretrained.readers import printable
+    from cnnjax.pretrained.saving import check_path
 
-    if not args.out.name or args.out.is_dir():
-        raise UsageError(f"expected the name of a file to write, {args.out} is a folder.")
-    if args.out.suffix.lower() in _OTHER_FORMATS:
-        raise UsageError(f"{args.out}: expected another ending, such as .safetensors, since that is what is written.")
+    check_path(args.out)
     if args.num_classes is not None and args.num_classes < 1:
         raise UsageError(f"--num-classes: expected at least 1, got {args.num_classes}.")
     if str(args.file) == "imagenet":
@@ -125,7 +119,7 @@ def run_convert(args: argparse.Namespace, out: Output) -> int:
     if names and count not in (None, len(names)):
         raise UsageError(f"--classes: expected {count} names, as --num-classes says, got {len(names)}.")
     if count is None:
-        count = len(names) if names else 1000 if ":" in model_loading.model_name(args.model) else None
+        count = len(names) if names else None
     model, variables, report = sources.load(args.model, args.file, count, classifier_options.load_options(args))
     if report.file_classes is not None:
         reason = next(entry.reason for entry in report.entries if "its head is not taken" in entry.reason)

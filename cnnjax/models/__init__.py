@@ -1,5 +1,6 @@
 """The nets, one file a family; a name in a family's `__all__` is a model."""
 
+import dataclasses
 from collections.abc import Callable
 from numbers import Integral
 from typing import Any
@@ -51,7 +52,8 @@ def build(
     Returns:
       The module; `module.apply(variables, x, train=False)` gives logits, float32, `[N, num_classes]`.
     Raises:
-      UsageError: If the name is not known (the nearest ones are in the message) or `num_classes` is below 1.
+      UsageError: If the name or an option is not known (the nearest ones are in the message) or `num_classes` is below
+        1.
     Example:
       >>> build("lenet5").num_classes, build("lenet5", num_classes=47).num_classes
       (10, 47)
@@ -61,7 +63,11 @@ def build(
             raise UsageError(f"build: expected num_classes >= 1, got {num_classes!r}. Give a positive integer.")
         options["num_classes"] = num_classes
     floating("build", dtype)
-    return _constructor(name)(include_top=include_top, pooling=pooling, dtype=dtype, **options)
+    constructor: Any = _constructor(name)
+    fields = {field.name for field in dataclasses.fields(getattr(constructor, "func", constructor))}
+    if misspelt := sorted(options.keys() - fields):
+        raise unknown(f"option of {name}", misspelt[0], fields - {"parent"})
+    return constructor(include_top=include_top, pooling=pooling, dtype=dtype, **options)
 
 
 def input_shape(name: str) -> tuple[int, int, int]:

@@ -39,12 +39,14 @@ def compare(file: SourceFile, plan: Plan, model: nn.Module) -> tuple[str, ...]:
     if not file.config:
         return (_NOTHING,)
     modules, wrong = _modules(model), []
+    first = any(facts.get("data_format") == "channels_first" for facts in file.config["layers"].values())
     for assignment in plan.assigned:
         layer = assignment.source.name.rpartition("/")[0]
         facts = file.config["layers"].get(layer, {})
-        module = modules.get(assignment.destinations[0].partition("/")[2].rpartition("/")[0])
+        module, rank = modules.get(assignment.destinations[0].partition("/")[2].rpartition("/")[0], (None, 0))
         if module is not None:
-            wrong += [f"{layer}: {text}" for text in _differences(facts, module, file.config["pads"])]
+            channels = {1, -1} if rank == 2 else {1} if first else {-1, rank - 1}
+            wrong += [f"{layer}: {text}" for text in _differences(facts, module, file.config["pads"], channels)]
     if wrong := list(dict.fromkeys(wrong)):
         more = f", and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
         raise WeightsError(f"{file.path}: its configuration is another net's: {'; '.join(wrong[:_SHOWN])}{more}.")
@@ -53,8 +55,8 @@ def compare(file: SourceFile, plan: Plan, model: nn.Module) -> tuple[str, ...]:
     return (_COMPARED, said) if unused else (_COMPARED,)
 
 
-def _differences(facts: Mapping[str, Any], module: nn.Module, pads: bool) -> list[str]:
-    """Return what a layer's configuration says otherwise than a module."""
+def _differences(facts: Mapping[str, Any], module: nn.Module, pads: bool, channels: set[int]) -> list[str]:
+    """Return what a layer's configuration says otherwise than a module, whose maps have their channels on an axis."""
     found = []
     for theirs, ours in _SAME.items():
         if theirs in facts and hasattr(module, ours) and _pair(facts[theirs]) != _pair(getattr(module, ours)):
@@ -63,7 +65,7 @@ def _differences(facts: Mapping[str, Any], module: nn.Module, pads: bool) -> lis
     if "epsilon" in facts and epsilon is not None and not math.isclose(facts["epsilon"], epsilon, rel_tol=1e-5):
         found.append(f"epsilon {facts['epsilon']}, the model's is {epsilon}")
     axis = facts.get("axis")
-    if epsilon is not None and isinstance(axis, list | int) and axis not in (1, -1, 3, [1], [-1], [3]):
+    if epsilon is not None and isinstance(axis, list | int) and not {*_listed(axis)} <= channels:
         found.append(f"axis {axis}, the model normalises channels")
     padding = getattr(module, "padding", None)
     if padding is not None and "padding" in facts and not _same_padding(facts, module, pads):
@@ -92,12 +94,17 @@ def _pair(value: Any) -> tuple[Any, ...]:
     return tuple(value) if isinstance(value, list | tuple) else (value or 1, value or 1)
 
 
-def _modules(model: Any) -> dict[str, nn.Module]:
-    """Return a model's modules that have parameters, by their paths."""
-    found: dict[str, nn.Module] = {}
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _modules(model: Any) -> dict[str, tuple[nn.Module, int]]:
+    """Return a model's modules by their paths, each with the rank of what it is called on."""
+    found: dict[str, tuple[nn.Module, int]] = {}
 
     def watch(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
-        found["/".join(context.module.path)] = context.module
+        rank = max((getattr(leaf, "ndim", 0) for leaf in jax.tree.leaves((args, kwargs))), default=0)
+        found["/".join(context.module.path)] = (context.module, rank)
         return call(*args, **kwargs)
 
     with nn.intercept_methods(watch):

@@ -37,12 +37,11 @@ def save(
       model: The model that the variables are of; needed for names other than cnnjax's.
       metadata: Texts for the file's header.
     Raises:
-      UsageError: If there are no such names for the model, or the path is a folder's.
+      UsageError: If there are no such names for the model, or the path is a folder's, a device's or has another ending.
       CnnjaxError: If the file can't be written.
     Example: `save(variables, "net.safetensors", names="torchvision", model=model)`
     """
-    if not pathlib.Path(path).name or pathlib.Path(path).is_dir():
-        raise UsageError(f"save: expected the name of a file to write, {path} is a folder.")
+    check_path(path)
     kept = {name: variables[name] for name in _COLLECTIONS if name in variables}
     flat: dict[str, Any] = traverse_util.flatten_dict(kept, sep="/")
     if not flat:
@@ -60,6 +59,17 @@ def save(
         files.write_bytes(path, pieces)
     except ValueError as error:
         raise UsageError(f"save: {error}.") from None
+
+
+def check_path(path: str | pathlib.Path) -> None:
+    """Refuse what no safetensors file can be written to: a folder, a device, a name that promises another format."""
+    path = pathlib.Path(path)
+    if not path.name or path.is_dir():
+        raise UsageError(f"save: expected the name of a file to write, {path} is a folder.")
+    if path.exists() and not path.is_file():
+        raise UsageError(f"save: expected the name of a file to write, {path} is a device or a pipe.")
+    if path.suffix.lower() not in ("", ".safetensors"):
+        raise UsageError(f"save: {path}: expected another ending, .safetensors, since that is what is written.")
 
 
 def _renamed(flat: Mapping[str, Any], naming: Naming, model: nn.Module) -> dict[str, np.ndarray]:

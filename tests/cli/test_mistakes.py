@@ -25,7 +25,7 @@ from tests.cli.commands import TRAIN, cnnjax, only_line
         ([*TRAIN, "--epochs", "0"], 2, "--epochs: expected at least 1, got 0"),
         ([*TRAIN, "--batch-size", "5000"], 2, "5000"),
         ([*TRAIN, "--validation", "5000"], 2, "validation"),
-        ([*TRAIN, "--learning-rate", "-1"], 2, "learning_rate"),
+        ([*TRAIN, "--learning-rate", "-1"], 2, "--learning-rate: expected a number above 0, got -1.0"),
         ([*TRAIN, "--image-size", "16"], 2, "at least 28x28 pixels, got 16x16"),
         ([*TRAIN, "--monitor", "val_f1", "--patience", "1"], 2, "unknown metric to monitor 'val_f1'"),
         ([*TRAIN, "--validation", "0", "--patience", "2"], 2, "needs validation examples"),

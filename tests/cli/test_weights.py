@@ -106,11 +106,10 @@ def test_convert_writes_the_same_net(names, tmp_path, capsys):
         (["simple_cnn", "{file}", "{file}"], 2, "expected another file than the one that is read"),
         (["simple_cnn", "{file}", "{out}", "--names", "torchvison"], 2, "unknown names 'torchvison'"),
         (["simple_cnn", "{file}", "."], 2, "expected the name of a file to write, . is a folder"),
-        (["simple_cnn", "{file}", "{out}.PTH"], 2, "expected another ending, such as .safetensors, since that is"),
-        (["simple_cnn", "{file}", "{out}.weights.h5"], 2, "expected another ending, such as .safetensors"),
+        (["simple_cnn", "{file}", "{out}.PTH"], 2, "expected another ending, .safetensors, since that is"),
+        (["simple_cnn", "{file}", "{out}.weights.h5"], 2, "expected another ending, .safetensors"),
         (["simple_cnn", "{file}", "/none/out"], 1, "cannot write /none/out: No such file or directory"),
         (["simple_cnn", "/none/in", "{out}"], 1, "/none/in: No such file or directory"),
-        (["cnnjax.models.simple_cnn:SimpleCNN", "{file}", "{out}"], 1, "the file has 10 classes, the model 1000: its"),
         (["simple_cnn", "{file}", "{out}", "--num-classes", "7"], 1, "the file has 10 classes, the model 7: its head"),
         (["simple_cnn", "{file}", "{out}", "--num-classes", "0"], 2, "--num-classes: expected at least 1, got 0"),
     ],
@@ -121,6 +120,13 @@ def test_convert_refuses_in_one_line(words, code, message, tmp_path, capsys):
     assert run(["weights", "convert", *(w.format(file=path, out=tmp_path / "b") for w in words)]) == code
     assert message in only_line(capsys)
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_net_by_its_module_gets_the_files_classes(tmp_path, capsys):
+    save(randomised(models.build("simple_cnn", num_classes=7)), tmp_path / "a.safetensors")
+    words = ["weights", "convert", "cnnjax.models.simple_cnn:SimpleCNN", str(tmp_path / "a.safetensors")]
+    assert run([*words, str(tmp_path / "b.safetensors"), "--json"]) == 0
+    assert last_json(capsys)["num_classes"] == 7
 
 
 def test_a_runs_checkpoint_is_known_and_converted(tmp_path, capsys):

@@ -37,6 +37,8 @@ def test_build_names_the_nearest_model():
         models.build("lenet-5")
     with pytest.raises(UsageError, match="expected num_classes >= 1, got 0"):
         models.build("lenet5", num_classes=0)
+    with pytest.raises(UsageError, match=r"unknown option of resnet50 'num_clases': did you mean 'num_classes'\?"):
+        models.build("resnet50", num_clases=3)
     assert models.available() == sorted(models.available())
 
 
