@@ -68,7 +68,6 @@ FLOW = [
     "inputs",
     "metrics",
     "optim",
-    "freezing",
     "ema",
     "state",
     "gradients",

@@ -61,6 +61,12 @@ def test_a_recipe_survives_its_record():
     recipe = recipes.get("lenet5-mnist-fast")
     record = {"recipe": "lenet5-mnist-fast", **json.loads(json.dumps(dataclasses.asdict(recipe))), "seed": 3}
     assert recipes.Recipe.from_json(record) == recipe
+    # As an earlier version called its fields.
+    changed = recipe.replace(lr_decay=0.3, decay_mask="kernels", lr_multipliers=("a=2",), flip_tta=True)
+    old = {"lr_decay": "factor", "decay_mask": "decay", "lr_multipliers": "rates", "flip_tta": "test_flip"}
+    record = json.loads(json.dumps({old.get(name, name): value for name, value in changed.to_json().items()}))
+    assert set(old.values()) <= record.keys()
+    assert recipes.Recipe.from_json(record) == changed
 
 
 def test_the_classic_recipe_is_the_classic_one():

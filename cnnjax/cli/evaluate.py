@@ -53,7 +53,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
     classifier = classifier_options.read(args, args.model, out, for_photographs=False)
     if args.weights is None:
         dataset, recipe = _trained_on(args, out)
-        least, flip_tta = recipe.batch_size, recipe.test_flip
+        least, flip_tta = recipe.batch_size, recipe.flip_tta
     else:
         dataset, least, flip_tta = loading.for_weights(args, classifier, out), 1, False
     dataset = classifier.sized(dataset)

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from cnnjax import hosts, runs
+from cnnjax import hosts, recipes, runs
 from cnnjax.cli import dry_run, loading, report, starting_weights, train_options, training_setup
 from cnnjax.cli.output import Output
 from cnnjax.cli.training_setup import Setup
@@ -56,7 +56,11 @@ def run(recipe: Recipe, config: dict[str, Any], args: argparse.Namespace, out: O
             workdir = opened.enter_context(
                 runs.Workdir(args.workdir or runs.default_workdir(recipe.model, recipe.dataset))
             )
-            return workdir.compare(config, devices=args.devices), workdir.result, str(workdir.path)
+            return (
+                workdir.compare(config, devices=args.devices, renamed=recipes.with_new_names),
+                workdir.result,
+                str(workdir.path),
+            )
 
         warnings, result, path = hosts.on_main(enter)
         for warning in warnings:

@@ -131,7 +131,7 @@ def prepare(
         model=model,
         state=state,
         train_step=train_step,
-        eval_step=make_eval_step(flip_tta=recipe.test_flip),
+        eval_step=make_eval_step(flip_tta=recipe.flip_tta),
         rate=rate,
         mesh=mesh,
         data_key=data_key,
@@ -171,9 +171,9 @@ def _optimizer(recipe: Recipe, examples: int, total_steps: int) -> tuple[Schedul
     warmup_steps = round(recipe.warmup_epochs * examples / recipe.batch_size)
     options = {
         "momentum": recipe.momentum,
-        "decay_mask": only_kernels if recipe.decay == "kernels" else None,
+        "decay_mask": only_kernels if recipe.decay_mask == "kernels" else None,
         "boundaries": recipe.boundaries,
-        "factor": recipe.factor,
+        "factor": recipe.lr_decay,
     }
     # What a recipe gives for another choice than the one that was made; what was asked for has been refused.
     for name in unused_options(optimizer=recipe.optimizer, schedule=recipe.schedule, weight_decay=recipe.weight_decay):

@@ -89,7 +89,7 @@ _GOOGLENET = _IMAGENET.replace(
     batch_size=32,
     learning_rate=0.01,
     boundaries=tuple(8 * n / 250 for n in range(1, 32)),
-    factor=0.96,
+    lr_decay=0.96,
     weight_decay=2e-4,
 )
 # Szegedy et al., 2015, https://arxiv.org/abs/1512.00567, section 8: RMSProp with decay 0.9 and epsilon 1, 6 % less rate
@@ -102,7 +102,7 @@ _INCEPTION_V3 = _IMAGENET.replace(
     optimizer="rmsprop",
     learning_rate=0.045,
     boundaries=tuple(n / 50 for n in range(1, 50)),
-    factor=0.94,
+    lr_decay=0.94,
     momentum=0.0,
     weight_decay=4e-5,
     clip_norm=2.0,

@@ -5,15 +5,30 @@ import itertools
 import json
 import os
 import pathlib
+import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from importlib import metadata
 from typing import Any
 
 from cnnjax import files
 from cnnjax.errors import CnnjaxError, UsageError
 from cnnjax.files import Lock
-from cnnjax.runs.environment import environment
 
+# What equal seeds need to be equal too for equal bits.
+_PACKAGES = ("cnnjax", "jax", "jaxlib", "flax", "optax", "numpy")
+# What decides how XLA, the libraries under it and our own convolutions compute.
+_VARIABLES = ("CNNJAX_CPU_OPS", "XLA_FLAGS", "LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVERRIDE")
+# Flags that only say what else is to be written down.
+_SILENT_FLAGS = ("--xla_dump",)
+_JAX_SETTINGS = (
+    "jax_enable_x64",
+    "jax_default_matmul_precision",
+    "jax_default_prng_impl",
+    "jax_threefry_partitionable",
+    "jax_numpy_dtype_promotion",
+    "jax_disable_jit",
+)
 _LONG = 120  # characters of two values that a person takes in at a glance
 
 
@@ -52,36 +67,23 @@ class Workdir:
         """What the finished run found, or None while it is not finished."""
         return _read_json(self.path / "result.json")
 
-    def compare(self, config: Mapping[str, Any], *, devices: int | None = None) -> list[str]:
-        """Compare what a run is to be made of with what the folder's run was made of.
-
-        Args:
-          config: All that decides the result, as JSON values.
-          devices: How many devices share a batch; None for all.
-        Returns:
-          Warnings, one for each version or device that differs from the run's first process, after which results
-          are no longer bit for bit those of an uninterrupted run; none for a new folder.
-        Raises:
-          UsageError: If the folder holds a run with another configuration; the message shows the differences.
-        """
+    def compare(
+        self,
+        config: Mapping[str, Any],
+        *,
+        devices: int | None = None,
+        renamed: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
+    ) -> list[str]:
+        """Compare what a run is to be made of with what the folder's run was made of."""
         recorded = _read_run(self.path)
         if recorded is None:
             return []
-        self._refuse(_differences(recorded["config"], _as_json(config)))
+        self._refuse(_differences(renamed(recorded["config"]), _as_json(config)))
         changed = _differences(recorded["environment"], environment(devices))
         return [f"changed since the run began: {c}: it is no longer bit for bit the uninterrupted one" for c in changed]
 
     def record(self, config: Mapping[str, Any], data: Mapping[str, Any], *, devices: int | None = None) -> None:
-        """Write down what the run is made of, or refuse other data than the folder's run had.
-
-        Args:
-          config: As for `compare`.
-          data: What is to be known of the data without reading them, their digests among it.
-          devices: As for `compare`.
-        Raises:
-          UsageError: If the folder holds a run with other data.
-          CnnjaxError: If it cannot be written.
-        """
+        """Write down what the run is made of, or refuse other data than the folder's run had."""
         recorded = _read_run(self.path)
         if recorded is not None:
             self._refuse(_differences(recorded["data"], {**_as_json(data), "source": recorded["data"].get("source")}))
@@ -134,6 +136,40 @@ def read_run(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
     if run is None:
         raise CnnjaxError(f"no run in {path}: expected a run.json there, as `cnnjax train --workdir` makes it.")
     return run["config"], run["data"]
+
+
+def environment(used: int | None = None) -> dict[str, Any]:
+    """Return versions, machine type, cores, devices, and the settings of JAX and XLA that can change a bit.
+
+    Args:
+      used: Devices that share a batch; None for all.
+    Returns:
+      JSON values by name; a variable that is not set is an empty text.
+    """
+    import jax
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    versions = {name: metadata.version(name) for name in _PACKAGES}
+    devices = jax.devices()
+    settings = {name: getattr(jax.config, name) for name in _JAX_SETTINGS if hasattr(jax.config, name)}
+    return {
+        "python": platform.python_version(),
+        **versions,
+        "machine": platform.machine(),
+        "cores": cores,
+        "devices": f"{len(devices)} x {devices[0].device_kind}",
+        "used_devices": len(devices) if used is None else used,
+        "processes": jax.process_count(),
+        **{name: _flags(os.environ.get(name, "")) for name in _VARIABLES},
+        **{
+            name: value if isinstance(value, bool | int | str | None) else str(value)
+            for name, value in settings.items()
+        },
+    }
+
+
+def _flags(text: str) -> str:
+    return " ".join(sorted(flag for flag in text.split() if not flag.startswith(_SILENT_FLAGS)))
 
 
 def default_workdir(model: str, dataset: str) -> pathlib.Path:

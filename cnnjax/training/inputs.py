@@ -14,13 +14,7 @@ from cnnjax.training.losses import class_numbers, label_fault
 
 
 def as_batch(batch: Any) -> Batch:
-    """Take a `Batch`, or a mapping with its fields, as tfds and Grain yield them; labels become int32.
-
-    Args:
-      batch: The batch; inside jit too.
-    Raises:
-      TypeError: If it is something else, or its arrays are no arrays of NumPy or JAX; the message says what to write.
-    """
+    """Take a `Batch`, or a mapping with its fields, as tfds and Grain yield them; labels become int32."""
     fields = {"image", "label"}
     if not fields <= (batch.keys() if isinstance(batch, Mapping) else set(dir(batch))):
         got = f"keys {sorted(map(str, batch))}" if isinstance(batch, Mapping) else type(batch).__name__
@@ -57,14 +51,7 @@ def labels_of(batch: Any) -> tuple[Any, Any, Any]:
 
 
 def explain_labels(state: Any, shape: Any, labels: Any, mask: Any) -> str | None:
-    """Return what is wrong with the labels of a batch whose loss is not finite, else None; waits for them.
-
-    Args:
-      state: Any state of the model.
-      shape: Of the batch's images.
-      labels: The batch's.
-      mask: The batch's.
-    """
+    """Return what is wrong with the labels of a batch whose loss is not finite, else None; waits for them."""
     if shape is None or not hasattr(labels, "dtype") or not getattr(labels, "is_fully_addressable", True):
         return None
     images = jax.ShapeDtypeStruct(shape, jnp.float32)

@@ -61,12 +61,22 @@ def test_averages_are_part_of_the_checkpoint_and_of_the_digest(engine_run, capsy
 
 def test_a_run_says_what_it_was_made_of_and_refuses_anything_else(engine_run, capsys):
     config = json.loads((engine_run / "run.json").read_text())["config"]
-    assert (config["ema"], config["accumulate"], config["decay"], config["rates"]) == (
+    assert (config["ema"], config["accumulate"], config["decay_mask"], config["lr_multipliers"]) == (
         0.8,
         2,
         "kernels",
         ["^Dense=0.5"],
     )
+    file = engine_run / "run.json"
+    today = file.read_text()
+    # As a run of an earlier version was recorded.
+    file.write_text(
+        today.replace('"decay_mask"', '"decay"').replace('"lr_decay"', '"factor"').replace('"flip_tta"', '"test_flip"')
+    )
+    assert file.read_text() != today
+    assert run([*WORDS, *OPTIONS, "--workdir", str(engine_run), "--json"]) == 0
+    assert last_json(capsys) == json.loads((engine_run / "result.json").read_text())
+    file.write_text(today)
     assert run([*WORDS, *OPTIONS, "--ema", "0.9", "--workdir", str(engine_run)]) == 2
     assert "ema 0.8 there, 0.9 here" in only_line(capsys)
 
