@@ -64,6 +64,7 @@ ALLOWED = {
 }
 # Within training, in the order of the flow: a file imports only those before it.
 FLOW = [
+    "history",
     "losses",
     "inputs",
     "metrics",

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from cnnjax import Classifier, devices, model_loading
@@ -138,6 +139,38 @@ def prepare(
         preprocess=rule,
     )
     return dataclasses.replace(setup, state=setup.place(state))
+
+
+def check_extension(setup: Setup, epochs: int, path: str, *, ended: bool) -> None:
+    """Refuse more epochs for a run where its steps so far would have been others, had it been made for as many.
+
+    Args:
+      setup: Of the longer run.
+      epochs: What the run was made for.
+      path: Its workdir.
+      ended: Whether it has come to its end.
+    Raises:
+      UsageError: With what would differ, and how a new run starts from this one.
+    """
+    recipe, examples = setup.recipe, len(setup.dataset.train)
+    steps = epoch_range(examples, recipe.batch_size, epochs - 1).stop
+    before, _ = _optimizer(recipe.replace(epochs=epochs), examples, steps)
+    was, would_be = (np.asarray(jax.vmap(rate)(jnp.arange(steps))) for rate in (before, setup.rate))
+    if recipe.patience and ended:
+        reason = "it ended with the parameters of its best epoch (--patience), and only those of its last could go on"
+    elif (was != would_be).any():
+        step = int((was != would_be).argmax())
+        reason = (
+            f"its {recipe.schedule} schedule was made for them: at step {step + 1} the learning rate was "
+            f"{was[step]:.6g}, and of {recipe.epochs} epochs it would have been {would_be[step]:.6g}"
+        )
+    else:
+        return
+    raise UsageError(
+        f"--epochs {recipe.epochs}: the run in {path} was made for {epochs} epoch{'s' if epochs > 1 else ''}, and "
+        f"can't have more: {reason}. "
+        f"To start a new run from what it learned: --weights {path} --epochs {recipe.epochs - epochs} --workdir NEW."
+    )
 
 
 def _check_step(train_step: TrainStep, state: TrainState, image_shape: tuple[int, ...], batch_size: int) -> None:

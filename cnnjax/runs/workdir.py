@@ -14,6 +14,7 @@ from typing import Any
 from cnnjax import files
 from cnnjax.errors import CnnjaxError, UsageError
 from cnnjax.files import Lock
+from cnnjax.runs.storage import checkpoint_dirs, is_final
 
 # What equal seeds need to be equal too for equal bits.
 _PACKAGES = ("cnnjax", "jax", "jaxlib", "flax", "optax", "numpy")
@@ -81,6 +82,30 @@ class Workdir:
         self._refuse(_differences(renamed(recorded["config"]), _as_json(config)))
         changed = _differences(recorded["environment"], environment(devices))
         return [f"changed since the run began: {c}: it is no longer bit for bit the uninterrupted one" for c in changed]
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run has come to its end, its result written or not."""
+        return self.result is not None or any(map(is_final, checkpoint_dirs(self.checkpoints)))
+
+    def epochs_to_extend(
+        self, config: Mapping[str, Any], renamed: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict
+    ) -> int | None:
+        """Return how many epochs the folder's run was made for, where `config` wants more and nothing else of it."""
+        recorded = _read_run(self.path)
+        if recorded is None:
+            return None
+        before, now = renamed(recorded["config"]), _as_json(config)
+        same = not _differences({**before, "epochs": 0}, {**now, "epochs": 0})
+        return before["epochs"] if same and 0 < before.get("epochs", 0) < now["epochs"] else None
+
+    def extend(self, epochs: int) -> None:
+        """Record that the run is to have more epochs; what it had found before them is its result no more."""
+        recorded = _read_run(self.path)
+        assert recorded is not None
+        (self.path / "result.json").unlink(missing_ok=True)  # first: a crash in between leaves a run to be extended
+        files.sync_folder(self.path)
+        self.write_json("run.json", {**recorded, "config": {**recorded["config"], "epochs": epochs}})
 
     def record(self, config: Mapping[str, Any], data: Mapping[str, Any], *, devices: int | None = None) -> None:
         """Write down what the run is made of, or refuse other data than the folder's run had."""

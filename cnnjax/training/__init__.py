@@ -4,9 +4,10 @@ from cnnjax.batch import Batch
 from cnnjax.ops.cpu.memory import keep_freed_memory
 from cnnjax.training.callbacks import CsvHistory, EarlyStopping, Profile
 from cnnjax.training.fit import evaluate, fit
+from cnnjax.training.history import History
 from cnnjax.training.loop import Callback, Loop
 from cnnjax.training.losses import LabelError, softmax_cross_entropy
-from cnnjax.training.metrics import History, Metrics, NonFiniteError, classification_metrics
+from cnnjax.training.metrics import Metrics, NonFiniteError, classification_metrics
 from cnnjax.training.optim import OPTIMIZERS, SCHEDULES, make_optimizer, make_schedule, only_kernels
 from cnnjax.training.progress import Progress
 from cnnjax.training.state import TrainState, create_state

@@ -65,6 +65,7 @@ class CheckedJit(memory.MultiHeapJit):
         except (TypeError, ValueError, RuntimeError, FlaxError) as error:
             check_state("train_step", state)
             if not isinstance(error, CnnjaxError) and (hint := channels_first(batch.image.shape)):
+                hint += " fit(..., channels_first=True) does so itself."
                 raise UsageError(f"train_step: the model can't take these images. {hint}") from error
             raise
 

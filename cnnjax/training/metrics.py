@@ -1,8 +1,5 @@
 """Metrics as sums, so that a short last batch weighs what it holds: sum, count, divide last."""
 
-import csv
-import io
-from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -119,36 +116,3 @@ def classification_metrics(
         count=jnp.sum(mask, dtype=jnp.int32),
         confusion=matrix,
     )
-
-
-Row = dict[str, float | int]
-
-
-class History(Sequence[Row]):
-    """A row an epoch; `history["val_loss"]` is a column, `history[-1]` a row."""
-
-    def __init__(self, rows: Sequence[Row] = ()):
-        self.rows = [dict(row) for row in rows]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __iter__(self) -> Iterator[Row]:
-        return iter(self.rows)
-
-    def __getitem__(self, index: Any) -> Any:
-        return [row[index] for row in self.rows] if isinstance(index, str) else self.rows[index]
-
-    def __repr__(self) -> str:
-        return f"History({self.rows!r})"
-
-    def to_csv(self) -> str:
-        """Return the table as CSV text, a header and a row an epoch."""
-        text = io.StringIO()
-        if self.rows:
-            # A column may come up later: steps are skipped only here and there.
-            names = dict.fromkeys(name for row in self.rows for name in row)
-            writer = csv.DictWriter(text, list(names), restval=0, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(self.rows)
-        return text.getvalue()
