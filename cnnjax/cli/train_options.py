@@ -33,7 +33,7 @@ def check(recipe: Recipe, args: argparse.Namespace) -> None:
     Raises:
       UsageError: With the option, what it expects and what it got.
     """
-    from cnnjax.training import OPTIMIZERS, SCHEDULES
+    from cnnjax.training import LOSSES, OPTIMIZERS, SCHEDULES
 
     model_loading.build_model(recipe.model, 10, options=recipe.model_options)
     loading.check_name(recipe.dataset)
@@ -49,6 +49,8 @@ def check(recipe: Recipe, args: argparse.Namespace) -> None:
         ("metric to monitor", recipe.monitor, _MONITORED),
         ("precision", recipe.precision, model_loading.PRECISIONS),
         ("answer to numbers that are not finite", recipe.on_nan, ("stop", "skip")),
+        ("loss", recipe.loss, LOSSES),
+        ("way of weighting classes", recipe.class_weights or "balanced", ("balanced",)),
         ("choice of what decays", recipe.decay_mask, ("all", "kernels")),
     ):
         if name not in known:
@@ -106,6 +108,8 @@ def _check_used(recipe: Recipe, args: argparse.Namespace) -> None:
 
     unused = unused_options(optimizer=recipe.optimizer, schedule=recipe.schedule, weight_decay=recipe.weight_decay)
     unused = {{"factor": "lr_decay"}.get(name, name): reason for name, reason in unused.items()}
+    if recipe.loss == "mse":
+        unused["label_smoothing"] = "the mse loss has none. Leave it out, or take softmax or sigmoid"
     if recipe.patience is None:
         unused["min_delta"] = "nothing stops early. Leave it out, or give --patience"
         if not args.keep_best:
@@ -204,6 +208,12 @@ def _add_regularisation(group: argparse._ArgumentGroup) -> None:
         metavar="all|kernels",
         help="what decays; kernels: no biases, nothing of normalisation's",
     )
+    add(
+        "--loss",
+        metavar="NAME",
+        help="softmax (default); sigmoid, each class by itself; mse, squared error of the logits",
+    )
+    add("--class-weights", metavar="balanced", help="weigh examples so that all classes count alike in training")
     add("--label-smoothing", type=float, metavar="X", help="in [0, 1)")
     add(
         "--augment",

@@ -22,15 +22,17 @@ from cnnjax.errors import UsageError
 from cnnjax.pretrained import Preprocess
 from cnnjax.recipes import Recipe
 from cnnjax.training import (
+    LOSSES,
     Batch,
     TrainState,
+    balanced_class_weights,
+    class_weighted,
     create_state,
     make_eval_step,
     make_optimizer,
     make_schedule,
     make_train_step,
     only_kernels,
-    softmax_cross_entropy,
 )
 from cnnjax.training.gradients import has_auxiliary_heads
 from cnnjax.training.optim import Schedule, unused_options
@@ -132,7 +134,7 @@ def prepare(
         model=model,
         state=state,
         train_step=train_step,
-        eval_step=make_eval_step(flip_tta=recipe.flip_tta),
+        eval_step=make_eval_step(loss=LOSSES[recipe.loss], flip_tta=recipe.flip_tta),
         rate=rate,
         mesh=mesh,
         data_key=data_key,
@@ -231,8 +233,13 @@ def _optimizer(recipe: Recipe, examples: int, total_steps: int) -> tuple[Schedul
 
 
 def _train_step(recipe: Recipe, dataset: Dataset) -> TrainStep:
+    # A recipe's smoothing is for its own loss; what was asked for with another has been refused.
+    options = {} if recipe.loss == "mse" else {"label_smoothing": recipe.label_smoothing}
+    loss = functools.partial(LOSSES[recipe.loss], **options)
+    if recipe.class_weights:
+        loss = class_weighted(loss, balanced_class_weights(dataset.train.labels, dataset.info.num_classes))
     return make_train_step(
-        loss=functools.partial(softmax_cross_entropy, label_smoothing=recipe.label_smoothing),
+        loss=loss,
         augment=augment.parse(recipe.augment, mean=dataset.info.mean, std=dataset.info.std),
         aux_weight=recipe.aux_weight,
         accumulate=recipe.accumulate,

@@ -7,7 +7,7 @@ from typing import Any
 # What fields were called in the records of earlier versions.
 RENAMED = {"factor": "lr_decay", "decay": "decay_mask", "rates": "lr_multipliers", "test_flip": "flip_tta"}
 # Fields that earlier versions did not have: recorded only where they are not what those did.
-_ADDED = ("model_options",)
+_ADDED = ("model_options", "loss", "class_weights")
 
 
 def with_new_names(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -42,7 +42,9 @@ class Recipe:
       remat: Whether cheap values are computed again in the backward pass instead of being kept.
       on_nan: What a step does that is not finite: `stop` the run, or `skip` and be counted.
       flip_tta: Whether evaluation takes the mean over each image and its mirror image.
-      label_smoothing: See `softmax_cross_entropy`.
+      label_smoothing: See `softmax_cross_entropy` and `sigmoid_cross_entropy`.
+      loss: One of `cnnjax.training.LOSSES`.
+      class_weights: `balanced`, where all classes are to count alike; None where all examples are.
       aux_weight: Weight of each auxiliary head's loss, for nets that have them.
       augment: Names of `cnnjax.data.augment`, each with its number: `("translate:2",)`.
       image_size: Pixels a side that images are resized to inside jit; None for as stored, where the model takes it.
@@ -77,6 +79,8 @@ class Recipe:
     on_nan: str = "stop"
     flip_tta: bool = False
     label_smoothing: float = 0.0
+    loss: str = "softmax"
+    class_weights: str | None = None
     aux_weight: float = 0.3
     augment: tuple[str, ...] = ()
     image_size: int | None = None

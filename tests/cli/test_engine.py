@@ -81,6 +81,32 @@ def test_a_run_says_what_it_was_made_of_and_refuses_anything_else(engine_run, ca
     assert "ema 0.8 there, 0.9 here" in only_line(capsys)
 
 
+def test_a_run_is_evaluated_by_its_own_loss_and_each_class_by_itself(tmp_path, capsys):
+    words = [*WORDS, "--epochs", "1", "--loss", "sigmoid", "--class-weights", "balanced", "--label-smoothing", "0.1"]
+    assert run([*words, "--workdir", str(tmp_path / "run"), "--json"]) == 0
+    result = last_json(capsys)
+    assert (
+        result["test_loss"] < 1.5
+    )  # a mean over ten questions of yes and no: ln 2 at first; softmax's begins at ln 10
+    assert run(["eval", "--workdir", str(tmp_path / "run"), "--json", "--top", "3"]) == 0
+    found = last_json(capsys)
+    np.testing.assert_allclose(found["loss"], result["test_loss"], rtol=1e-6)
+    matrix = np.array(found["confusion"], float)
+    recall = matrix.diagonal() / matrix.sum(1)
+    np.testing.assert_allclose(list(found["per_class_recall"].values()), recall)
+    assert found["per_class_recall"] == found["per_class_accuracy"]
+    f1 = 2 * matrix.diagonal() / (matrix.sum(0) + matrix.sum(1))
+    np.testing.assert_allclose(list(found["per_class_f1"].values()), f1)
+    assert found["accuracy"] <= found["top3"] <= found["top5"]
+    for option, message in (
+        (["--loss", "hinge"], "unknown loss 'hinge'"),
+        (["--loss", "mse", "--label-smoothing", "0.1"], "--label-smoothing: the mse loss has none"),
+        (["--class-weights", "0.5"], "unknown way of weighting classes '0.5'"),
+    ):
+        assert run([*WORDS, *option]) == 2
+        assert message in only_line(capsys)
+
+
 def test_bfloat16_computes_in_it_and_keeps_parameters_in_float32(tmp_path, capsys):
     path = tmp_path / "run"
     words = ["train", "lenet5", "--dataset", "digits", "--batch-size", "300", "--epochs", "1", "--no-tensorboard"]
