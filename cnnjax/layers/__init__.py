@@ -23,3 +23,7 @@ __all__ = [
     "StochasticDepth",
     "padded_shortcut",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

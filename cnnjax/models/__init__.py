@@ -13,6 +13,12 @@ from cnnjax.ops.arguments import floating
 
 _FAMILIES = (simple_cnn, lenet, lenet_1998, alexnet, vgg, googlenet, inception_v3, resnet, resnet_cifar)
 
+__all__ = ["available", "build", "input_shape", "num_classes"]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 def available() -> list[str]:
     """Return the names that `build` knows, sorted.

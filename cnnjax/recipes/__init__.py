@@ -7,6 +7,10 @@ from cnnjax.recipes.recipe import Recipe, with_new_names
 __all__ = ["Recipe", "available", "default_for", "get", "with_new_names"]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def available() -> list[str]:
     """Return the recipes' names, sorted.
 
