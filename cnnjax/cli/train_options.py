@@ -51,6 +51,7 @@ def check(recipe: Recipe, args: argparse.Namespace) -> None:
         ("answer to numbers that are not finite", recipe.on_nan, ("stop", "skip")),
         ("loss", recipe.loss, LOSSES),
         ("way of weighting classes", recipe.class_weights or "balanced", ("balanced",)),
+        ("way of sampling", recipe.sampling or "balanced", ("balanced",)),
         ("choice of what decays", recipe.decay_mask, ("all", "kernels")),
     ):
         if name not in known:
@@ -108,6 +109,8 @@ def _check_used(recipe: Recipe, args: argparse.Namespace) -> None:
 
     unused = unused_options(optimizer=recipe.optimizer, schedule=recipe.schedule, weight_decay=recipe.weight_decay)
     unused = {{"factor": "lr_decay"}.get(name, name): reason for name, reason in unused.items()}
+    if recipe.class_weights:
+        unused["sampling"] = "classes count alike already. Leave it out, or --class-weights"
     if recipe.loss == "mse":
         unused["label_smoothing"] = "the mse loss has none. Leave it out, or take softmax or sigmoid"
     if recipe.patience is None:
@@ -185,13 +188,7 @@ def _add_optimizer(group: argparse._ArgumentGroup) -> None:
     add("--boundaries", type=float, nargs="*", metavar="X", help="step schedule: where the rate falls, in (0, 1)")
     add("--lr-decay", "--factor", type=float, metavar="X", help="step schedule: what the rate is multiplied by there")
     add("--momentum", type=float, metavar="X", help="for momentum, nesterov, lars and rmsprop")
-    add(
-        "--lr-multipliers",
-        "--rates",
-        nargs="*",
-        metavar="REGEX=X",
-        help="multiply the rate where a parameter's path matches: '^stem=0.1'",
-    )
+    add("--lr-multipliers", "--rates", nargs="*", metavar="REGEX=X", help="multiply the rate by path: '^stem=0.1'")
     add("--clip-norm", type=float, metavar="X", help="greatest norm of the gradients")
     add("--accumulate", type=int, metavar="N", help="micro-batches a step; batch norm's statistics are one's own")
     add(
@@ -202,18 +199,10 @@ def _add_optimizer(group: argparse._ArgumentGroup) -> None:
 def _add_regularisation(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--weight-decay", type=float, metavar="X", help="decoupled for adamw, lamb and lars, else L2")
-    add(
-        "--decay-mask",
-        "--decay",
-        metavar="all|kernels",
-        help="what decays; kernels: no biases, nothing of normalisation's",
-    )
-    add(
-        "--loss",
-        metavar="NAME",
-        help="softmax (default); sigmoid, each class by itself; mse, squared error of the logits",
-    )
+    add("--decay-mask", "--decay", metavar="all|kernels", help="kernels: no biases, nothing of normalisation's")
+    add("--loss", metavar="NAME", help="softmax (default), sigmoid (each class by itself), mse (of the logits)")
     add("--class-weights", metavar="balanced", help="weigh examples so that all classes count alike in training")
+    add("--sampling", metavar="balanced", help="draw as many examples of each class an epoch")
     add("--label-smoothing", type=float, metavar="X", help="in [0, 1)")
     add(
         "--augment",
@@ -223,12 +212,8 @@ def _add_regularisation(group: argparse._ArgumentGroup) -> None:
     )
     add("--aux-weight", type=float, metavar="X", help="weight of an auxiliary head's loss")
     add("--ema", type=float, metavar="DECAY", help="keep moving averages, and evaluate with them, such as 0.999")
-    add(
-        "--flip-tta",
-        "--test-flip",
-        action=argparse.BooleanOptionalAction,
-        help="evaluate each image together with its mirror image",
-    )
+    tta = {"action": argparse.BooleanOptionalAction, "help": "evaluate each image together with its mirror image"}
+    add("--flip-tta", "--test-flip", **tta)
     add("--monitor", metavar="NAME", help="what early stopping watches, such as val_loss or val_accuracy")
     add("--patience", type=int, metavar="N", help="epochs without improvement before stopping early")
     add("--min-delta", type=float, metavar="X", help="what counts as an improvement")

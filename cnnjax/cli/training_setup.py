@@ -78,8 +78,9 @@ class Setup:
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Return an epoch's training batches, from the given one on."""
+        options: Any = {"start": start, "mesh": self.mesh, "sampling": self.recipe.sampling}
         size, key = self.recipe.batch_size, self.data_key
-        return batches(self.dataset.train, size, key=key, epoch=epoch, train=True, start=start, mesh=self.mesh)
+        return batches(self.dataset.train, size, key=key, epoch=epoch, train=True, **options)
 
     def whole(self, split: AnySplit) -> Iterator[Batch]:
         """Return the batches of a split that is evaluated."""

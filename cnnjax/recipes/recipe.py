@@ -7,7 +7,7 @@ from typing import Any
 # What fields were called in the records of earlier versions.
 RENAMED = {"factor": "lr_decay", "decay": "decay_mask", "rates": "lr_multipliers", "test_flip": "flip_tta"}
 # Fields that earlier versions did not have: recorded only where they are not what those did.
-_ADDED = ("model_options", "loss", "class_weights")
+_ADDED = ("model_options", "loss", "class_weights", "sampling")
 
 
 def with_new_names(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -46,6 +46,7 @@ class Recipe:
       loss: One of `cnnjax.training.LOSSES`.
       class_weights: `balanced`, where all classes are to count alike; None where all examples are.
       aux_weight: Weight of each auxiliary head's loss, for nets that have them.
+      sampling: `balanced`, for as many examples of each class in an epoch; None for each example once.
       augment: Names of `cnnjax.data.augment`, each with its number: `("translate:2",)`.
       image_size: Pixels a side that images are resized to inside jit; None for as stored, where the model takes it.
       pixel_range: What black and white are stored as in a folder's pixels deeper than 8 bits; None for what the files
@@ -82,6 +83,7 @@ class Recipe:
     loss: str = "softmax"
     class_weights: str | None = None
     aux_weight: float = 0.3
+    sampling: str | None = None
     augment: tuple[str, ...] = ()
     image_size: int | None = None
     pixel_range: tuple[float, float] | None = None

@@ -21,6 +21,8 @@ OPTIONS += [
     "--augment",
     "translate:1",
     "mixup:0.2",
+    "--sampling",
+    "balanced",
 ]
 
 
@@ -101,6 +103,8 @@ def test_a_run_is_evaluated_by_its_own_loss_and_each_class_by_itself(tmp_path, c
     for option, message in (
         (["--loss", "hinge"], "unknown loss 'hinge'"),
         (["--loss", "mse", "--label-smoothing", "0.1"], "--label-smoothing: the mse loss has none"),
+        (["--class-weights", "balanced", "--sampling", "balanced"], "--sampling: classes count alike already"),
+        (["--sampling", "equal"], "unknown way of sampling 'equal'"),
         (["--class-weights", "0.5"], "unknown way of weighting classes '0.5'"),
     ):
         assert run([*WORDS, *option]) == 2
