@@ -108,7 +108,7 @@ class Progress(Callback):
 
 
 class _Terminal:
-    """A bar and a line under it, below the lines of the epochs that are over."""
+    """A line and a bar under it, below the lines of the epochs that are over."""
 
     def __init__(self, file: IO[str]):
         from rich.console import Console
@@ -124,11 +124,11 @@ class _Terminal:
         from rich.text import Text
 
         text = Text(_fit(words, self.live.console.width), no_wrap=True, overflow="ellipsis")
-        self.live.update(Group(ProgressBar(total, min(done, total)), text) if total else text, refresh=True)
+        self.live.update(Group(text, ProgressBar(total, min(done, total))) if total else text, refresh=True)
 
     def print(self, words: list[str]) -> None:
         line = _fit(words, self.live.console.width)
-        self.live.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        self.live.console.print(line, highlight=False, markup=False)
 
     def close(self) -> None:
         self.live.stop()

@@ -142,7 +142,7 @@ def test_a_profile_can_be_read(tmp_path, capsys):
         (["--ema", "1.5"], "--ema: expected a decay in (0, 1), such as 0.999, got 1.5."),
         (["--on-nan", "ignore"], "unknown answer to numbers that are not finite 'ignore'. Known: skip, stop."),
         (["--precision", "float8"], "unknown precision 'float8': did you mean"),
-        (["--rates", "stem"], "--rates: expected REGEX=FACTOR, such as '^stem=0.1', got 'stem'."),
+        (["--rates", "stem"], "--lr-multipliers: expected REGEX=FACTOR, such as '^stem=0.1', got 'stem'."),
         (["--rates", "(=0.1"], "rate factors: expected a regular expression, got '('"),
         (["--rates", "nowhere=0.1"], "rate factors: 'nowhere' matches no parameter."),
         (["--decay", "some"], "unknown choice of what decays 'some'"),
