@@ -5,31 +5,16 @@ import itertools
 import json
 import os
 import pathlib
-import platform
 import time
-from collections.abc import Callable, Mapping
-from importlib import metadata
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from cnnjax import files
 from cnnjax.errors import CnnjaxError, UsageError
 from cnnjax.files import Lock
+from cnnjax.runs.environment import environment
 from cnnjax.runs.storage import checkpoint_dirs, is_final
 
-# What equal seeds need to be equal too for equal bits.
-_PACKAGES = ("cnnjax", "jax", "jaxlib", "flax", "optax", "numpy")
-# What decides how XLA, the libraries under it and our own convolutions compute.
-_VARIABLES = ("CNNJAX_CPU_OPS", "XLA_FLAGS", "LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVERRIDE")
-# Flags that only say what else is to be written down.
-_SILENT_FLAGS = ("--xla_dump",)
-_JAX_SETTINGS = (
-    "jax_enable_x64",
-    "jax_default_matmul_precision",
-    "jax_default_prng_impl",
-    "jax_threefry_partitionable",
-    "jax_numpy_dtype_promotion",
-    "jax_disable_jit",
-)
 _LONG = 120  # characters of two values that a person takes in at a glance
 
 
@@ -107,12 +92,21 @@ class Workdir:
         files.sync_folder(self.path)
         self.write_json("run.json", {**recorded, "config": {**recorded["config"], "epochs": epochs}})
 
-    def record(self, config: Mapping[str, Any], data: Mapping[str, Any], *, devices: int | None = None) -> None:
+    def record(
+        self,
+        config: Mapping[str, Any],
+        data: Mapping[str, Any],
+        *,
+        devices: int | None = None,
+        files: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
         """Write down what the run is made of, or refuse other data than the folder's run had."""
         recorded = _read_run(self.path)
         if recorded is not None:
             self._refuse(_differences(recorded["data"], {**_as_json(data), "source": recorded["data"].get("source")}))
             return
+        if files is not None:
+            self.write_json("splits.json", files)
         self.write_json("run.json", {"config": config, "environment": environment(devices), "data": data})
 
     def finish(self, result: Mapping[str, Any]) -> None:
@@ -161,40 +155,6 @@ def read_run(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
     if run is None:
         raise CnnjaxError(f"no run in {path}: expected a run.json there, as `cnnjax train --workdir` makes it.")
     return run["config"], run["data"]
-
-
-def environment(used: int | None = None) -> dict[str, Any]:
-    """Return versions, machine type, cores, devices, and the settings of JAX and XLA that can change a bit.
-
-    Args:
-      used: Devices that share a batch; None for all.
-    Returns:
-      JSON values by name; a variable that is not set is an empty text.
-    """
-    import jax
-
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    versions = {name: metadata.version(name) for name in _PACKAGES}
-    devices = jax.devices()
-    settings = {name: getattr(jax.config, name) for name in _JAX_SETTINGS if hasattr(jax.config, name)}
-    return {
-        "python": platform.python_version(),
-        **versions,
-        "machine": platform.machine(),
-        "cores": cores,
-        "devices": f"{len(devices)} x {devices[0].device_kind}",
-        "used_devices": len(devices) if used is None else used,
-        "processes": jax.process_count(),
-        **{name: _flags(os.environ.get(name, "")) for name in _VARIABLES},
-        **{
-            name: value if isinstance(value, bool | int | str | None) else str(value)
-            for name, value in settings.items()
-        },
-    }
-
-
-def _flags(text: str) -> str:
-    return " ".join(sorted(flag for flag in text.split() if not flag.startswith(_SILENT_FLAGS)))
 
 
 def default_workdir(model: str, dataset: str) -> pathlib.Path:
