@@ -32,7 +32,7 @@ def rate(recipe, examples, epoch):
         recipe.epochs * steps,
         warmup_steps=round(recipe.warmup_epochs * steps),
         boundaries=recipe.boundaries,
-        factor=recipe.factor,
+        factor=recipe.lr_decay,
     )
     return float(schedule(round(epoch * steps)))
 

@@ -83,7 +83,7 @@ def run(recipe: Recipe, config: dict[str, Any], args: argparse.Namespace, out: O
                 workdir.discard_if_empty()
             raise
         if short is not None:
-            out.say(f"{path}: a run of {short} epochs goes on to {recipe.epochs}")
+            out.say(f"{path}: the run goes on from {short} to {recipe.epochs} epochs")
             hosts.on_main(lambda: _main(workdir).extend(recipe.epochs))
         return _train(setup, config, args, out, workdir)
 
