@@ -102,6 +102,7 @@ KERAS = Layout(
     "/",
     (
         Leaf("kernel", ("params", "kernel"), (2, 4)),
+        Leaf("depthwise_kernel", ("params", "kernel"), (4,)),  # what it was called before Keras 3
         Leaf("bias", ("params", "bias")),
         Leaf("gamma", ("params", "scale")),
         Leaf("beta", ("params", "bias")),

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from cnnjax.pretrained import mobile_rules
 from cnnjax.pretrained.naming import CNNJAX, KERAS, TORCH, Naming, Rule
 
 _OPTIMIZER = "the optimizer's and the run's state, no part of the net"
@@ -129,7 +130,7 @@ _KERAS_INCEPTION_V3 = (
 )
 
 
-# Residual nets as torchvision names them; timm's names are the same.
+# Residual nets as torchvision names them; timm's names are the same, beside its own gates and deep stems.
 _RESNET = (
     Rule("conv1", "stem/conv"),
     Rule("bn1", "stem/norm"),
@@ -139,6 +140,21 @@ _RESNET = (
     Rule("layer{i}.{j}.downsample.1", "stage{i}_block{j}/shortcut/norm"),
     Rule("fc", "head/logits"),
 )
+_RESNET_D = (
+    *(Rule(f"conv1.{3 * n}", f"{target}/conv") for n, target in enumerate(("stem1", "stem2", "stem"))),
+    *(Rule(f"conv1.{3 * n + 1}", f"{target}/norm") for n, target in enumerate(("stem1", "stem2"))),
+    # Place 0 is the average that has no weights.
+    Rule("layer{i}.{j}.downsample.1", "stage{i}_block{j}/shortcut/conv"),
+    Rule("layer{i}.{j}.downsample.2", "stage{i}_block{j}/shortcut/norm"),
+)
+
+
+def _resnet_timm(model: Any) -> tuple[Rule, ...]:
+    gate = (
+        Rule("layer{i}.{j}.se.fc1", "stage{i}_block{j}/gate/reduce"),
+        Rule("layer{i}.{j}.se.fc2", "stage{i}_block{j}/gate/expand"),
+    )
+    return (*(_RESNET_D if model.deep_stem else ()), *_RESNET, *gate)
 
 
 # Keras's ResNet-50, -101 and -152 (`keras.applications.ResNet50`, ...), version 1.
@@ -219,15 +235,37 @@ def _keras_vgg(model: Any) -> tuple[Rule, ...]:
 
 _NAMINGS: dict[str, tuple[Naming, ...]] = {
     "alexnet": (Naming("torchvision", TORCH, _ALEXNET),),
+    "convnext": (
+        Naming("torchvision", TORCH, mobile_rules.convnext_torchvision),
+        Naming("timm", TORCH, mobile_rules.CONVNEXT_TIMM),
+        Naming("keras", KERAS, mobile_rules.KERAS_CONVNEXT, formats=KERAS_FORMATS),
+    ),
+    "densenet": (
+        Naming("torchvision", TORCH, mobile_rules.DENSENET),
+        Naming("timm", TORCH, mobile_rules.DENSENET),
+        Naming("keras", KERAS, mobile_rules.KERAS_DENSENET, formats=KERAS_FORMATS),
+    ),
+    "efficientnet": (
+        Naming("torchvision", TORCH, mobile_rules.efficientnet_torchvision),
+        Naming("keras", KERAS, mobile_rules.keras_efficientnet, formats=KERAS_FORMATS),
+    ),
     "googlenet": (Naming("torchvision", TORCH, _GOOGLENET),),
     "inception_v3": (
         Naming("torchvision", TORCH, _INCEPTION_V3),
         Naming("timm", TORCH, _INCEPTION_V3),
         Naming("keras", KERAS, _KERAS_INCEPTION_V3, formats=KERAS_FORMATS),
     ),
+    "mobilenet_v2": (
+        Naming("torchvision", TORCH, mobile_rules.mobilenet_v2_torchvision),
+        Naming("keras", KERAS, mobile_rules.KERAS_MOBILENET_V2, formats=KERAS_FORMATS),
+    ),
+    "mobilenet_v3": (
+        Naming("torchvision", TORCH, mobile_rules.mobilenet_v3_torchvision),
+        Naming("keras", KERAS, mobile_rules.KERAS_MOBILENET_V3, formats=KERAS_FORMATS),
+    ),
     "resnet": (
         Naming("torchvision", TORCH, _RESNET),
-        Naming("timm", TORCH, _RESNET),
+        Naming("timm", TORCH, _resnet_timm),
         Naming("keras", KERAS, _keras_resnet, formats=KERAS_FORMATS),
     ),
     "vgg": (

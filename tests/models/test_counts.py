@@ -42,6 +42,13 @@ TRAINABLE = [
     ("resnet50", {}, 25_557_032, TORCHVISION),
     ("resnet101", {}, 44_549_160, TORCHVISION),
     ("resnet152", {}, 60_192_808, TORCHVISION),
+    ("resnext50_32x4d", {}, 25_028_904, TORCHVISION),
+    ("resnext101_32x8d", {}, 88_791_336, TORCHVISION),
+    ("wide_resnet50_2", {}, 68_883_240, TORCHVISION),
+    ("wide_resnet101_2", {}, 126_886_696, TORCHVISION),
+    ("seresnet50", {}, 28_088_024, "github.com/Cadene/pretrained-models.pytorch, se_resnet50; timm says 28.1M"),
+    ("resnet50d", {}, 25_576_264, "timm, results/model_metadata: 25.58M, worked out"),
+    ("resnext29_8x64d", {}, 34_426_698, "Xie et al., 2016, Table 7 (34.4M), worked out"),
     ("resnet18_cifar", {}, 11_173_962, "github.com/kuangliu/pytorch-cifar, models/resnet.py"),
     ("resnet20", {}, 269_722, "He et al., 2015, Table 6 (0.27M), worked out"),
     ("resnet32", {}, 464_154, "He et al., 2015, Table 6 (0.46M), worked out"),
@@ -89,7 +96,7 @@ def test_torchvision_says_the_same():
         for name in rows
     }
     assert rows == said
-    assert len(rows) == 16
+    assert len(rows) == 20
 
 
 def test_every_model_is_counted():

@@ -243,7 +243,9 @@ class _Counted:
         if numbers != [str(i) for i in range(len(numbers))] or len(datasets) != len(values):
             raise WeightsError(f"{'/'.join(place)[:80]}: expected variables 0, 1, ..., got {', '.join(numbers)[:80]}.")
         config = self._configs.get(place, LayerConfig(""))
-        known = variable_names([value.shape for value in datasets], center=config.center, scale=config.scale)
+        kind = re.sub(r"_\d+$", "", place[-1]) if place else ""
+        shapes = [value.shape for value in datasets]
+        known = variable_names(shapes, center=config.center, scale=config.scale, kind=kind)
         layer = names[-1] if names else "model"
         for name, value in zip(known, datasets):
             yield Variable(names[:-1], layer, name, value, config.facts)
