@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from cnnjax import models
+from tests.models.variants import marks
 from tests.pretrained.torchvision_oracle import torchvision
 
 LECUN = "LeCun et al., 1998, worked out layer by layer"
@@ -77,13 +78,17 @@ def sizes(name, options):
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "expected", "source"), TRAINABLE, ids=[f"{row[0]}-{row[2]}" for row in TRAINABLE]
+    ("name", "options", "expected", "source"),
+    [pytest.param(*row, marks=marks(row[0]), id=f"{row[0]}-{row[2]}") for row in TRAINABLE],
 )
 def test_trainable_parameters(name, options, expected, source):
     assert sizes(name, options)[0] == expected, source
 
 
-@pytest.mark.parametrize(("name", "options", "expected"), TOTAL, ids=[f"{row[0]}-{row[2]}" for row in TOTAL])
+@pytest.mark.parametrize(
+    ("name", "options", "expected"),
+    [pytest.param(*row, marks=marks(row[0]), id=f"{row[0]}-{row[2]}") for row in TOTAL],
+)
 def test_parameters_with_statistics_as_keras_counts_them(name, options, expected):
     assert sum(sizes(name, options)) == expected, KERAS
 

@@ -7,6 +7,7 @@ from flax import linen as nn
 import cnnjax
 from cnnjax import models
 from cnnjax.errors import UsageError
+from tests.models.variants import every_model
 
 
 class Twice(nn.Module):
@@ -46,7 +47,7 @@ def test_an_unknown_feature_names_the_nearest():
         jax.eval_shape(lambda v, x: cnnjax.features(model, v, x, ["stage4"]), variables, images)
 
 
-@pytest.mark.parametrize("name", models.available())
+@pytest.mark.parametrize("name", every_model())
 def test_every_model_has_stages_that_shrink(name):
     model = models.build(name)
     images = jax.ShapeDtypeStruct((1, *models.input_shape(name)), jnp.float32)

@@ -22,6 +22,7 @@ from cnnjax.training import (
     softmax_cross_entropy,
     train_step,
 )
+from tests.models.variants import every_model
 from tests.optional import torch
 from tests.training.nets import LinearNet, TinyNet, random_batch
 
@@ -205,7 +206,7 @@ def test_a_dataset_and_its_splits_are_told_how_to_become_batches():
         fit(TINY, [random_batch()], epochs=1)
 
 
-@pytest.mark.parametrize("name", models.available())
+@pytest.mark.parametrize("name", every_model())
 def test_every_model_says_what_to_do_with_images_of_another_kind(name):
     model, (height, width, channels) = models.build(name), models.input_shape(name)
     shapes = jax.eval_shape(model.init, KEY, jnp.zeros((1, height, width, channels)))

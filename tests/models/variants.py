@@ -1,0 +1,22 @@
+"""Which models the quick tests trace: the smallest of each family. A deeper one repeats its blocks, and is slow."""
+
+import re
+
+import pytest
+
+from cnnjax import models
+
+_DEEPER = re.compile(
+    r"resnet(32|34|44|56|101|110|152)|resnext101|wide_resnet101|vgg1[369]|densenet(169|201)"
+    r"|efficientnet_b[1-7]|convnext_(small|base|large)"
+)
+
+
+def marks(name: str) -> tuple[pytest.MarkDecorator, ...]:
+    """Return what a test of the model of that name is marked with."""
+    return (pytest.mark.slow,) if _DEEPER.match(name) else ()
+
+
+def every_model() -> list:
+    """Return every model's name as a parameter of a test."""
+    return [pytest.param(name, marks=marks(name)) for name in models.available()]
