@@ -124,6 +124,48 @@ def _keras(
     )
 
 
+# torchvision's files since 2016: the hash in the file's name, and the accuracies.
+_SINCE_2016 = (
+    ("resnext50_32x4d", "7cdf4587", 77.618, 93.698),
+    ("resnext50_32x4d:v2", "1a0047aa", 81.198, 95.340),
+    ("resnext101_32x8d", "8ba56ff5", 79.312, 94.526),
+    ("resnext101_32x8d:v2", "110c445d", 82.834, 96.228),
+    ("wide_resnet50_2", "95faca4d", 78.468, 94.086),
+    ("wide_resnet50_2:v2", "9ba9bcbe", 81.602, 95.758),
+    ("wide_resnet101_2", "32ee1156", 78.848, 94.284),
+    ("wide_resnet101_2:v2", "d733dc28", 82.510, 96.020),
+    ("densenet121", "a639ec97", 74.434, 91.972),
+    ("densenet169", "b2777c0a", 75.600, 92.806),
+    ("densenet201", "c1103571", 76.896, 93.370),
+    ("mobilenet_v2", "b0353104", 71.878, 90.286),
+    ("mobilenet_v2:v2", "7ebf99e0", 72.154, 90.822),
+    ("mobilenet_v3_small", "047dcff4", 67.668, 87.402),
+    ("mobilenet_v3_large", "8738ca79", 74.042, 91.340),
+    ("mobilenet_v3_large:v2", "5c1a4163", 75.274, 92.566),
+    ("efficientnet_b0", "rwightman-7f5810bc", 77.692, 93.532),
+    ("efficientnet_b1", "rwightman-bac287d4", 78.642, 94.186),
+    ("efficientnet_b1:v2", "c27df63c", 79.838, 94.934),
+    ("efficientnet_b2", "rwightman-c35c1473", 80.608, 95.310),
+    ("efficientnet_b3", "rwightman-b3899882", 82.008, 96.054),
+    ("efficientnet_b4", "rwightman-23ab8bcd", 83.384, 96.594),
+    ("efficientnet_b5", "lukemelas-1a07897c", 83.444, 96.628),
+    ("efficientnet_b6", "lukemelas-24a108a5", 84.008, 96.916),
+    ("efficientnet_b7", "lukemelas-c5b4e57e", 84.122, 96.908),
+    ("convnext_tiny", "983f1562", 82.520, 96.146),
+    ("convnext_small", "0c510722", 83.616, 96.650),
+    ("convnext_base", "6075fbad", 84.062, 96.870),
+    ("convnext_large", "ea097f82", 84.414, 96.976),
+)
+
+
+def _wider_and_mobile() -> list[Published]:
+    joints = {name: "_" if "-" in mark else "-" for name, mark, *_ in _SINCE_2016}
+    return [
+        _torch(name, f"{name.partition(':')[0]}{joints[name]}{mark}.pth", top1, top5)
+        for name, mark, top1, top5 in _SINCE_2016
+    ]
+
+
 _FILES: dict[str, Published] = {
     file.name: file
     for file in (
@@ -147,6 +189,7 @@ _FILES: dict[str, Published] = {
         _torch("resnet101:v2", "resnet101-cd907fc2.pth", 81.886, 95.780),
         _torch("resnet152", "resnet152-394f9c45.pth", 78.312, 94.046),
         _torch("resnet152:v2", "resnet152-f82ba261.pth", 82.284, 96.002),
+        *_wider_and_mobile(),
         *_keras(
             "vgg16:keras",
             "vgg16/vgg16",

@@ -218,7 +218,7 @@ def _assign(tensor: SourceTensor, place: _Place, shapes: Shapes, layout: Layout,
         transform = from_flattened_channels(shape, place.flatten)
     elif layout.channels_first and first.endswith("/kernel") and len(shape) in (2, 4):
         transform = from_channels_first(shape, flatten=place.flatten, dense=len(shapes[first]) == 2)
-    elif first.endswith("/kernel") and len(shape) == 4:
+    elif layout.leaves and not layout.channels_first and first.endswith("/kernel") and len(shape) == 4:
         transform = from_channels_last(shape, shapes[first])
     elif layout.channels_first and shape[1:] == (1,) * (len(shape) - 1) and len(shape) > 1:
         transform = Transform("C11 -> C", shape, shape, tuple(range(len(shape))), shape[:1])

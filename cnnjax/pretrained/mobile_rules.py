@@ -151,6 +151,7 @@ KERAS_DENSENET = (
     Rule("fc1000", "head/logits"),
 )
 
+
 # ConvNeXt as torchvision names it: `features` alternates between what lies before a stage and the stage.
 def convnext_torchvision(model: Any) -> tuple[Rule, ...]:
     """Return torchvision's names of ConvNeXt: `features` alternates between what lies before a stage and the stage."""
@@ -195,8 +196,6 @@ KERAS_CONVNEXT = (
         for source, target in _KERAS_CONVNEXT_UNITS.items()
         for folder in ("", "{folder}/")
     ),
-    Rule(
-        "convnext_{size}_stage_{i-1}_block_{j}_layer_scale/{array}", "params/stage{i}_block{j}/layer_scale/scale"
-    ),
+    Rule("convnext_{size}_stage_{i-1}_block_{j}_layer_scale/{array}", "params/stage{i}_block{j}/layer_scale/scale"),
     Rule("layer_normalization", "norm"),
 )

@@ -27,7 +27,7 @@ def keras_files():
 def test_torchvision_publishes_the_same():
     nets = {name.lower(): name for name in dir(torchvision().models) if name.endswith("_Weights")}
     files = torch_files()
-    assert len(files) == 20
+    assert len(files) == 49
     for file in files:
         net = TORCHVISION.get(file.model, file.model)
         member = getattr(torchvision().models, nets[f"{net.lower()}_weights"])[MEMBERS[file.name.partition(":")[2]]]
