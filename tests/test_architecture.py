@@ -1,6 +1,7 @@
 """The house's rules that a reader could break without noticing."""
 
 import ast
+import importlib
 import pathlib
 import subprocess
 import sys
@@ -62,6 +63,8 @@ ALLOWED = {
         "jax_versions",
     },
 }
+# What is imported by users; `cli` is asked on the command line.
+PACKAGES = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"cli"}
 # Within training, in the order of the flow: a file imports only those before it.
 FLOW = [
     "losses",
@@ -142,6 +145,13 @@ def test_subpackages_need_no_import_of_their_own():
     assert run.stdout.split()[1:] == [cnnjax.__version__, "True"]
     with pytest.raises(AttributeError, match="no attribute 'modles'"):
         cnnjax.modles  # noqa: B018
+
+
+@pytest.mark.parametrize("room", ["", *(f".{name}" for name in sorted(PACKAGES))])
+def test_dir_shows_public_names_only(room):
+    module = importlib.import_module(f"cnnjax{room}")
+    assert dir(module) == sorted(module.__all__)
+    assert all(hasattr(module, name) for name in module.__all__)
 
 
 def test_no_test_module_imports_another_or_skips_itself_whole():

@@ -34,3 +34,7 @@ __all__ = [
     "prepare_images",
     "resolve",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

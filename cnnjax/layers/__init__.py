@@ -44,3 +44,7 @@ __all__ = [
     "padded_shortcut",
     "round_channels",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

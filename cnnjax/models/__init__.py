@@ -32,6 +32,12 @@ _FAMILIES = (
     *(densenet, mobilenet_v2, mobilenet_v3, efficientnet, convnext),
 )
 
+__all__ = ["available", "build", "input_shape", "num_classes"]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 def available() -> list[str]:
     """Return the names that `build` knows, sorted.

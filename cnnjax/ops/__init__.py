@@ -18,3 +18,7 @@ __all__ = [
     "local_response_norm",
     "max_pool",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

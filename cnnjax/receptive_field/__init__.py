@@ -27,3 +27,7 @@ __all__ = [
     "trace",
     "trace_jaxpr",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

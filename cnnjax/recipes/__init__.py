@@ -7,6 +7,10 @@ from cnnjax.recipes.recipe import Recipe
 __all__ = ["Recipe", "available", "default_for", "get"]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def available() -> list[str]:
     """Return the recipes' names, sorted.
 

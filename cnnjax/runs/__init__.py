@@ -28,3 +28,7 @@ __all__ = [
     "restore_variables",
     "save",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -23,3 +23,7 @@ __all__ = [
     "same_padding",
     "window_padding",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -44,3 +44,7 @@ __all__ = [
     "softmax_cross_entropy",
     "train_step",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

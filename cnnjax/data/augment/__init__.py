@@ -34,3 +34,7 @@ __all__ = [
     "scale_jitter",
     "translate",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__
