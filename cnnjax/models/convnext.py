@@ -11,7 +11,16 @@ from cnnjax.layers import Conv, ConvNeXtBlock, DenseHead, LayerNorm
 from cnnjax.layers.initializers import Initializer, glorot_uniform
 from cnnjax.models.common import check_images, headless_output
 
-__all__ = [f"convnext_{size}{form}" for size in ("tiny", "small", "base", "large") for form in ("", "_keras")]
+__all__ = [
+    "convnext_base",
+    "convnext_base_keras",
+    "convnext_large",
+    "convnext_large_keras",
+    "convnext_small",
+    "convnext_small_keras",
+    "convnext_tiny",
+    "convnext_tiny_keras",
+]
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

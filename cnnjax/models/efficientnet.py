@@ -13,7 +13,24 @@ from cnnjax.layers import BatchNorm, ConvNormAct, DenseHead, InvertedResidual, S
 from cnnjax.layers.initializers import Initializer, he_normal_fan_out
 from cnnjax.models.common import check_images, headless_output
 
-__all__ = [f"efficientnet_b{n}{form}" for n in range(8) for form in ("", "_keras")]
+__all__ = [
+    "efficientnet_b0",
+    "efficientnet_b0_keras",
+    "efficientnet_b1",
+    "efficientnet_b1_keras",
+    "efficientnet_b2",
+    "efficientnet_b2_keras",
+    "efficientnet_b3",
+    "efficientnet_b3_keras",
+    "efficientnet_b4",
+    "efficientnet_b4_keras",
+    "efficientnet_b5",
+    "efficientnet_b5_keras",
+    "efficientnet_b6",
+    "efficientnet_b6_keras",
+    "efficientnet_b7",
+    "efficientnet_b7_keras",
+]
 
 # Expansion, kernel, first stride, channels and blocks of each stage: the paper's Table 1.
 STAGES = (

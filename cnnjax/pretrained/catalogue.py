@@ -12,20 +12,24 @@ References:
 
 import functools
 import importlib.resources
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
 from cnnjax.errors import unknown
+from cnnjax.pretrained import hashes
 from cnnjax.pretrained.preprocessing import Preprocess, preprocess
 
 _TORCH = "https://download.pytorch.org/models/"
 _KERAS = "https://storage.googleapis.com/tensorflow/keras-applications/"
+_KERAS_PLAIN = "https://storage.googleapis.com/keras-applications/"
 _IMAGENET = "trained on ImageNet, whose own terms may bind you"
 _BSD = f"BSD-3-Clause (torchvision); {_IMAGENET}"
 _OXFORD = f"CC BY 4.0 (Visual Geometry Group, Oxford), through Keras; {_IMAGENET}"
 _MIT = f"MIT (Kaiming He), through Keras; {_IMAGENET}"
+_LIU = f"BSD-3-Clause (Zhuang Liu), through Keras; {_IMAGENET}"
+_META = f"MIT (Meta Platforms), through Keras; {_IMAGENET}"
 _APACHE = f"Apache-2.0 (TensorFlow), through Keras; {_IMAGENET}"
 
 
@@ -112,7 +116,7 @@ def _torch(name: str, file: str, top1: float | None = None, top5: float | None =
 
 
 def _keras(
-    name: str, file: str, digests: tuple[str, str], licence: str, accuracy: tuple[float, float]
+    name: str, file: str, digests: Sequence[str], licence: str, accuracy: tuple[float, float]
 ) -> tuple[Published, Published]:
     """Return the file of a Keras net and the one without its classifier."""
     address = f"{_KERAS}{file}_weights_tf_dim_ordering_tf_kernels"
@@ -124,46 +128,40 @@ def _keras(
     )
 
 
-# torchvision's files since 2016: the hash in the file's name, and the accuracies.
-_SINCE_2016 = (
-    ("resnext50_32x4d", "7cdf4587", 77.618, 93.698),
-    ("resnext50_32x4d:v2", "1a0047aa", 81.198, 95.340),
-    ("resnext101_32x8d", "8ba56ff5", 79.312, 94.526),
-    ("resnext101_32x8d:v2", "110c445d", 82.834, 96.228),
-    ("wide_resnet50_2", "95faca4d", 78.468, 94.086),
-    ("wide_resnet50_2:v2", "9ba9bcbe", 81.602, 95.758),
-    ("wide_resnet101_2", "32ee1156", 78.848, 94.284),
-    ("wide_resnet101_2:v2", "d733dc28", 82.510, 96.020),
-    ("densenet121", "a639ec97", 74.434, 91.972),
-    ("densenet169", "b2777c0a", 75.600, 92.806),
-    ("densenet201", "c1103571", 76.896, 93.370),
-    ("mobilenet_v2", "b0353104", 71.878, 90.286),
-    ("mobilenet_v2:v2", "7ebf99e0", 72.154, 90.822),
-    ("mobilenet_v3_small", "047dcff4", 67.668, 87.402),
-    ("mobilenet_v3_large", "8738ca79", 74.042, 91.340),
-    ("mobilenet_v3_large:v2", "5c1a4163", 75.274, 92.566),
-    ("efficientnet_b0", "rwightman-7f5810bc", 77.692, 93.532),
-    ("efficientnet_b1", "rwightman-bac287d4", 78.642, 94.186),
-    ("efficientnet_b1:v2", "c27df63c", 79.838, 94.934),
-    ("efficientnet_b2", "rwightman-c35c1473", 80.608, 95.310),
-    ("efficientnet_b3", "rwightman-b3899882", 82.008, 96.054),
-    ("efficientnet_b4", "rwightman-23ab8bcd", 83.384, 96.594),
-    ("efficientnet_b5", "lukemelas-1a07897c", 83.444, 96.628),
-    ("efficientnet_b6", "lukemelas-24a108a5", 84.008, 96.916),
-    ("efficientnet_b7", "lukemelas-c5b4e57e", 84.122, 96.908),
-    ("convnext_tiny", "983f1562", 82.520, 96.146),
-    ("convnext_small", "0c510722", 83.616, 96.650),
-    ("convnext_base", "6075fbad", 84.062, 96.870),
-    ("convnext_large", "ea097f82", 84.414, 96.976),
-)
-
-
 def _wider_and_mobile() -> list[Published]:
-    joints = {name: "_" if "-" in mark else "-" for name, mark, *_ in _SINCE_2016}
+    joints = {name: "_" if "-" in mark else "-" for name, mark, *_ in hashes.TORCHVISION}
     return [
         _torch(name, f"{name.partition(':')[0]}{joints[name]}{mark}.pth", top1, top5)
-        for name, mark, top1, top5 in _SINCE_2016
+        for name, mark, top1, top5 in hashes.TORCHVISION
     ]
+
+
+def _pair(
+    model: str, address: str, bare: str, digests: Sequence[str], licence: str, accuracy: tuple[float, float] | None
+) -> tuple[Published, Published]:
+    """Return a file of Keras and the one without its classifier, whose address ends in `bare`."""
+    algorithm = {32: "md5", 64: "sha256"}[len(digests[0])]
+    without = MappingProxyType({"include_top": False})
+    return (
+        Published(model, f"{address}.h5", algorithm, digests[0], licence, accuracy),
+        Published(f"{model}:notop", f"{address}{bare}.h5", algorithm, digests[1], licence, None, without),
+    )
+
+
+def _keras_since_2016() -> list[Published]:
+    found: list[Published] = []
+    for depth, *digests, accuracy in hashes.KERAS_DENSENET:
+        found += _keras(f"densenet{depth}_keras", f"densenet/densenet{depth}", digests, _LIU, accuracy)
+    for size, *digests in hashes.KERAS_MOBILENET_V3:
+        address = f"{_KERAS}mobilenet_v3/weights_mobilenet_v3_{size}_224_1.0_float"
+        found += _pair(f"mobilenet_v3_{size}_keras", address, "_no_top_v2", digests, _APACHE, None)
+    for n, (*digests, accuracy) in enumerate(hashes.KERAS_EFFICIENTNET):
+        address = f"{_KERAS_PLAIN}efficientnetb{n}"
+        found += _pair(f"efficientnet_b{n}_keras", address, "_notop", digests, _APACHE, accuracy)
+    for size, *digests in hashes.KERAS_CONVNEXT:
+        address = f"{_KERAS}convnext/convnext_{size}"
+        found += _pair(f"convnext_{size}_keras", address, "_notop", digests, _META, None)
+    return found
 
 
 _FILES: dict[str, Published] = {
@@ -225,6 +223,7 @@ _FILES: dict[str, Published] = {
             _MIT,
             (76.6, 93.1),
         ),
+        *_keras_since_2016(),
         *_keras(
             "inception_v3",
             "inception_v3/inception_v3",

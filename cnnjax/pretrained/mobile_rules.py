@@ -10,7 +10,7 @@ from typing import Any
 
 from cnnjax.pretrained.naming import Rule
 
-_PARTS = {"expand": "expand", "depthwise": "depthwise", "project": "project"}
+_PARTS = ("expand", "depthwise", "project")
 
 
 def _unit(source: str, target: str, separator: str = ".") -> tuple[Rule, Rule]:
@@ -84,7 +84,24 @@ KERAS_MOBILENET_V2 = (
     Rule("Logits", "head/logits"),
 )
 
+# The files that Keras publishes have Keras 2's names, with slashes and capital letters.
+_KERAS_2_MOBILENET_V3 = (
+    *_keras_units("Conv", "stem", norm="/BatchNorm"),
+    *(
+        rule
+        for prefix, block in (("expanded_conv", "block0"), ("expanded_conv_{k}", "block{k}"))
+        for rule in (
+            *(r for part in _PARTS for r in _keras_units(f"{prefix}/{part}", f"{block}/{part}", norm="/BatchNorm")),
+            Rule(f"{prefix}/squeeze_excite/Conv", f"{block}/gate/reduce"),
+            Rule(f"{prefix}/squeeze_excite/Conv_1", f"{block}/gate/expand"),
+        )
+    ),
+    *_keras_units("Conv_1", "last", norm="/BatchNorm"),
+    Rule("Conv_2", "head/dense1"),
+    Rule("Logits", "head/logits"),
+)
 KERAS_MOBILENET_V3 = (
+    *_KERAS_2_MOBILENET_V3,
     *_keras_units("conv", "stem", norm="_bn"),
     *(
         rule

@@ -1,4 +1,7 @@
-"""Antialiased bilinear and bicubic resizing, equal to PyTorch's of tensors to the last level of 255."""
+"""Antialiased bilinear and bicubic resizing, equal to PyTorch's of tensors to the last level of 255.
+
+Of bicubic ones, one value in some 100,000 lies so near to a half that it is rounded otherwise.
+"""
 
 import functools
 
@@ -70,8 +73,12 @@ def _taps(
 
 
 def _cubic(x: np.ndarray) -> np.ndarray:
-    """Return Keys's cubic of -1/2 at distances, in PyTorch's order of operations."""
-    a = np.float32(-0.5)
-    near = ((a + 2) * x - (a + 3)) * x * x + 1
-    far = (((x - 5) * x + 8) * x - 4) * a
-    return np.where(x < 1, near, np.where(x < 2, far, 0)).astype(np.float32)
+    """Return Keys's cubic of -1/2 at distances, products and sums fused as in PyTorch."""
+    a, single = -0.5, np.float32
+
+    def fused(x: np.ndarray, y: np.ndarray | np.float32, z: float) -> np.ndarray:
+        return (x.astype(np.float64) * y + z).astype(single)
+
+    near = fused(fused(x, single(a + 2), -(a + 3)) * x, x, 1.0)
+    far = fused(fused(fused(x, single(a), -5 * a), x, 8 * a), x, -4 * a)
+    return np.where(x < 1, near, np.where(x < 2, far, single(0)))

@@ -90,8 +90,11 @@ TOTAL = [
     ("densenet201_keras", {}, 20_242_984),
     ("mobilenet_v2_keras", {}, 3_538_984),
     ("mobilenet_v2_keras", NO_TOP, 2_257_984),
-    ("mobilenet_v2_keras", {"width": 0.35}, 1_677_856),
-    ("mobilenet_v2_keras", {"width": 1.3}, 5_428_240),
+    ("mobilenet_v2_keras", {"width": 0.35}, 1_691_208),
+    ("mobilenet_v2_keras", {"width": 0.5}, 1_987_224),
+    ("mobilenet_v2_keras", {"width": 0.75}, 2_663_064),
+    ("mobilenet_v2_keras", {"width": 1.3}, 5_431_048),
+    ("mobilenet_v2_keras", {"width": 1.4}, 6_156_712),
     ("mobilenet_v3_small_keras", {}, 2_554_968),
     ("mobilenet_v3_large_keras", {}, 5_507_432),
     # Keras counts the normalisation's counter too.

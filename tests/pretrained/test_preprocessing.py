@@ -36,6 +36,8 @@ PRESETS = {
     "inception_v3_torchvision": ("Inception_V3", "IMAGENET1K_V1", True),
 }
 KERAS = {"vgg16:keras": "vgg16", "vgg19:keras": "vgg19", "resnet50_v1": "resnet50", "inception_v3": "inception_v3"}
+KERAS |= {"densenet121_keras": "densenet", "mobilenet_v2_keras": "mobilenet_v2", "convnext_tiny_keras": "convnext"}
+KERAS |= {"mobilenet_v3_small_keras": "mobilenet_v3", "efficientnet_b0_keras": "efficientnet"}
 
 
 def photographs(height, width, seed=0):
@@ -60,7 +62,8 @@ def close(name, got, want):
     assert got.shape == want.shape
     level = 1.01 / 255 / np.array(preprocess(name).std)
     error = np.abs(got - want)
-    assert (error > 1e-5).sum() <= 3
+    # Cubic weights are negative too: more sums come near to a half.
+    assert (error > 1e-5).sum() <= (6 if preprocess(name).interpolation == "bicubic" else 3)
     assert (error < level).all()
 
 

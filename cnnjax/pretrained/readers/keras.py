@@ -152,22 +152,26 @@ def _legacy(group: Group) -> Iterator[Variable]:
     layers = _listed(group, "layer_names")
     if _TOP_LEVEL in group.children and _TOP_LEVEL not in layers:
         layers.append(_TOP_LEVEL)
-    if strays := set(group.children) - set(layers):
+    if strays := set(group.children) - {layer.partition("/")[0] for layer in layers}:
         raise WeightsError(f"the layer {min(strays)[:80]!r} is not in the file's own list of layers.")
     for layer in layers:
-        within = group.group(layer)
-        if within is None:
+        within = group.at(layer)
+        if not isinstance(within, Group):
             raise WeightsError(f"the layer {layer[:80]!r} is listed, but not there.")
         names = _listed(within, "weight_names")
-        if len(names) != _count(within):
-            raise WeightsError(f"the layer {layer[:80]!r} lists {len(names)} weights and has {_count(within)}.")
+        count = _count(within, f"{layer}/", frozenset(layers))
+        if len(names) != count:
+            raise WeightsError(f"the layer {layer[:80]!r} lists {len(names)} weights and has {count}.")
         paths = [re.sub(r":\d+$", "", name).split("/") for name in names]
         nested = len({tuple(path[:-1]) for path in paths}) > 1
         for name, path in zip(names, paths):
             folders = (layer, *path[path[0] == layer : -2]) if nested else ()
             old = _KERAS_1.fullmatch(path[-1])
             variable = _SINCE_KERAS_2.get(old[1], old[1]) if old else path[-1]
-            yield Variable(folders, path[-2] if nested and len(path) > 1 else layer, variable, _dataset(within, name))
+            values = within.at(name)
+            if not isinstance(values, Dataset):
+                raise WeightsError(f"the weight {name[:80]!r} is listed, but not there.")
+            yield Variable(folders, path[-2] if nested and len(path) > 1 else layer, variable, values)
 
 
 def _listed(group: Group, name: str) -> list[str]:
@@ -180,17 +184,13 @@ def _listed(group: Group, name: str) -> list[str]:
     return [entry for part in parts for entry in group.texts[part]]
 
 
-def _dataset(group: Group, path: str) -> Dataset:
-    found: Group | Dataset | None = group
-    for part in path.split("/"):
-        found = found.children.get(part) if isinstance(found, Group) else None
-    if not isinstance(found, Dataset):
-        raise WeightsError(f"the weight {path[:80]!r} is listed, but not there.")
-    return found
-
-
-def _count(group: Group) -> int:
-    return sum(1 if isinstance(child, Dataset) else _count(child) for child in group.children.values())
+def _count(group: Group, place: str, layers: frozenset[str]) -> int:
+    """Return how many tensors are below a group, without other layers': Keras 2's names may have slashes."""
+    return sum(
+        1 if isinstance(child, Dataset) else _count(child, f"{place}{name}/", layers)
+        for name, child in group.children.items()
+        if f"{place}{name}" not in layers
+    )
 
 
 class _Counted:
