@@ -53,7 +53,11 @@ def identify(file: SourceFile, names: Sequence[str] | None = None) -> list[Fit]:
         fit = _fit(file, name)
         if fit is not None:
             found.append(fit)
-            if fit.naming.startswith("cnnjax"):  # our own names are of one net only, and to try all takes long
+            # Our own names are of one net only, or of one in two publishers' forms, and to try all takes long.
+            if fit.naming.startswith("cnnjax"):
+                twin = f"{name}_keras"
+                if names is None and twin in models.available() and (other := _fit(file, twin)):
+                    found.append(other)
                 break
     return found
 

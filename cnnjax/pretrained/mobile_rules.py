@@ -5,10 +5,10 @@ made for one model.
 """
 
 import string
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from cnnjax.pretrained.naming import Rule
+from cnnjax.pretrained.naming import KERAS, KERAS_FORMATS, TORCH, Naming, Rule
 
 _PARTS = ("expand", "depthwise", "project")
 
@@ -169,7 +169,6 @@ KERAS_DENSENET = (
 )
 
 
-# ConvNeXt as torchvision names it: `features` alternates between what lies before a stage and the stage.
 def convnext_torchvision(model: Any) -> tuple[Rule, ...]:
     """Return torchvision's names of ConvNeXt: `features` alternates between what lies before a stage and the stage."""
     rules = [Rule("features.0.0", "stem"), Rule("features.0.1", "stem_norm")]
@@ -216,3 +215,43 @@ KERAS_CONVNEXT = (
     Rule("convnext_{size}_stage_{i-1}_block_{j}_layer_scale/{array}", "params/stage{i}_block{j}/layer_scale/scale"),
     Rule("layer_normalization", "norm"),
 )
+
+NAMINGS: dict[str, tuple[Naming, ...]] = {
+    "convnext": (
+        Naming("torchvision", TORCH, convnext_torchvision),
+        Naming("timm", TORCH, CONVNEXT_TIMM),
+        Naming("keras", KERAS, KERAS_CONVNEXT, formats=KERAS_FORMATS),
+    ),
+    "densenet": (
+        Naming("torchvision", TORCH, DENSENET),
+        Naming("timm", TORCH, DENSENET),
+        Naming("keras", KERAS, KERAS_DENSENET, formats=KERAS_FORMATS),
+    ),
+    "efficientnet": (
+        Naming("torchvision", TORCH, efficientnet_torchvision),
+        Naming("keras", KERAS, keras_efficientnet, formats=KERAS_FORMATS),
+    ),
+    "mobilenet_v2": (
+        Naming("torchvision", TORCH, mobilenet_v2_torchvision),
+        Naming("keras", KERAS, KERAS_MOBILENET_V2, formats=KERAS_FORMATS),
+    ),
+    "mobilenet_v3": (
+        Naming("torchvision", TORCH, mobilenet_v3_torchvision),
+        Naming("keras", KERAS, KERAS_MOBILENET_V3, formats=KERAS_FORMATS),
+    ),
+}
+# Families whose parameters have the same shapes in either publisher's form while other numbers come out, and whether a
+# model has Keras's: no file of the other's is taken for it.
+_KERAS_FORMS: dict[str, Callable[[Any], bool]] = {
+    "convnext": lambda model: model.normalized,
+    "densenet": lambda model: model.epsilon > 1e-5,
+    "efficientnet": lambda model: model.same_padding,
+    "mobilenet_v2": lambda model: model.same_padding,
+    "mobilenet_v3": lambda model: model.same_padding,
+}
+
+
+def has_form(model: Any, family: str, naming: Naming) -> bool:
+    """Return whether a model of a family has the form of the naming's publisher."""
+    keras = _KERAS_FORMS.get(family)
+    return keras is None or keras(model) == (naming.layout is KERAS)

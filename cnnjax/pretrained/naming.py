@@ -110,6 +110,7 @@ KERAS = Layout(
         Leaf("moving_variance", ("batch_stats", "var")),
     ),
 )
+KERAS_FORMATS = ("keras-h5", "keras-weights-h5", "keras")
 # cnnjax's own names, as `save`, Flax and Orbax write them; `params` alone is a file of parameters.
 CNNJAX = Layout("/", ())
 

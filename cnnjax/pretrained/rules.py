@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cnnjax.pretrained import mobile_rules
-from cnnjax.pretrained.naming import CNNJAX, KERAS, TORCH, Naming, Rule
+from cnnjax.pretrained.naming import CNNJAX, KERAS, KERAS_FORMATS, TORCH, Naming, Rule
 
 _OPTIMIZER = "the optimizer's and the run's state, no part of the net"
 # cnnjax's own names are the paths themselves; a file of `params` alone and one of a whole training state do too.
@@ -25,8 +25,6 @@ OWN = Naming(
 OWN_PARAMS = Naming(
     "cnnjax (params alone)", CNNJAX, (Rule("{rest*}", "params/{rest*}"),), formats=("safetensors", "msgpack", "orbax")
 )
-
-KERAS_FORMATS = ("keras-h5", "keras-weights-h5", "keras")
 
 
 def counted(stem: str, targets: Sequence[str]) -> tuple[Rule, ...]:
@@ -234,34 +232,13 @@ def _keras_vgg(model: Any) -> tuple[Rule, ...]:
 
 
 _NAMINGS: dict[str, tuple[Naming, ...]] = {
+    **mobile_rules.NAMINGS,
     "alexnet": (Naming("torchvision", TORCH, _ALEXNET),),
-    "convnext": (
-        Naming("torchvision", TORCH, mobile_rules.convnext_torchvision),
-        Naming("timm", TORCH, mobile_rules.CONVNEXT_TIMM),
-        Naming("keras", KERAS, mobile_rules.KERAS_CONVNEXT, formats=KERAS_FORMATS),
-    ),
-    "densenet": (
-        Naming("torchvision", TORCH, mobile_rules.DENSENET),
-        Naming("timm", TORCH, mobile_rules.DENSENET),
-        Naming("keras", KERAS, mobile_rules.KERAS_DENSENET, formats=KERAS_FORMATS),
-    ),
-    "efficientnet": (
-        Naming("torchvision", TORCH, mobile_rules.efficientnet_torchvision),
-        Naming("keras", KERAS, mobile_rules.keras_efficientnet, formats=KERAS_FORMATS),
-    ),
     "googlenet": (Naming("torchvision", TORCH, _GOOGLENET),),
     "inception_v3": (
         Naming("torchvision", TORCH, _INCEPTION_V3),
         Naming("timm", TORCH, _INCEPTION_V3),
         Naming("keras", KERAS, _KERAS_INCEPTION_V3, formats=KERAS_FORMATS),
-    ),
-    "mobilenet_v2": (
-        Naming("torchvision", TORCH, mobile_rules.mobilenet_v2_torchvision),
-        Naming("keras", KERAS, mobile_rules.KERAS_MOBILENET_V2, formats=KERAS_FORMATS),
-    ),
-    "mobilenet_v3": (
-        Naming("torchvision", TORCH, mobile_rules.mobilenet_v3_torchvision),
-        Naming("keras", KERAS, mobile_rules.KERAS_MOBILENET_V3, formats=KERAS_FORMATS),
     ),
     "resnet": (
         Naming("torchvision", TORCH, _RESNET),
@@ -286,5 +263,5 @@ def namings_for(model: Any) -> tuple[Naming, ...]:
     for cls in type(model).__mro__:
         room, _, family = cls.__module__.rpartition(".")
         if room == "cnnjax.models":
-            found += _NAMINGS.get(family, ())
+            found += [n for n in _NAMINGS.get(family, ()) if mobile_rules.has_form(model, family, n)]
     return tuple(found)

@@ -13,6 +13,7 @@ from cnnjax.models.efficientnet import EfficientNet
 from cnnjax.models.mobilenet_v2 import MobileNetV2
 from cnnjax.models.mobilenet_v3 import SMALL, MobileNetV3
 from cnnjax.models.resnet import ResNet, resnet50d, seresnet50
+from cnnjax.pretrained.rules import namings_for
 from tests.optional import torch
 from tests.pretrained import timm_nets
 from tests.pretrained.torchvision_nets import images, randomised, run, weights
@@ -143,3 +144,13 @@ def test_the_whole_net_is_torchvisions(name, tmp_path):
 def test_the_whole_net_is_timms(name, options, tmp_path):
     net = timm_nets.resnet((3, 4, 6, 3), 64, 10, **options)
     check(net, models.build(name, num_classes=10), tmp_path, (66, 75), gradient=True, source="timm")
+
+
+@pytest.mark.parametrize(
+    "family", ["mobilenet_v2", "densenet121", "mobilenet_v3_small", "efficientnet_b0", "convnext_tiny"]
+)
+def test_a_file_of_the_other_publishers_form_is_not_taken(family):
+    for name, expected in ((family, False), (f"{family}_keras", True)):
+        namings = [n.name for n in namings_for(models.build(name)) if not n.name.startswith("cnnjax")]
+        assert namings
+        assert {n == "keras" for n in namings} == {expected}
