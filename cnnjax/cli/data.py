@@ -35,6 +35,8 @@ def run_list(args: argparse.Namespace, out: Output) -> int:
     lines.append("folder:DIR      your own images, one folder a class: DIR/train/CLASS/* and DIR/test/CLASS/*, or")
     lines.append("                DIR/CLASS/* alone; with '?test=0.2', '?crop=random' or '?test=0.2,crop=random',")
     lines.append("                training sees random parts of them, resized, half of them mirrored")
+    lines.append("tfds:NAME       any set that TFDS prepared, of one image and one class label; with options as in")
+    lines.append("                'tfds:mnist?train=train[:90%]&validation=train[90%:]', and '&crop=random' as above")
     out.result({"datasets": rows}, lines)
     return 0
 

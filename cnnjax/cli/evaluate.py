@@ -28,7 +28,7 @@ def add_parser(verbs: Any, common: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run, parser=parser)
     parser.add_argument("model", nargs="?", metavar="MODEL", help="with --weights: the net that they are for")
     classifier_options.add(parser)
-    parser.add_argument("--dataset", metavar="NAME", help="with --weights: the data, a name or folder:DIR")
+    parser.add_argument("--dataset", metavar="NAME", help="with --weights: the data, a name, folder:DIR or tfds:NAME")
     loading.add_pixel_range(parser)
     parser.add_argument("--split", choices=["test", "validation", "train"], default="test", help="default: test")
     parser.add_argument(

@@ -44,12 +44,12 @@ def check_name(name: str) -> None:
     """
     from cnnjax import data
 
-    if name.startswith("folder:") or name in data.available():
+    if name.startswith(("folder:", "tfds:")) or name in data.available():
         return
     if name.startswith("hf:"):
         fetch = f"`hf download {name[3:]} --repo-type dataset --local-dir DIR`"
         raise UsageError(f"--dataset {name}: cnnjax does not fetch from Hugging Face. Run {fetch}, then folder:DIR.")
-    error = unknown("dataset", name, [*data.available(), "folder:DIR"])
+    error = unknown("dataset", name, [*data.available(), "folder:DIR", "tfds:NAME"])
     raise UsageError(f"{error} Of any other set, save the images, one folder a class, and type --dataset folder:DIR.")
 
 

@@ -62,6 +62,8 @@ def choose_recipe(args: argparse.Namespace) -> tuple[str | None, Recipe]:
     dataset = data.resolve(recipe.dataset if args.dataset is None else args.dataset)
     if dataset.startswith("folder:"):  # found again from any folder
         args.dataset = f"folder:{pathlib.Path(dataset.removeprefix('folder:')).expanduser().absolute()}"
+    elif dataset.startswith("tfds:"):
+        args.dataset = dataset
     changes = {f.name: getattr(args, f.name) for f in dataclasses.fields(Recipe)}
     for several in _SEVERAL:
         if changes[several] is not None:

@@ -152,7 +152,11 @@ def profile_window(args: argparse.Namespace) -> tuple[int, int] | None:
 def _add_recipe(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("model", nargs="?", metavar="MODEL", help="model name, or package.module:Class of a linen module")
-    add("--dataset", metavar="NAME", help="dataset name (cnnjax data list), or folder:DIR of one folder a class")
+    add(
+        "--dataset",
+        metavar="NAME",
+        help="dataset name (cnnjax data list), folder:DIR (a folder a class) or tfds:NAME",
+    )
     add(
         "--recipe",
         metavar="NAME",

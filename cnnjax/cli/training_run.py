@@ -71,7 +71,8 @@ def run(recipe: Recipe, config: dict[str, Any], args: argparse.Namespace, out: O
         try:
             setup = training_setup.prepare(recipe, args, out, dataset, start)
             described = report.describe(dataset, setup.preprocess)
-            hosts.on_main(lambda: _main(workdir).record(config, described, devices=args.devices))
+            files = dataset.info.files
+            hosts.on_main(lambda: _main(workdir).record(config, described, devices=args.devices, files=files))
         except UsageError:
             if args.workdir is None and workdir is not None:
                 workdir.discard_if_empty()

@@ -5,13 +5,14 @@ Importing this loads neither TFDS nor Pillow; they are loaded when first needed.
 
 from cnnjax.batch import Batch
 from cnnjax.data.arrays import from_arrays
-from cnnjax.data.catalogue import available
 from cnnjax.data.crops import Crops
+from cnnjax.data.dataset import Dataset, DatasetInfo
 from cnnjax.data.folder import load_folder
 from cnnjax.data.images import load_image, looks_inverted
 from cnnjax.data.load import describe_sources, load_dataset, prepare, resolve
+from cnnjax.data.named_sets import available
 from cnnjax.data.order import batches, epoch_range
-from cnnjax.data.resident import Dataset, DatasetInfo, Split, prepare_images
+from cnnjax.data.resident import Split, prepare_images
 from cnnjax.data.streamed import StreamedSplit
 
 __all__ = [

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from cnnjax.data.content import statistics
+from cnnjax.data.dataset import SPLITS, Dataset, DatasetInfo, with_statistics
 from cnnjax.data.folder_layout import File, divide
+from cnnjax.data.formats import Examples, canonical
 from cnnjax.data.images import quiet, read_image, upright_size
 from cnnjax.data.pixels import GREY_MODES
-from cnnjax.data.resident import Dataset, DatasetInfo, Split
+from cnnjax.data.resident import Split
 from cnnjax.errors import CnnjaxError, UsageError
 
 
@@ -72,28 +73,28 @@ def from_arrays(
     places = {part: np.array(sorted(int(file.path) for file in some), int) for part, some in divided.items()}
     if (not own and not len(places["test"])) or not len(places["train"]):
         raise UsageError(f"{len(pixels)} images are too few to put some aside: give test=(images, labels).")
-    basis = pixels if own else pixels[np.sort(np.concatenate([places["train"], places["validation"]]))]
-    mean, std = statistics(basis)
 
-    def split(part: str, source: tuple[np.ndarray, np.ndarray], chosen: np.ndarray, prefix: str) -> Split:
+    def split(part: str) -> Split:
+        source, chosen, prefix = ((pixels, numbers), places[part], "train")
+        if own and part == "test":
+            source, chosen, prefix = own, np.arange(len(own[0])), "test"
         ids = [f"{prefix}-{place:05d}" for place in chosen]
-        return Split(part, source[0][chosen], source[1][chosen], ids, mean, std)
+        return Split(part, source[0][chosen], source[1][chosen], ids, (), ())
 
-    given = pixels, numbers
-    tested = (
-        split("test", own, np.arange(len(own[0])), "test") if own else split("test", given, places["test"], "train")
-    )
-    train, held = (split(part, given, places[part], "train") for part in ("train", "validation"))
-    content = {"train": (train, held), "test": (tested,)}
-    known = {part: _digest(some) for part, some in content.items()}
+    splits = {part: split(part) for part in SPLITS}
+    digests = {"train": _digest(splits["train"], splits["validation"]), "test": _digest(splits["test"])}
     source = f"{len(pixels) + (len(own[0]) if own else 0):,} images in memory"
-    info = DatasetInfo(name, len(names), names, pixels.shape[1:], mean, std, source, known)
-    return Dataset(train, held, tested, info)
+    info = DatasetInfo(name, len(names), names, pixels.shape[1:], (), (), source, digests)
+    return with_statistics(info, splits, basis=["train", "validation"])
 
 
 def _images(images: Any) -> np.ndarray:
     if isinstance(images, list | tuple) and images and hasattr(images[0], "getbands"):
         images = _pictures(images)
+    elif isinstance(images, list | tuple) and len(shapes := sorted({np.shape(image) for image in images})) > 1:
+        raise UsageError(
+            f"images: expected one size, got {len(shapes)}, such as {shapes[0]} and {shapes[1]}. Resize them."
+        )
     found = np.asarray(images)
     found = found[..., None] if found.ndim == 3 else found
     if found.ndim != 4 or found.shape[-1] not in (1, 3) or not len(found):
@@ -140,8 +141,6 @@ def _check_lengths(images: np.ndarray, labels: np.ndarray) -> None:
         raise UsageError(f"expected as many labels as images, got {len(labels)} labels and {len(images)} images.")
 
 
-def _digest(splits: Sequence[Split]) -> str:
-    """Return the sha256 of what splits hold, whatever the order."""
-    pairs = [(image, label) for split in splits for image, label in zip(split.images, split.labels)]
-    each = sorted(hashlib.sha256(image.tobytes() + int(label).to_bytes(8, "little")).digest() for image, label in pairs)
-    return hashlib.sha256(b"".join(each)).hexdigest()
+def _digest(*splits: Split) -> str:
+    images, labels = (np.concatenate([getattr(split, name) for split in splits]) for name in ("images", "labels"))
+    return canonical(Examples(images, labels))[1]

@@ -1,25 +1,20 @@
 """A user's own images: one folder a class, in memory if they fit there and streamed if not."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from cnnjax.data.content import statistics
-from cnnjax.data.crops import Crops, evaluation_image
-from cnnjax.data.entry import check_validation
-from cnnjax.data.folder_layout import SPLITS, File, describe, digest, divide, in_threads, list_files, scan
-from cnnjax.data.images import read_image
+from cnnjax.data.crops import Crops
+from cnnjax.data.dataset import MOST_BYTES, SPLITS, Dataset, DatasetInfo, check_validation, with_statistics
+from cnnjax.data.folder_layout import File, describe, digest, divide, list_files, missing, scan
 from cnnjax.data.pixels import PixelRange
-from cnnjax.data.resident import Dataset, DatasetInfo, Size, Split, as_size
+from cnnjax.data.resident import Size, as_size
 from cnnjax.data.streamed import Encoded, StreamedSplit
 from cnnjax.errors import UsageError
 
-# Of images as they are stored; beyond that they are streamed.
-_MOST_BYTES = 4 * 2**30
-# Streamed images from which mean and deviation are worked out: enough for three digits.
-_SAMPLE = 1000
 _SPEC = "folder:DIR or folder:DIR?OPTIONS with the options test=FRACTION and crop=random, such as ?test=0.2,crop=random"
 
 
@@ -82,26 +77,32 @@ def load_folder(
         check_validation(name, validation, len(parts["train"]) + len(parts["validation"]))
     if not parts["train"]:
         raise UsageError(f"{top}: no image is left to train on. {' '.join(notes)}".rstrip())
-    for line in [describe(listed, names, parts), *notes]:
+    for line in [describe(listed, names, parts), *notes, *missing(names, parts)]:
         (log or (lambda line: None))(f"{name}: {line}")
     files = [f for part in SPLITS if part in scanned for f in sorted(scanned[part], key=lambda file: file.path)]
     shape, enlarged = _shape(top, files, size, channels)
-    streamed = random_crop or len(files) * shape[0] * shape[1] * shape[2] > _MOST_BYTES
+    streamed = random_crop or len(files) * math.prod(shape) > MOST_BYTES
     if not streamed and resize_size is not None:
         raise UsageError(f"resize size: {top} is kept in memory at one size, so there is nothing to cut from.")
-    basis = parts["train"] if "validation" in listed else parts["train"] + parts["validation"]
-    basis = sorted(basis, key=lambda file: file.digest)
-    if streamed:
-        height, width = enlarged or shape[:2]
-        resize = round(max(height, width) * 8 / 7) if random_crop and resize_size is None else resize_size
-        crops = Crops(size=(height, width), resize=resize, random=random_crop, pixel_range=pixel_range)
-        shape = (height, width, shape[2])
-        splits, mean, std = _streamed(top, parts, basis, crops, shape[2])
-    else:
-        splits, mean, std = _resident(top, parts, "validation" not in listed, shape, enlarged, pixel_range)
+    shape = (*enlarged, shape[2]) if enlarged and streamed else shape
+    resize = round(max(shape[:2]) * 8 / 7) if random_crop and resize_size is None else resize_size
+    crops = Crops(size=shape[:2], resize=resize, random=random_crop, pixel_range=pixel_range)
+    basis = ["train"] if "validation" in listed else ["train", "validation"]
+    trained = sorted((file for part in basis for file in parts[part]), key=lambda file: file.digest)
     source = f"{len(files):,} image files in {top}{', read as needed' if streamed else ''}"
-    digests = {"train": digest(basis, names), "test": digest(parts["test"], names)}
-    return Dataset(**splits, info=DatasetInfo(name, len(names), tuple(names), shape, mean, std, source, digests))
+    digests = {"train": digest(trained, names), "test": digest(parts["test"], names)}
+    sides = {part: [file.path for file in parts[part]] for part in SPLITS}
+    info = DatasetInfo(name, len(names), tuple(names), shape, (), (), source, digests, sides)
+    splits = {part: _split(part, top, parts[part], crops, shape[2]) for part in SPLITS}
+    if streamed:
+        return with_statistics(info, splits, sample=_split("train", top, trained, crops, shape[2]))
+    held = {part: split.in_memory() for part, split in splits.items()}
+    return with_statistics(info, held, basis=basis).resized(enlarged)
+
+
+def _split(name: str, top: Path, files: Sequence[File], crops: Crops, channels: int) -> StreamedSplit:
+    source = ImageFiles(top, [(file.path, file.label) for file in files])
+    return StreamedSplit(name, source, np.arange(len(files)), crops, channels, (), ())
 
 
 def load_folder_spec(
@@ -158,32 +159,6 @@ def _shape(
     return (height, width, depth), size if enlarge else None
 
 
-def _resident(
-    top: Path,
-    parts: dict[str, list[File]],
-    validation_counts: bool,
-    shape: tuple[int, int, int],
-    enlarged: tuple[int, int] | None,
-    pixel_range: PixelRange | None,
-) -> tuple[dict[str, Split], tuple[float, ...], tuple[float, ...]]:
-    """Return the splits in memory, and the mean and deviation of what is trained on."""
-    files = [file for part in SPLITS for file in parts[part]]
-    images = np.empty((len(files), *shape), np.uint8)
-
-    def read(place: int) -> None:
-        images[place] = read_image(top / files[place].path, shape, pixel_range)[0]
-
-    in_threads(read, range(len(files)))
-    ends = np.cumsum([0, *(len(parts[part]) for part in SPLITS)])
-    mean, std = statistics(images[: ends[2] if validation_counts else ends[1]])
-    labels = np.array([file.label for file in files], np.int32)
-    splits = {}
-    for part, begin, end in zip(SPLITS, ends, ends[1:]):
-        ids = [file.path for file in parts[part]]
-        splits[part] = Split(part, images[begin:end], labels[begin:end], ids, mean, std).resized(enlarged)
-    return splits, mean, std
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class ImageFiles:
     """The image files of a folder, read as needed.
@@ -203,15 +178,3 @@ class ImageFiles:
         """Return the example at a place; its file is read when it is decoded."""
         path, label = self.files[place]
         return Encoded(self.top / path, None, label, path)
-
-
-def _streamed(
-    top: Path, parts: dict[str, list[File]], basis: Sequence[File], crops: Crops, channels: int
-) -> tuple[dict[str, StreamedSplit], tuple[float, ...], tuple[float, ...]]:
-    sample = in_threads(lambda file: evaluation_image(top / file.path, None, crops, channels), basis[:_SAMPLE])
-    mean, std = statistics(np.stack(sample))
-    splits = {}
-    for part in SPLITS:
-        files = [(file.path, file.label) for file in parts[part]]
-        splits[part] = StreamedSplit(part, ImageFiles(top, files), np.arange(len(files)), crops, channels, mean, std)
-    return splits, mean, std

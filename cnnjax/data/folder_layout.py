@@ -4,15 +4,15 @@ import hashlib
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from cnnjax.data.images import opened, quiet, size_and_kind
+from cnnjax.data.dataset import SPLITS
+from cnnjax.data.images import opened, size_and_kind
+from cnnjax.data.streamed import in_threads
 from cnnjax.errors import CnnjaxError, UsageError
 
-SPLITS = ("train", "validation", "test")
 # Of what is to be divided, the part for testing, and the part for validation, where folders do not say it.
 _SHARE = 0.15
 _FOLDERS = {"train": "train", "training": "train", "test": "test", "testing": "test"} | dict.fromkeys(
@@ -199,13 +199,20 @@ def describe(listed: Listed, names: Sequence[str], parts: Mapping[str, Sequence[
     return f"{len(names)} classes, {', '.join(map(counted, SPLITS))}{how}"
 
 
+def missing(names: Sequence[str], parts: Mapping[str, Sequence[File]]) -> list[str]:
+    """Return a warning for testing and for validation of which a class has no image."""
+    lines = []
+    for part in ("test", "validation"):
+        found = {file.label for file in parts[part]}
+        without = [name for label, name in enumerate(names) if label not in found]
+        if parts[part] and without:
+            named = ", ".join(without[:_MOST_NAMED]) + ", …" * (len(without) > _MOST_NAMED)
+            which = "a class has" if len(without) == 1 else f"{len(without):,} classes have"
+            lines.append(f"warning: {which} no image for {part}: {named}. Add images, or a folder {part}.")
+    return lines
+
+
 def digest(files: Iterable[File], names: Sequence[str]) -> str:
     """Return the sha256 of the files' bytes and classes, whatever their order and names."""
     lines = sorted(f"{file.digest.hex()} {names[file.label]}\n" for file in files)
     return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
-
-
-def in_threads(function: Callable[..., Any], items: Iterable[Any]) -> list[Any]:
-    """Return what the function gives for each item, in order; warnings are dropped."""
-    with quiet(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        return list(pool.map(function, items))

@@ -5,18 +5,19 @@ Files are read into memory, within limits; nothing is ever extracted to disk, an
 
 import dataclasses
 import gzip
+import hashlib
 import io
 import tarfile
+import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
-from cnnjax.data.content import Examples
 from cnnjax.errors import CnnjaxError
 
+_MOST = 256 * 2**20  # bytes of a file, whatever it is
 # Where the files lie inside what people download: packages, the official archives, other libraries' folders.
 _SUBFOLDERS = (
     "",
@@ -36,26 +37,61 @@ _SUBFOLDERS = (
 )
 
 
-class Files(Protocol):
-    """Give the bytes of files by their names."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Examples:
+    """Decoded examples of one split.
 
-    where: str
+    Args:
+      images: uint8, `[N, H, W, C]`.
+      labels: int32, `[N]`.
+      coarse: int32, `[N]`, labels of the superclasses, where the dataset has them.
+      ids: One text an example, where its place in the source says something; else None.
+    """
 
-    def read(self, limits: Mapping[str, int]) -> dict[str, bytes]:
-        """Return the bytes of those files that are there."""
-        ...
+    images: np.ndarray
+    labels: np.ndarray
+    coarse: np.ndarray | None = None
+    ids: Sequence[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def take(self, index: Sequence[int] | np.ndarray | slice) -> "Examples":
+        """Return the examples at those places, in that order."""
+        places = np.arange(len(self))[index]
+        coarse = None if self.coarse is None else self.coarse[places]
+        ids = None if self.ids is None else [self.ids[int(place)] for place in places]
+        return Examples(self.images[places], self.labels[places], coarse, ids)
+
+
+def example_digests(examples: Examples) -> list[bytes]:
+    """Return the sha256 of each example: its image's bytes, then its labels, each as 8 bytes, low byte first."""
+    columns = [examples.labels] if examples.coarse is None else [examples.labels, examples.coarse]
+    labels = np.stack(columns, axis=1).astype("<i8").view(np.uint8)
+    rows = examples.images.reshape(len(examples), -1)
+    return [hashlib.sha256(row.tobytes() + label.tobytes()).digest() for row, label in zip(rows, labels)]
+
+
+def canonical(examples: Examples) -> tuple[Examples, str]:
+    """Return the examples sorted by their digests, and the digest of them all.
+
+    Sources differ in the order of their files and writers shuffle; after this, equal content is equal arrays. The
+    order looks random but never changes, so its first n examples are a fixed random sample.
+    """
+    if not len(examples):
+        return examples, hashlib.sha256().hexdigest()
+    digests = example_digests(examples)
+    ids = examples.ids if examples.ids is not None else [""] * len(examples)
+    order = sorted(range(len(examples)), key=lambda place: (digests[place], ids[place]))
+    total = hashlib.sha256(b"".join(digests[place] for place in order)).hexdigest()
+    return examples.take(order), total
 
 
 class Folder:
-    """Files in a folder, or in one of the subfolders that packages and archives unpack to.
-
-    Args:
-      path: The folder.
-    """
+    """Files in a folder, or in one of the subfolders that packages and archives unpack to."""
 
     def __init__(self, path: Path):
-        self.path = path
-        self.where = str(path)
+        self.path, self.where = path, str(path)
 
     def read(self, limits: Mapping[str, int]) -> dict[str, bytes]:
         """Return the bytes of those files that are there; `NAME.gz` will do for `NAME`."""
@@ -74,25 +110,15 @@ class Folder:
 
     def find(self, name: str) -> Path | None:
         """Return where a file of that name is, or None."""
-        for folder in _SUBFOLDERS:
-            for candidate in (name, f"{name}.gz"):
-                path = self.path / folder / candidate
-                if path.is_file():
-                    return path
-        return None
+        places = (self.path / folder / kind for folder in _SUBFOLDERS for kind in (name, f"{name}.gz"))
+        return next((path for path in places if path.is_file()), None)
 
 
 class Archive:
-    """Files in a tar archive, found by the last part of their names.
-
-    Args:
-      path: A tar file, compressed or not.
-      where: What to call it in messages.
-    """
+    """Files in a tar archive, compressed or not, found by the last part of their names."""
 
     def __init__(self, path: Path, where: str):
-        self.path = path
-        self.where = where
+        self.path, self.where = path, where
 
     def read(self, limits: Mapping[str, int]) -> dict[str, bytes]:
         """Return the bytes of those files that are there."""
@@ -133,7 +159,7 @@ Splits = dict[str, Examples]
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-    """Say which files make up a dataset and how to read them.
+    """Files that make up a dataset, and how to read them.
 
     Args:
       title: What it is called in messages.
@@ -145,7 +171,7 @@ class Format:
     limits: Mapping[str, int]
     decode: Callable[[dict[str, bytes]], Splits]
 
-    def read(self, files: Files) -> Splits:
+    def read(self, files: Folder | Archive) -> Splits:
         """Return the splits that the files hold."""
         found = files.read(self.limits)
         missing = sorted(set(self.limits) - set(found))
@@ -179,27 +205,31 @@ def idx_format(counts: Mapping[str, int]) -> Format:
     return Format("the four idx files", dict.fromkeys(names, limit), decode)
 
 
-def cifar_binary_format(
-    files: Mapping[str, tuple[str, ...]], examples_a_file: Mapping[str, int], coarse: bool
-) -> Format:
-    """Return the format of CIFAR's binary version: label bytes, then 3,072 bytes, channel by channel, an example."""
-    stride = 3072 + 1 + coarse
-    most = max(examples_a_file.values()) * stride
+def npz_format(name: str, counts: Mapping[str, int]) -> Format:
+    """Return the format of Keras's `mnist.npz`: the arrays `x_train`, `y_train`, `x_test` and `y_test`."""
 
     def decode(found: dict[str, bytes]) -> Splits:
+        try:
+            with zipfile.ZipFile(io.BytesIO(found[name])) as members:
+                size = sum(member.file_size for member in members.infolist())
+            if size > _MOST:
+                raise CnnjaxError(f"{name}: expected at most {_MOST:,} bytes inside, got {size:,}.")
+            with np.load(io.BytesIO(found[name]), allow_pickle=False) as arrays:
+                read = {key: arrays[key] for key in ("x_train", "y_train", "x_test", "y_test")}
+        except CnnjaxError:
+            raise
+        except Exception as error:  # zipfile and NumPy raise anything
+            raise CnnjaxError(f"{name}: truncated, or not Keras's file ({error}).") from error
         splits = {}
-        for split, names in files.items():
-            rows = [_rows(name, gunzip(name, found[name], most), examples_a_file[split], stride) for name in names]
-            table = np.concatenate(rows)
-            images = table[:, 1 + coarse :].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-            labels = table[:, : 1 + coarse].astype(np.int32)
-            splits[split] = Examples(
-                np.ascontiguousarray(images), labels[:, -1].copy(), labels[:, 0].copy() if coarse else None
-            )
+        for split, count in counts.items():
+            images, labels = read[f"x_{split}"], read[f"y_{split}"]
+            if images.shape != (count, 28, 28) or images.dtype != np.uint8 or labels.shape != (count,):
+                got = f"{images.dtype} {images.shape} and {labels.shape}"
+                raise CnnjaxError(f"{name}: expected uint8 ({count}, 28, 28) and ({count},) of {split}, got {got}.")
+            splits[split] = Examples(images[..., None], labels.astype(np.int32))
         return splits
 
-    limits = {name: most for names in files.values() for name in names}
-    return Format("the files of the binary version", limits, decode)
+    return Format(f"Keras's {name}", {name: _MOST}, decode)
 
 
 def _idx(name: str, data: bytes, shape: tuple[int, ...]) -> np.ndarray:
@@ -216,9 +246,3 @@ def _idx(name: str, data: bytes, shape: tuple[int, ...]) -> np.ndarray:
     if len(data) != expected:
         raise CnnjaxError(f"{name}: expected {expected:,} bytes, got {len(data):,}: truncated or not this file.")
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
-
-
-def _rows(name: str, data: bytes, count: int, stride: int) -> np.ndarray:
-    if len(data) != count * stride:
-        raise CnnjaxError(f"{name}: expected {count * stride:,} bytes, got {len(data):,}: truncated or not this file.")
-    return np.frombuffer(data, np.uint8).reshape(count, stride)

@@ -1,18 +1,19 @@
-"""Datasets by name: from wherever they are to three splits in memory."""
+"""Datasets by name: from wherever they are to three splits."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cnnjax.data import catalogue, prepared
-from cnnjax.data.content import Examples
-from cnnjax.data.entry import Entry, check_validation
+from cnnjax.data import named_sets, prepared
+from cnnjax.data.dataset import Dataset, DatasetInfo, check_validation
 from cnnjax.data.folder import load_folder_spec
+from cnnjax.data.formats import Examples
 from cnnjax.data.prepare import prepare as prepare_entry
 from cnnjax.data.prepare import verify
-from cnnjax.data.records import check_records, load_records
-from cnnjax.data.resident import Dataset, DatasetInfo, Size, Split, as_size
-from cnnjax.data.sources import Embedded
+from cnnjax.data.resident import Size, Split
+from cnnjax.data.sources import Embedded, Entry
+from cnnjax.data.tfds_names import Spec, find, is_known
+from cnnjax.data.tfds_sets import check_imagenet, load_imagenet, load_tfds
 from cnnjax.errors import CnnjaxError, UsageError
 
 Log = Callable[[str], None]
@@ -34,12 +35,12 @@ def load_dataset(
     A prepared dataset is read from `data_dir/NAME/VERSION`, where TFDS has it. Otherwise its sources are tried in
     turn. Either way the content is verified, and examples come in an order that depends on the content alone.
 
-    What does not fit in memory is streamed: `imagenet2012`, see `records.load_records`, and large folders, see
-    `load_folder`. Its images are read anew each epoch, see `streamed.StreamedSplit`.
+    What does not fit in memory is streamed, `imagenet2012` among it: images are read anew each epoch.
 
     Args:
-      name: One of `available()`, or `folder:DIR` for a user's own images, see `load_folder`; the name of a folder that
-        is there means that too.
+      name: One of `available()`; `folder:DIR` for images of one's own, see `load_folder` (the name of a folder that is
+        there means that too); or `tfds:NAME[/CONFIG][:VERSION]` for any set of one image and one class label an example
+        that TFDS prepared, with parts in TFDS's words: `tfds:mnist?train=train[:90%]&validation=train[90%:]`.
       data_dir: Folder of prepared datasets; None for TFDS's own.
       source_dir: Folder with the dataset's files; used when it is not prepared, and then instead of all other sources.
       validation: How many examples to take out of the training set; None for the dataset's own number.
@@ -56,20 +57,20 @@ def load_dataset(
       UsageError: If the name is not known or the numbers do not fit.
       CnnjaxError: If the data cannot be had, or are not what they should be.
     """
-    name = resolve(name)
+    name, place, say = resolve(name), _data_dir(data_dir), log or _silent
+    sizes = {"validation": validation, "image_size": image_size, "resize_size": resize_size}
     if name.startswith("folder:"):
-        sizes = {"validation": validation, "image_size": image_size, "resize_size": resize_size}
         return load_folder_spec(name, **sizes, pixel_range=pixel_range, log=log)
     if pixel_range is not None:
         raise UsageError(f"pixel range: {name}'s pixels are 8 bits deep. Leave it out; it is for folders of images.")
-    entry = catalogue.get(name)
+    if name.startswith("tfds:"):
+        return load_tfds(name, place, say, **sizes)
+    entry = named_sets.get(name)
     if entry.streamed:
-        place, files, say = _data_dir(data_dir), _path(source_dir), log or _silent
-        options = {"validation": validation, "image_size": image_size, "resize_size": resize_size}
-        return load_records(entry, place, files, say, **options)
+        return load_imagenet(entry, place, _path(source_dir), say, **sizes)
     if resize_size is not None:
         raise UsageError(f"resize size: {name} is kept in memory at one size, so there is nothing to cut from.")
-    content, source = _content(entry, _data_dir(data_dir), source_dir, log or _silent)
+    content, source = _content(entry, place, source_dir, say)
     info = DatasetInfo(
         name=entry.name,
         num_classes=len(entry.class_names),
@@ -81,18 +82,28 @@ def load_dataset(
         digests={split: digest for split, (_, digest) in content.items()},
     )
     taken = entry.validation if validation is None else validation
-    return make_dataset(content["train"][0], content["test"][0], info, taken, image_size)
+    check_validation(info.name, taken, len(content["train"][0]))
+    places = {"train": slice(taken, None), "validation": slice(0, taken), "test": slice(None)}
+    splits = {}
+    for part, chosen in places.items():
+        prefix = "test" if part == "test" else "train"
+        examples = content[prefix][0]
+        ids = [f"{prefix}-{number:05d}" for number in range(len(examples))[chosen]]
+        splits[part] = Split(part, examples.images[chosen], examples.labels[chosen], ids, info.mean, info.std)
+    return Dataset(**splits, info=info).resized(image_size)
 
 
 def resolve(name: str) -> str:
-    """Return a dataset's full name: of one that is not known but is a folder, `folder:DIR`.
+    """Return a dataset's full name: of a folder `folder:DIR`, of one that TFDS alone knows `tfds:NAME`.
 
     Args:
       name: As the user wrote it, options after a question mark included.
     """
-    known = name.startswith("folder:") or name in catalogue.available()
-    folder = not known and (Path(name).expanduser().is_dir() or Path(name.rpartition("?")[0] or "?").is_dir())
-    return f"folder:{name}" if folder else name
+    if name.startswith(("folder:", "tfds:", "hf:")) or name in named_sets.available():
+        return name
+    if Path(name).expanduser().is_dir() or Path(name.rpartition("?")[0] or "?").expanduser().is_dir():
+        return f"folder:{name}"
+    return f"tfds:{name}" if is_known(name) else name
 
 
 def prepare(
@@ -107,7 +118,7 @@ def prepare(
     Of a streamed one that is there the format, the features and the number of examples are verified.
 
     Args:
-      name: One of `available()`.
+      name: One of `available()`, or `tfds:NAME`, which has to be there.
       data_dir: Folder of prepared datasets; None for TFDS's own.
       source_dir: Folder with the dataset's files, to be used instead of all other sources.
       log: Called with lines about what is going on; None to say nothing.
@@ -115,11 +126,17 @@ def prepare(
       UsageError: If the name is not known.
       CnnjaxError: If no source can be used, or what is there is damaged.
     """
-    entry = catalogue.get(name)
+    name = resolve(name)
+    if name.startswith("tfds:"):
+        spec = Spec.of(name)
+        load_tfds(name, _data_dir(data_dir), log or _silent, validation=None, image_size=None, resize_size=None)
+        return find(spec, _data_dir(data_dir))
+    entry = named_sets.get(name)
     if entry.streamed:
-        return check_records(entry, _data_dir(data_dir), _path(source_dir), log or _silent)
-    there = prepared.is_prepared(entry, _data_dir(data_dir))
-    path = prepare_entry(entry, _data_dir(data_dir), _path(source_dir), log or _silent)
+        return check_imagenet(entry, _data_dir(data_dir), _path(source_dir), log or _silent)
+    place = _data_dir(data_dir)
+    there = prepared.has_info(prepared.directory(entry, place))
+    path = prepare_entry(entry, place, _path(source_dir), log or _silent)
     if there:
         verify(entry, prepared.read(entry, path), str(path), prepared.read_record(path))
     return path
@@ -136,18 +153,19 @@ def describe_sources(data_dir: str | Path | None = None) -> list[dict[str, Any]]
       `sources` (titles, in the order in which they are tried).
     """
     rows = []
-    for name in catalogue.available():
-        entry = catalogue.get(name)
-        there, note = prepared.is_prepared(entry, _data_dir(data_dir)), None
+    for name in named_sets.available():
+        entry = named_sets.get(name)
+        path, note = prepared.directory(entry, _data_dir(data_dir)), None
+        there = prepared.has_info(path)
         if there:
             try:
-                prepared.check_format(prepared.directory(entry, _data_dir(data_dir)))
+                prepared.check_format(path)
             except CnnjaxError as error:
                 there, note = False, str(error)
         rows.append(
             {
                 "name": name,
-                "prepared": str(prepared.directory(entry, _data_dir(data_dir))) if there else None,
+                "prepared": str(path) if there else None,
                 "note": note,
                 "train": entry.counts["train"],
                 "test": entry.counts["test"],
@@ -157,34 +175,6 @@ def describe_sources(data_dir: str | Path | None = None) -> list[dict[str, Any]]
             }
         )
     return rows
-
-
-def make_dataset(
-    train: Examples,
-    test: Examples,
-    info: DatasetInfo,
-    validation: int,
-    image_size: Size,
-    own_validation: Examples | None = None,
-) -> Dataset:
-    """Return the dataset made of training and test examples, with the first ones of training put aside."""
-    check_validation(info.name, validation, len(train))
-    size = as_size(image_size)
-    held_out = train.take(slice(0, validation)) if own_validation is None else own_validation
-
-    def split(name: str, examples: Examples, prefix: str, first: int) -> Split:
-        ids = examples.ids
-        if ids is None:
-            ids = [f"{prefix}-{number:05d}" for number in range(first, first + len(examples))]
-        made = Split(name, examples.images, examples.labels, ids, info.mean, info.std)
-        return made.resized(size)
-
-    return Dataset(
-        train=split("train", train.take(slice(validation, None)), "train", validation),
-        validation=split("validation", held_out, "train", 0),
-        test=split("test", test, "test", 0),
-        info=info,
-    )
 
 
 def _content(

@@ -1,18 +1,20 @@
-"""From sources to a prepared directory: the first source that works, verified, all or nothing."""
+"""From sources to a prepared directory: the first source that works, verified, written through TFDS, all or nothing."""
 
 import contextlib
+import io
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from cnnjax.data import prepared
-from cnnjax.data.content import Examples, canonical
-from cnnjax.data.entry import Entry
-from cnnjax.data.sources import LocalFolder, Log, Source
+from cnnjax.data import png, prepared
+from cnnjax.data.formats import Examples, canonical
+from cnnjax.data.sources import Entry, LocalFolder, Log, Source
 from cnnjax.errors import CnnjaxError
 
 _LEFTOVER = ".incomplete-"
@@ -26,7 +28,7 @@ OFFLINE = (
 def prepare(entry: Entry, data_dir: Path, source_dir: Path | None, log: Log) -> Path:
     """Make sure that a dataset is prepared, and return where; with a folder of its files, of no other source."""
     final = prepared.directory(entry, data_dir)
-    if prepared.is_prepared(entry, data_dir):
+    if prepared.has_info(final):
         return final
     # What is embedded has no files to look for.
     named = source_dir if entry.layouts else None
@@ -36,7 +38,7 @@ def prepare(entry: Entry, data_dir: Path, source_dir: Path | None, log: Log) -> 
         splits, source = first_source(entry, sources, work, log)
         log(f"writing {entry.name}: {sum(map(len, splits.values())):,} examples to {final}")
         digests = {name: canonical(examples)[1] for name, examples in splits.items()}
-        written = prepared.write(entry, splits, work / "written", {"source": source, "digests": digests})
+        written = write(entry, splits, work / "written", {"source": source, "digests": digests})
         verify(entry, prepared.read(entry, written), f"what was written to {written}", prepared.read_record(written))
         return written
 
@@ -44,19 +46,18 @@ def prepare(entry: Entry, data_dir: Path, source_dir: Path | None, log: Log) -> 
 
 
 def all_or_nothing(entry: Entry, data_dir: Path, log: Log, make: Callable[[Path], Path]) -> Path:
-    """Return where a dataset is prepared, after moving there what is made in a hidden folder, unless another was first.
-
-    A run that is killed leaves at most the hidden folder, and the next one removes it.
-    """
+    """Return where a dataset is prepared, after moving there what is made in a hidden folder; the first one wins."""
     final = prepared.directory(entry, data_dir)
     try:
         with _workplace(final.parent, log) as work:
-            if not prepared.is_prepared(entry, data_dir):  # else another process did it while this one waited
-                _move(make(work), final)
+            if not prepared.has_info(final):  # else another process did it while this one waited
+                make(work).rename(final)
     except (OSError, RuntimeError) as error:  # array_record's writer raises RuntimeError when the disk is full
+        if prepared.has_info(final):  # without locks another process may have been first, with the same content
+            return final
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
         raise CnnjaxError(f"{final}: cannot be written ({reason}). Name another folder as data_dir.") from error
-    return prepared.directory(entry, data_dir)
+    return final
 
 
 def first_source(entry: Entry, sources: Sequence[Source], work: Path, log: Log) -> tuple[dict[str, Examples], str]:
@@ -88,7 +89,8 @@ def verify(
         if len(examples) != count:
             raise CnnjaxError(f"{where}: expected {count:,} {name} examples of {entry.name}, got {len(examples):,}.")
         columns = [examples.labels] if examples.coarse is None else [examples.labels, examples.coarse]
-        prepared.check_labels(entry, np.stack(columns, axis=1), f"{where}: {name}")
+        limits = len(entry.class_names), len(entry.coarse_names)
+        prepared.check_labels(np.stack(columns, axis=1), entry.label_columns, limits, f"{where}: {name}:")
         result[name] = canonical(examples)
         if name in known and known[name] != result[name][1]:
             raise CnnjaxError(
@@ -119,13 +121,75 @@ def _check_structure(entry: Entry, split: str, examples: Examples, where: str) -
             raise CnnjaxError(f"{where}: the pixels of the {split} split add up to the wrong sums: not {entry.name}.")
 
 
-def _move(written: Path, final: Path) -> None:
-    """Make what was written the final place, unless another process was first."""
-    try:
-        written.rename(final)
-    except OSError:
-        if not (final / "dataset_info.json").is_file():  # else another process was first, with the same content
-            raise
+def write(entry: Entry, content: Mapping[str, Any], root: Path, record: Mapping[str, Any]) -> Path:
+    """Write examples, by TFDS's split, as array_record files with their metadata and record; return the folder."""
+    import tensorflow_datasets as tfds
+
+    builder = builder_class(entry, content)(data_dir=str(root), file_format="array_record")
+    settings = tfds.download.DownloadConfig(try_download_gcs=False)
+    # TFDS prints to stdout, which may be promised to somebody else.
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        builder.download_and_prepare(download_config=settings)
+    path = root / entry.name / entry.version
+    (path / prepared.RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    return path
+
+
+def builder_class(entry: Entry, content: Mapping[str, Any] | None = None) -> Any:
+    """Return a TFDS builder that writes content which was verified elsewhere, `Examples` or mappings of features.
+
+    It is not registered with TFDS, whose own builder keeps the name. Stock builders hand arrays to TensorFlow for
+    encoding; bytes that are PNG already need none.
+    """
+    import tensorflow_datasets as tfds
+
+    class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        VERSION = tfds.core.Version(entry.version)
+
+        def _info(self):
+            about: dict[str, Any] = {"description": entry.description, "homepage": entry.homepage}
+            keys = ("image", "label")
+            return tfds.core.DatasetInfo(builder=self, features=features(entry), supervised_keys=keys, **about)
+
+        # Without the base's argument `pipeline`: TFDS would load Beam to pass one.
+        def _split_generators(self, dl_manager):  # pyright: ignore[reportIncompatibleMethodOverride]
+            return {split: self._generate_examples(split) for split in content or {}}
+
+        def _generate_examples(self, split):
+            return _keyed_examples(entry, split, (content or {})[split])
+
+    Builder.name = entry.name
+    return Builder
+
+
+def _keyed_examples(entry: Entry, split: str, examples: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
+    if not isinstance(examples, Examples):
+        for example in examples:
+            yield example["file_name"], example
+        return
+    for place, image in enumerate(examples.images):
+        example = {"image": png.encode(image), "label": int(examples.labels[place])}
+        if entry.coarse_names and examples.coarse is not None:
+            example["coarse_label"] = int(examples.coarse[place])
+        if entry.has_id:
+            example["id"] = f"{split}_{place:05d}"
+        yield place, example
+
+
+def features(entry: Entry) -> Any:
+    """Return the features of a dataset, equal to those of TFDS's own builder."""
+    from tensorflow_datasets import features as tfds
+
+    if entry.streamed:
+        image, classes = tfds.Image(encoding_format="jpeg"), tfds.ClassLabel(names=entry.class_names)
+        return tfds.FeaturesDict({"image": image, "label": classes, "file_name": tfds.Text()})
+    names, number = (entry.class_names, None) if entry.names_known else (None, len(entry.class_names))
+    found = {"image": tfds.Image(shape=entry.image_shape), "label": tfds.ClassLabel(names=names, num_classes=number)}
+    if entry.coarse_names:
+        found["coarse_label"] = tfds.ClassLabel(names=entry.coarse_names)
+    if entry.has_id:
+        found["id"] = tfds.Text()
+    return tfds.FeaturesDict(found)
 
 
 @contextlib.contextmanager
@@ -175,7 +239,7 @@ def _locked(folder: Path, log: Log) -> Iterator[bool]:
 
 
 def _same(handle: int, folder: Path) -> bool:
-    """Whether the locked folder is still the one at that path: whoever held the lock may have removed it."""
+    """Return whether the locked folder is still at that path: whoever held the lock may have removed it."""
     try:
         return os.path.samestat(os.fstat(handle), folder.stat())
     except FileNotFoundError:

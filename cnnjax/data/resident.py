@@ -1,46 +1,20 @@
-"""Small sets, whole in memory: read once, kept on the device as uint8, turned into batches inside jit."""
+"""Splits that are whole in memory: kept on the device as uint8, turned into batches inside jit."""
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from cnnjax.batch import Batch
-from cnnjax.data.order import AnySplit, Places
+from cnnjax.data.order import Places
 from cnnjax.devices import replicate, shard_rows
 from cnnjax.errors import UsageError
 
 Size = int | tuple[int, int] | None
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class DatasetInfo:
-    """Say what a dataset is and where it came from.
-
-    Args:
-      name: As given to `load_dataset`.
-      num_classes: Number of classes; labels are in `[0, num_classes)`.
-      class_names: One name a class, in the order of the labels.
-      image_shape: `(H, W, C)` as stored, before any resizing.
-      mean: Per channel, of the training images scaled to [0, 1]; validation examples included, so that it does not
-        depend on how many are taken out. The test set plays no part.
-      std: The same for the standard deviation; 1 for a channel that never changes.
-      source: One line: where the data came from.
-      digests: sha256 of the content of `"train"` (validation included) and `"test"`, whatever the order; of a streamed
-        set, of its files' names and sizes.
-    """
-
-    name: str
-    num_classes: int
-    class_names: tuple[str, ...]
-    image_shape: tuple[int, int, int]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    source: str
-    digests: Mapping[str, str]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -145,34 +119,6 @@ class Split:
         return {}
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Dataset:
-    """Hold the three splits of a dataset and what is known about it.
-
-    Args:
-      train: What is trained on.
-      validation: Examples taken out of the training set; may be empty.
-      test: Examples that no decision may depend on.
-      info: Names, shapes, statistics, source.
-    """
-
-    train: AnySplit
-    validation: AnySplit
-    test: AnySplit
-    info: DatasetInfo
-
-    def __repr__(self) -> str:
-        splits = "".join(f"\n  {name}={getattr(self, name)!r}" for name in ("train", "validation", "test"))
-        return f"Dataset({self.info.name!r}, {self.info.num_classes:,} classes){splits}"
-
-    def resized(self, image_size: Size, resize_size: int | None = None) -> "Dataset":
-        """Return the dataset with each split's `resized(image_size, resize_size)`."""
-        splits = {
-            name: getattr(self, name).resized(image_size, resize_size) for name in ("train", "validation", "test")
-        }
-        return dataclasses.replace(self, **splits)
-
-
 def as_size(image_size: Size) -> tuple[int, int] | None:
     """Return `(H, W)` for one number, a pair or None.
 
@@ -237,20 +183,11 @@ def normalise_batch(
     return Batch(image=image, label=labels, mask=index >= 0, index=index, epoch=epoch)
 
 
-def gather_batch(
-    images: jax.Array,
-    labels: jax.Array,
-    index: jax.Array,
-    epoch: jax.Array,
-    *,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-    image_size: tuple[int, int] | None,
-) -> Batch:
+def gather_batch(images: jax.Array, labels: jax.Array, index: jax.Array, epoch: jax.Array, **how: Any) -> Batch:
     """Return the batch of the examples at `index`; the body of `Split.gather`."""
     place = jnp.maximum(index, 0)
     images, labels = (array.at[place].get(mode="clip") for array in (images, labels))
-    return normalise_batch(images, labels, index, epoch, mean=mean, std=std, image_size=image_size)
+    return normalise_batch(images, labels, index, epoch, **how)
 
 
 _gather_jit = jax.jit(gather_batch, static_argnames=("mean", "std", "image_size"))

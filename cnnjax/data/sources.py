@@ -1,4 +1,4 @@
-"""Where files of a dataset can come from: small objects that give decoded splits, or say why they cannot."""
+"""What a dataset with a name is, and where its files can come from: objects that give decoded splits or say why not."""
 
 import dataclasses
 import hashlib
@@ -6,16 +6,11 @@ import http.client
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
-from importlib import resources
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
-import numpy as np
-
-from cnnjax.data import png
-from cnnjax.data.content import Examples
 from cnnjax.data.formats import Archive, Folder, Format, Splits
 from cnnjax.errors import CnnjaxError
 
@@ -71,59 +66,21 @@ def _reason(error: OSError) -> str:
     return str(getattr(reason, "strerror", None) or reason)
 
 
-_COUNT = 1797
-
-
-def digits() -> dict[str, Examples]:
-    """Return scikit-learn's digits, 8 by 8 pixels, in 1,442 training and 355 test examples.
-
-    The split is fixed: within each class, in the source's order, every fifth example is a test example. (Every fifth
-    of all would not do: the source goes through the digits in turn.)
-    """
-    folder = resources.files("cnnjax.data") / "digits"
-    try:
-        images = png.decode([(folder / "digits.png").read_bytes()], (_COUNT, 64, 1)).reshape(_COUNT, 8, 8, 1)
-        text = "".join((folder / "labels.txt").read_text(encoding="ascii").split())
-        labels = np.array([int(letter) for letter in text], np.int32)
-    except (OSError, ValueError) as error:
-        raise CnnjaxError(f"{folder}: damaged, install cnnjax again ({error}).") from error
-    if len(labels) != _COUNT:
-        raise CnnjaxError(
-            f"{folder / 'labels.txt'}: expected {_COUNT} labels, got {len(labels)}. Install cnnjax again."
-        )
-    rank = np.zeros(_COUNT, int)  # how many of its class came before each example
-    for label in range(10):
-        rank[labels == label] = np.arange(np.sum(labels == label))
-    everything = Examples(images, labels)
-    return {"train": everything.take(rank % 5 != 4), "test": everything.take(rank % 5 == 4)}
-
-
 class Source(Protocol):
-    """Give a dataset's splits, or raise CnnjaxError with the reason."""
+    """A place that gives a dataset's splits, or raises CnnjaxError with the reason."""
 
     @property
-    def title(self) -> str:
-        """What it is called in lists and messages."""
-        ...
+    def title(self) -> str: ...
 
-    def read(self, work: Path, log: Log) -> Splits:
-        """Return the decoded splits."""
-        ...
+    def read(self, work: Path, log: Log) -> Splits: ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Embedded:
-    """A dataset that comes with the package.
-
-    Args:
-      load: Returns it.
-    """
+    """A dataset that comes with the package."""
 
     load: Callable[[], Splits]
-
-    @property
-    def title(self) -> str:
-        return "the file embedded in the package"
+    title: str = "the file embedded in the package"
 
     def read(self, work: Path, log: Log) -> Splits:
         return self.load()
@@ -131,12 +88,7 @@ class Embedded:
 
 @dataclasses.dataclass(frozen=True)
 class Manual:
-    """A dataset that only a person can fetch, because its licence has to be agreed to.
-
-    Args:
-      title: Where it is to be had.
-      instructions: What to do, one sentence.
-    """
+    """A dataset that only a person can fetch, because its licence has to be agreed to; the instructions say how."""
 
     title: str
     instructions: str
@@ -147,7 +99,7 @@ class Manual:
 
 @dataclasses.dataclass(frozen=True)
 class RemoteFile:
-    """Name a file at an address, with what it must be."""
+    """A file at an address, with what it must be."""
 
     name: str
     size: int
@@ -186,12 +138,7 @@ class Official:
 
 @dataclasses.dataclass(frozen=True)
 class LocalFolder:
-    """A folder that the user names, with the official files, unpacked or not.
-
-    Args:
-      path: The folder, or an archive file.
-      layouts: Every format it may be in.
-    """
+    """A folder or archive that the user names, with the official files in any of the formats."""
 
     path: Path
     layouts: tuple[Format, ...]
@@ -231,3 +178,60 @@ def _first_that_reads(attempts: Sequence[Callable[[], Splits]]) -> Splits:
         except CnnjaxError as error:
             reasons.append(str(error))
     raise CnnjaxError(" ".join(reasons))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A dataset with a name: what is known before any of it is read.
+
+    Args:
+      name: Its name, TFDS's where TFDS has it.
+      version: TFDS's version of the same features and splits.
+      description: One sentence.
+      homepage: Where its makers describe it.
+      image_shape: `(H, W, C)`; of a streamed set what its images are cut to unless the caller says otherwise.
+      class_names: One name a class.
+      coarse_names: One name a superclass, where there are any.
+      parents: For each class the number of its superclass.
+      names_known: Whether TFDS stores the names too, or only their number.
+      has_id: Whether TFDS's features have a text `id`.
+      counts: Examples in `"train"` and `"test"`.
+      digests: sha256 of the content of each split, see `formats.canonical`; None where it could not be worked out.
+      moments: For each channel the sum of all training pixels and of their squares; checked where there is no digest.
+      mean: Per channel, of the training images in [0, 1].
+      std: The same for the standard deviation.
+      validation: Examples taken out of the training set unless the caller says otherwise.
+      layouts: The formats it is published in; what a folder that the user names is searched for.
+      sources: Where it can come from, in the order in which they are tried.
+      older_versions: Versions of TFDS's with the same content, newest first; used where they are prepared already.
+      test_split: TFDS's name of the split that no decision may depend on.
+      streamed: Whether its images are of different sizes and do not fit in memory: see `streamed.StreamedSplit`. Only
+        the number of its examples and its features are verified.
+    """
+
+    name: str
+    version: str
+    description: str
+    homepage: str
+    image_shape: tuple[int, int, int]
+    class_names: tuple[str, ...]
+    coarse_names: tuple[str, ...] = ()
+    parents: tuple[int, ...] = ()
+    names_known: bool = True
+    has_id: bool = False
+    counts: Mapping[str, int]
+    digests: Mapping[str, str] | None
+    moments: tuple[tuple[int, int], ...] = ()
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    validation: int
+    layouts: tuple[Format, ...]
+    sources: tuple[Source, ...]
+    older_versions: tuple[str, ...] = ()
+    test_split: str = "test"
+    streamed: bool = False
+
+    @property
+    def label_columns(self) -> tuple[str, ...]:
+        """Names of the label features, the one that is trained on first."""
+        return ("label", "coarse_label") if self.coarse_names else ("label",)

@@ -1,4 +1,4 @@
-"""Sets that do not fit in memory: encoded images are read, decoded and cut by Grain, some batches ahead."""
+"""Sets of encoded images: read, decoded and cut by Grain, some batches ahead; or whole in memory where they fit."""
 
 import contextlib
 import dataclasses
@@ -16,9 +16,9 @@ import numpy as np
 from cnnjax.batch import Batch
 from cnnjax.data import crops as cropping
 from cnnjax.data.crops import Crops
-from cnnjax.data.host_rng import uniform_draws
-from cnnjax.data.order import Places
-from cnnjax.data.resident import Size, as_size, normalise_batch
+from cnnjax.data.images import quiet
+from cnnjax.data.order import Places, uniform_draws
+from cnnjax.data.resident import Size, Split, as_size, normalise_batch
 from cnnjax.devices import own_rows, shard_rows
 
 # Images that are one element of Grain's: fewer hand-overs, and still enough pieces of a batch for many threads.
@@ -119,11 +119,23 @@ class StreamedSplit:
 
     @functools.cached_property
     def _described(self) -> tuple[np.ndarray, list[str]]:
-        with ThreadPoolExecutor(self.workers or os.cpu_count()) as pool:
-            found = list(pool.map(lambda place: self.source.fetch(int(place))[2:], self.places))
+        found = in_threads(lambda place: self.source.fetch(int(place))[2:], self.places, self.workers)
         labels = np.array([label for label, _ in found], np.int32)
         labels.flags.writeable = False
         return labels, [text for _, text in found]
+
+    def in_memory(self) -> Split:
+        """Return the split with its images read, cut as in evaluation, and kept on the device."""
+        images, labels = np.empty((len(self), *self.image_shape), np.uint8), np.empty(len(self), np.int32)
+        ids = [""] * len(self)
+
+        def read(row: int) -> None:
+            example = self.source.fetch(int(self.places[row]))
+            labels[row], ids[row] = example.label, example.id
+            images[row] = cropping.evaluation_image(example.name, example.data, self.crops, self.channels)
+
+        in_threads(read, range(len(self)), self.workers)
+        return Split(self.name, images, labels, ids, self.mean, self.std)
 
     def walk(
         self, order: Iterable[Places], *, key: jax.Array | None, mesh: jax.sharding.Mesh | None = None
@@ -221,3 +233,9 @@ def _words(key: jax.Array) -> list[int]:
 
 
 _normalise: Callable[..., Batch] = jax.jit(normalise_batch, static_argnames=("mean", "std"))
+
+
+def in_threads(function: Callable[..., Any], items: Iterable[Any], workers: int | None = None) -> list[Any]:
+    """Return what the function gives for each item, in order; warnings are dropped."""
+    with quiet(), ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool:
+        return list(pool.map(function, items))

@@ -6,7 +6,7 @@ import json
 import os
 import pathlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cnnjax import files
@@ -71,13 +71,21 @@ class Workdir:
         changed = _differences(recorded["environment"], environment(devices))
         return [f"changed since the run began: {c}: it is no longer bit for bit the uninterrupted one" for c in changed]
 
-    def record(self, config: Mapping[str, Any], data: Mapping[str, Any], *, devices: int | None = None) -> None:
+    def record(
+        self,
+        config: Mapping[str, Any],
+        data: Mapping[str, Any],
+        *,
+        devices: int | None = None,
+        files: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
         """Write down what the run is made of, or refuse other data than the folder's run had.
 
         Args:
           config: As for `compare`.
           data: What is to be known of the data without reading them, their digests among it.
           devices: As for `compare`.
+          files: The image files of each split, where there are such; they are written to `splits.json`.
         Raises:
           UsageError: If the folder holds a run with other data.
           CnnjaxError: If it cannot be written.
@@ -86,6 +94,8 @@ class Workdir:
         if recorded is not None:
             self._refuse(_differences(recorded["data"], {**_as_json(data), "source": recorded["data"].get("source")}))
             return
+        if files is not None:
+            self.write_json("splits.json", files)
         self.write_json("run.json", {"config": config, "environment": environment(devices), "data": data})
 
     def finish(self, result: Mapping[str, Any]) -> None:

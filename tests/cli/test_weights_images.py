@@ -197,6 +197,9 @@ def test_colours_are_grey_to_a_net_that_was_made_for_grey(colours, capsys):
 def test_a_finished_run_says_that_its_data_have_changed(colours, capsys):
     words = [*FROZEN, "--dataset", "folder:photos", "--preprocess", "vgg16:keras", "--workdir", "run"]
     assert run(words) == 0
+    listed = json.loads(pathlib.Path("run/splits.json").read_text())
+    assert {part: len(files) for part, files in listed.items()} == {"train": 30, "validation": 12, "test": 30}
+    assert sorted(f"photos/{file}" for file in listed["test"]) == [str(path) for path in colours]
     capsys.readouterr()
     assert run(words) == 0
     assert "warning" not in capsys.readouterr().out

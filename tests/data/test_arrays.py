@@ -112,6 +112,12 @@ def test_a_test_set_of_its_own_and_a_number_for_validation():
         (IMAGES[:1], LABELS[:1], {}, "too few"),
         (IMAGES, LABELS, {"test": (IMAGES,)}, r"expected two, images and labels, got 1\. Write test="),
         (IMAGES, LABELS, {"test": [IMAGES, LABELS[:9]]}, "got 9 labels and 200 images"),
+        (
+            [np.zeros((2, 2), np.uint8), np.zeros((3, 2), np.uint8)],
+            [0, 1],
+            {},
+            r"such as \(2, 2\) and \(3, 2\)\. Resize",
+        ),
         ([Image.new("L", (2, 2)), Image.new("L", (3, 2))], [0, 1], {}, "expected one size, got 2"),
     ],
 )

@@ -6,9 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
-from cnnjax.data import catalogue
-from cnnjax.data.content import Examples, canonical, example_digests, statistics
-from cnnjax.data.sources import digits
+from cnnjax.data import named_sets
+from cnnjax.data.dataset import statistics
+from cnnjax.data.formats import Examples, canonical, example_digests
+from cnnjax.data.named_sets import digits
 from tests.data import tiny
 
 
@@ -75,9 +76,9 @@ def test_digits_test_set_is_every_fifth_of_its_class():
 
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_digits_content_is_pinned(split):
-    assert canonical(digits()[split])[1] == catalogue.get("digits").digests[split]
+    assert canonical(digits()[split])[1] == named_sets.get("digits").digests[split]
 
 
 def test_digits_statistics_are_pinned():
-    entry = catalogue.get("digits")
+    entry = named_sets.get("digits")
     assert statistics(digits()["train"].images) == (entry.mean, entry.std)

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from cnnjax.data.crops import DRAWS, Crops, evaluation_image, random_box, training_image
-from cnnjax.data.host_rng import uniform_draws
 from cnnjax.data.images import read_image
+from cnnjax.data.order import uniform_draws
 from cnnjax.errors import CnnjaxError, UsageError
 from tests.data.photos import jpeg, picture
 from tests.pretrained.torchvision_oracle import torchvision

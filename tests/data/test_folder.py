@@ -251,9 +251,9 @@ def test_a_question_mark_in_a_folders_name(tmp_path):
 
 def test_too_many_images_for_memory_are_streamed_to_the_same_pixels(whole, monkeypatch):
     resident = load_folder(whole, test_fraction=0.2, image_size=4)
-    monkeypatch.setattr(folder, "_MOST_BYTES", 4 * 4 * 20)
+    monkeypatch.setattr(folder, "MOST_BYTES", 4 * 4 * 20)
     assert not isinstance(load_folder(whole, test_fraction=0.2, image_size=4).train, StreamedSplit)
-    monkeypatch.setattr(folder, "_MOST_BYTES", 4 * 4 * 20 - 1)
+    monkeypatch.setattr(folder, "MOST_BYTES", 4 * 4 * 20 - 1)
     data = load_folder(whole, test_fraction=0.2, image_size=4)
     assert isinstance(data.train, StreamedSplit)
     assert data.info.source == f"20 image files in {whole}, read as needed"

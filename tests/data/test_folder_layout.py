@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from cnnjax.data import load_dataset, load_folder, resolve
-from cnnjax.data.folder_layout import SPLITS, divide, list_files, scan
+from cnnjax.data.dataset import SPLITS
+from cnnjax.data.folder_layout import divide, list_files, scan
 from cnnjax.errors import UsageError
 
 NAMES = ["cat", "dog", "Hund ä", "a b", "x.y", "-n", "owl\u3042", "train", "test", "'q'"]
@@ -55,11 +56,11 @@ def make_tree(top, rng, sizes):
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 10))])
 def test_an_image_keeps_its_side_in_random_trees(tmp_path, seed):
-    """Whatever else is added, taken away, renamed or moved: 100 trees a seed."""
+    """Whatever else is added, taken away, renamed or moved, and however images are cut: 100 trees a seed."""
     rng = np.random.default_rng(seed)
     for number in range(100):
         top = tmp_path / str(number)
-        files = make_tree(top, rng, [(3, 2)])
+        files = make_tree(top, rng, [(3, 2), (2, 5), (4, 4)])
         before = sides(top)
         for path in files:
             wanted = "test" if place(path) < 0.15 else "validation" if place(path) >= 0.85 else "train"
@@ -79,6 +80,9 @@ def test_an_image_keeps_its_side_in_random_trees(tmp_path, seed):
         after = sides(moved)
         assert {p: side for p, side in before.items() if p in after} == {p: after[p] for p in before if p in after}
         assert len(set(after) - set(before)) == 2
+        if "train" in after.values():
+            how = {"image_size": int(rng.integers(1, 9)), "random_crop": bool(rng.integers(2))}
+            assert split_of(load_folder(moved, **how)) == after
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -195,6 +199,35 @@ def test_the_name_of_a_folder_that_is_there_means_it(tmp_path, monkeypatch):
     plain, named = (load_dataset(name) for name in ("photos", "folder:photos"))
     assert split_of(plain) == split_of(named)
     assert set(load_dataset("photos?test=0.4").test.ids) > set(plain.test.ids)
+
+
+def test_a_class_without_images_on_one_side_is_said(tmp_path):
+    for name, count in (("a", 40), ("b", 40), ("few", 40), ("none", 40)):
+        kept = 0
+        for number in range(200):
+            path = write(tmp_path / name / f"{number}.bmp", hash_of(name, number))
+            side = "test" if place(path) < 0.15 else "validation" if place(path) >= 0.85 else "train"
+            if kept == count or (name == "none" and side != "train") or (name == "few" and side == "test"):
+                path.unlink()
+            else:
+                kept += 1
+    said = []
+    data = load_folder(tmp_path, log=said.append)
+    assert not np.isin(data.test.labels, [2, 3]).any()
+    assert [line.removeprefix(f"folder:{tmp_path}: ") for line in said[1:]] == [
+        "warning: 2 classes have no image for test: few, none. Add images, or a folder test.",
+        "warning: a class has no image for validation: none. Add images, or a folder validation.",
+    ]
+
+
+def test_which_image_is_where_is_listed(tmp_path):
+    for number in range(40):
+        write(tmp_path / "ab"[number % 2] / f"{number}.bmp", number)
+    data = load_folder(tmp_path)
+    listed = {part: list(getattr(data, part).ids) for part in SPLITS}
+    assert data.info.files == listed
+    assert load_folder(tmp_path, image_size=8, random_crop=True).info.files == listed
+    assert "files=" not in repr(data.info)
 
 
 def test_a_class_may_be_called_as_a_split_is(tmp_path):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cnnjax.data import formats, png
+from cnnjax.data.cifar import cifar_binary_format
 from cnnjax.data.formats import Archive, Folder, gunzip
 from cnnjax.errors import CnnjaxError
 from tests.data import tiny
@@ -96,7 +97,7 @@ def test_cifar_binary(tmp_path, coarse):
     half = [content["train"].take(slice(0, 20)), content["train"].take(slice(20, 40))]
     parts = {"a.bin": half[0], "b.bin": half[1], "t.bin": content["test"]}
     files = {name: cifar_rows(part, families if coarse else None) for name, part in parts.items()}
-    layout = formats.cifar_binary_format(
+    layout = cifar_binary_format(
         {"train": ("a.bin", "b.bin"), "test": ("t.bin",)}, {"train": 20, "test": 10}, coarse=coarse
     )
     read = layout.read(Archive(tar_of(tmp_path / "t", files), "t"))

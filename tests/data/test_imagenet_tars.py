@@ -6,7 +6,7 @@ import tarfile
 
 import pytest
 
-from cnnjax.data import catalogue, imagenet, load_dataset, prepare
+from cnnjax.data import imagenet, load_dataset, named_sets, prepare
 from cnnjax.data.sources import RemoteFile
 from cnnjax.errors import CnnjaxError
 from tests.data import photos
@@ -51,7 +51,7 @@ def archives(tmp_path, monkeypatch):
         (folder / name).write_bytes(data)
     expect(monkeypatch, contents)
     entry = photos.entry({"train": TRAINING, "validation": TESTING}, validation=2)
-    monkeypatch.setitem(catalogue._ENTRIES, "imagenet2012", lambda: entry)
+    monkeypatch.setitem(named_sets._ENTRIES, "imagenet2012", lambda: entry)
     return folder
 
 

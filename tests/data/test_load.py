@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cnnjax.data import DatasetInfo, available, batches, catalogue, describe_sources, load_dataset, prepare
+from cnnjax.data import DatasetInfo, available, batches, describe_sources, load_dataset, named_sets, prepare
 from cnnjax.data.prepared import default_data_dir
 from cnnjax.errors import CnnjaxError, UsageError
 from tests.data import tiny
@@ -25,7 +25,7 @@ def test_digits(shared_dir):
     assert isinstance(data.info, DatasetInfo)
     assert data.info.num_classes == 10
     assert data.info.image_shape == (8, 8, 1)
-    assert data.info.digests == catalogue.get("digits").digests
+    assert data.info.digests == named_sets.get("digits").digests
     assert data.info.source.endswith("(made from the file embedded in the package; content verified)")
     assert data.test.ids[41] == "test-00041"
     assert data.validation.ids[-1] == "train-00136"
@@ -142,7 +142,7 @@ def test_mnist_from_its_package(tmp_path):
     files.rename(tmp_path / "files")
     lines = []
     data = load_dataset("mnist", data_dir=tmp_path, source_dir=tmp_path / "files", log=lines.append)
-    entry = catalogue.get("mnist")
+    entry = named_sets.get("mnist")
     assert (len(data.train), len(data.validation), len(data.test)) == (55000, 5000, 10000)
     assert data.info.digests == entry.digests
     assert np.bincount(data.test.labels).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cnnjax.data import prepared
-from cnnjax.data.content import Examples
+from cnnjax.data.formats import Examples
 from cnnjax.data.prepare import prepare, verify
 from cnnjax.errors import CnnjaxError
 from tests.data import tiny

@@ -5,9 +5,9 @@ import json
 
 import pytest
 
-from cnnjax.data import catalogue, prepared
+from cnnjax.data import named_sets, prepared
 from cnnjax.data.load import describe_sources
-from cnnjax.data.prepare import prepare, verify
+from cnnjax.data.prepare import prepare, verify, write
 from cnnjax.errors import CnnjaxError
 from tests.data import tiny
 
@@ -53,7 +53,7 @@ def test_tfrecord_directories_are_refused_with_the_command_that_converts_them(re
 
 def test_labels_out_of_range_are_refused_before_use(tmp_path):
     content = tiny.changed(CONTENT, "train", lambda images, labels: labels.__setitem__(5, 9))
-    path = prepared.write(tiny.entry(content), content, tmp_path, {"source": "here"})
+    path = write(tiny.entry(content), content, tmp_path, {"source": "here"})
     edit = tiny.entry(content, class_names=tuple("012345678"))
     with pytest.raises(CnnjaxError, match=r"train: label 9 of example \d+ is out of range \[0, 9\)"):
         prepared.read(edit, path)
@@ -62,8 +62,8 @@ def test_labels_out_of_range_are_refused_before_use(tmp_path):
 def test_another_dataset_is_refused(ready):
     _, path = ready
     for entry, message in [
-        (catalogue.get("mnist"), "expected 60,000 train examples of mnist, got 40"),
-        (catalogue.get("cifar100"), r"expected the features \['coarse_label', 'image', 'label'\] of cifar100"),
+        (named_sets.get("mnist"), "expected 60,000 train examples of mnist, got 40"),
+        (named_sets.get("cifar100"), r"expected the features \['coarse_label', 'image', 'label'\] of cifar100"),
         (tiny.entry(CONTENT, image_shape=(8, 8, 1)), r"expected images \(8, 8, 1\), got \(28, 28, 1\)"),
     ]:
         with pytest.raises(CnnjaxError, match=message):

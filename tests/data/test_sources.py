@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cnnjax.data import formats
+from cnnjax.data.cifar import cifar_binary_format
 from cnnjax.data.sources import LocalFolder, Official, fetch
 from cnnjax.errors import CnnjaxError
 from tests.data import tiny
@@ -17,7 +18,7 @@ CONTENT = tiny.splits()
 FILES = tiny.idx_files(CONTENT)
 ZIPPED = tiny.idx_files(CONTENT, zipped=True)
 IDX = formats.idx_format(tiny.COUNTS)
-BINARY = formats.cifar_binary_format({"train": ("data_batch_1.bin",)}, {"train": 1}, coarse=False)
+BINARY = cifar_binary_format({"train": ("data_batch_1.bin",)}, {"train": 1}, coarse=False)
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -138,7 +139,7 @@ def test_official_archive(server, tmp_path):
     content = tiny.splits(shape=(32, 32, 3))
     files = {"x/train.bin": cifar_rows(content["train"]), "x/test.bin": cifar_rows(content["test"])}
     server.files["c.tar.gz"] = tar_of(tmp_path / "made", files).read_bytes()
-    layout = formats.cifar_binary_format({"train": ("train.bin",), "test": ("test.bin",)}, tiny.COUNTS, coarse=False)
+    layout = cifar_binary_format({"train": ("train.bin",), "test": ("test.bin",)}, tiny.COUNTS, coarse=False)
     (tmp_path / "work").mkdir()
     source = Official(server.address, tiny.remote_files({"c.tar.gz": server.files["c.tar.gz"]}), layout)
     assert_same(source.read(tmp_path / "work", print), content)

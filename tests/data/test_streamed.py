@@ -14,7 +14,7 @@ import pytest
 from cnnjax.data import Split, batches, streamed
 from cnnjax.data.crops import DRAWS, Crops, evaluation_image, training_image
 from cnnjax.data.folder import ImageFiles
-from cnnjax.data.host_rng import fixed_sample, uniform_draws
+from cnnjax.data.order import fixed_sample, uniform_draws
 from cnnjax.data.streamed import Encoded, StreamedSplit
 from cnnjax.errors import CnnjaxError, UsageError
 from tests.data.photos import examples

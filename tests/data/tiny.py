@@ -9,8 +9,9 @@ import tarfile
 
 import numpy as np
 
-from cnnjax.data import catalogue, formats
-from cnnjax.data.content import Examples, canonical, statistics
+from cnnjax.data import formats, named_sets
+from cnnjax.data.dataset import statistics
+from cnnjax.data.formats import Examples, canonical
 from cnnjax.data.sources import RemoteFile
 
 COUNTS = {"train": 40, "test": 10}
@@ -66,7 +67,7 @@ def entry(content, *sources, name="mnist", **changes):
         "mean": mean,
         "std": std,
     }
-    return dataclasses.replace(catalogue.get(name), **(fields | changes))
+    return dataclasses.replace(named_sets.get(name), **(fields | changes))
 
 
 def write(folder, files):

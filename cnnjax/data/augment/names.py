@@ -3,7 +3,7 @@
 import functools
 import re
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
@@ -17,16 +17,15 @@ from cnnjax.data.augment.resize import random_resized_crop, scale_jitter
 from cnnjax.errors import UsageError, unknown
 
 
-class _UnfitError(Exception):
-    """The words after a name are not of its form."""
-
-
 class _Form(NamedTuple):
-    """What follows a name, in words and by example, and what makes the function of it."""
+    """What may follow a name: in words, by example, and as a pattern whose groups are the function's arguments."""
 
+    function: Callable[..., Batch]
     usage: str
     example: str
-    make: Callable[[list[str]], Callable[..., Batch]]
+    pattern: str
+    most: dict[str, float] = {}  # noqa: RUF012
+    takes_colours: bool = False
 
 
 def parse(texts: Sequence[str], *, mean: Numbers = 0.0, std: Numbers = 1.0) -> Augment | None:
@@ -53,10 +52,9 @@ def parse(texts: Sequence[str], *, mean: Numbers = 0.0, std: Numbers = 1.0) -> A
     """
     steps, mixing = [], {}
     for text in texts:
-        name, step = _parse_one(text)
-        if name not in _MIXING:
-            takes_colours = name in ("colour-jitter", "randaugment")
-            steps.append(functools.partial(step, mean=mean, std=std) if takes_colours else step)
+        name, step = _parse_one(text, {"mean": mean, "std": std})
+        if name not in ("mixup", "cutmix"):
+            steps.append(step)
         elif name in mixing:
             raise UsageError(f"augmentation {text!r}: expected {name} once, got it twice.")
         else:
@@ -68,16 +66,22 @@ def parse(texts: Sequence[str], *, mean: Numbers = 0.0, std: Numbers = 1.0) -> A
     return functools.partial(_in_turn, tuple(steps)) if steps else None
 
 
-def _parse_one(text: str) -> tuple[str, Callable[..., Batch]]:
-    name, *words = text.split(":")
+def _parse_one(text: str, colours: dict[str, Numbers]) -> tuple[str, Callable[..., Batch]]:
+    name, colon, words = text.partition(":")
     name = {"color-jitter": "colour-jitter"}.get(name, name)
     if name not in _FORMS:
         raise unknown("augmentation", name, _FORMS)
     form = _FORMS[name]
-    try:
-        return name, form.make(words)
-    except _UnfitError:
-        raise UsageError(f"augmentation {text!r}: expected {form.usage}, such as {form.example}.") from None
+    found = re.fullmatch(form.pattern, f"{colon}{words}", re.ASCII)
+    given: dict[str, Any] = {key: _value(word) for key, word in (found.groupdict() if found else {}).items() if word}
+    limits = {key: given["high"] if key == "low" else most for key, most in form.most.items() if key in given}
+    if found is None or any(given[key] > most for key, most in limits.items()):
+        raise UsageError(f"augmentation {text!r}: expected {form.usage}, such as {form.example}.")
+    return name, functools.partial(form.function, **given, **(colours if form.takes_colours else {}))
+
+
+def _value(word: str) -> int | float | str:
+    return int(word) if word.isdigit() else word if word.isalpha() else float(word)
 
 
 def _in_turn(steps: Sequence[Augment], batch: Batch, key: jax.Array) -> Batch:
@@ -86,108 +90,58 @@ def _in_turn(steps: Sequence[Augment], batch: Batch, key: jax.Array) -> Batch:
     return batch
 
 
-def _whole(word: str, most: int | None = None) -> int:
-    if not (word.isascii() and word.isdigit()) or (most is not None and int(word) > most):
-        raise _UnfitError
-    return int(word)
+def _flip(batch: Batch, key: jax.Array, *, kind: str = "") -> Batch:
+    return {"alternating": flip_alternating, "vertical": flip_vertical, "": flip}[kind](batch, key)
 
 
-def _number(word: str, most: float | None = None) -> float:
-    if not re.fullmatch(r"[0-9]+(\.[0-9]*)?|\.[0-9]+", word) or (most is not None and float(word) > most):
-        raise _UnfitError
-    return float(word)
+def _jitter(batch: Batch, key: jax.Array, *, amount: float | None = None, **options: Any) -> Batch:
+    each = {} if amount is None else dict.fromkeys(("brightness", "contrast", "saturation"), float(amount))
+    return colour_jitter(batch, key, **{**each, **options})
 
 
-def _positive(word: str, read: Callable[[str], float] = _number) -> float:
-    number = read(word)
-    if not number > 0:
-        raise _UnfitError
-    return number
+def _mix(function: Callable[..., Batch]) -> Callable[..., Batch]:
+    return lambda batch, key, *, alpha: function(batch, key, alpha=float(alpha))
 
 
-def _size(words: list[str]) -> dict[str, int]:
-    """Return the argument that a last word, or none, stands for."""
-    if len(words) > 1:
-        raise _UnfitError
-    return {"size": int(_positive(words[0], _whole))} if words else {}
-
-
-def _flip(words: list[str]) -> Augment:
-    kinds = {(): flip, ("alternating",): flip_alternating, ("vertical",): flip_vertical}
-    if tuple(words) not in kinds:
-        raise _UnfitError
-    return kinds[tuple(words)]
-
-
-def _shift(function: Callable[..., Batch], words: list[str]) -> Augment:
-    if len(words) not in (1, 2) or not set(words[1:]) <= set(BORDERS):
-        raise _UnfitError
-    border = {"border": words[1]} if len(words) > 1 else {}
-    return functools.partial(function, pixels=_whole(words[0]), **border)
-
-
-def _cutout(words: list[str]) -> Augment:
-    if len(words) != 1:
-        raise _UnfitError
-    return functools.partial(cutout, size=_whole(words[0]))
-
-
-def _random_resized_crop(words: list[str]) -> Augment:
-    return functools.partial(random_resized_crop, **_size(words))
-
-
-def _scale_jitter(words: list[str]) -> Augment:
-    if not words:
-        raise _UnfitError
-    low, _, high = words[0].partition("-")
-    most = _whole(high)
-    return functools.partial(scale_jitter, low=_whole(low, most), high=most, **_size(words[1:]))
-
-
-def _colour_jitter(words: list[str]) -> Augment:
-    amounts = ("brightness", "contrast", "saturation")
-    if len(words) == 1:
-        return functools.partial(colour_jitter, **dict.fromkeys(amounts, _number(words[0])))
-    if len(words) != 4:
-        raise _UnfitError
-    return functools.partial(colour_jitter, **dict(zip(amounts, map(_number, words))), hue=_number(words[3], 0.5))
-
-
-def _randaugment(words: list[str]) -> Augment:
-    if len(words) != 2:
-        raise _UnfitError
-    return functools.partial(randaugment, num_ops=_whole(words[0]), magnitude=_whole(words[1], GREATEST))
-
-
-def _mix(function: Callable[..., Batch], words: list[str]) -> Augment:
-    if len(words) != 1:
-        raise _UnfitError
-    return functools.partial(function, alpha=_positive(words[0]))
-
-
+_NUMBER = r"(?:\d+(?:\.\d*)?|\.\d+)"
+_SHIFT = rf":(?P<pixels>\d+)(?::(?P<border>{'|'.join(BORDERS)}))?"
+_SIZE = r"(?::(?P<size>0*[1-9]\d*))?"
+_ALPHA = rf":(?P<alpha>(?=[\d.]*[1-9]){_NUMBER})"
+_JITTER = ":".join(f"(?P<{name}>{_NUMBER})" for name in ("brightness", "contrast", "saturation", "hue"))
 _BORDERS = f"BORDER one of {', '.join(BORDERS)}"
-_MIXING = ("mixup", "cutmix")
 _FORMS = {
-    "flip": _Form("flip, flip:alternating or flip:vertical", "flip:alternating", _flip),
-    "translate": _Form(
-        f"translate:PIXELS or translate:PIXELS:BORDER, {_BORDERS}", "translate:4", functools.partial(_shift, translate)
+    "flip": _Form(
+        _flip, "flip, flip:alternating or flip:vertical", "flip:alternating", "(?::(?P<kind>alternating|vertical))?"
     ),
-    "pad-crop": _Form(
-        f"pad-crop:PIXELS or pad-crop:PIXELS:BORDER, {_BORDERS}", "pad-crop:4", functools.partial(_shift, pad_crop)
-    ),
-    "cutout": _Form("cutout:PIXELS", "cutout:16", _cutout),
+    "translate": _Form(translate, f"translate:PIXELS or translate:PIXELS:BORDER, {_BORDERS}", "translate:4", _SHIFT),
+    "pad-crop": _Form(pad_crop, f"pad-crop:PIXELS or pad-crop:PIXELS:BORDER, {_BORDERS}", "pad-crop:4", _SHIFT),
+    "cutout": _Form(cutout, "cutout:PIXELS", "cutout:16", r":(?P<size>\d+)"),
     "random-resized-crop": _Form(
-        "random-resized-crop or random-resized-crop:SIZE", "random-resized-crop:224", _random_resized_crop
+        random_resized_crop, "random-resized-crop or random-resized-crop:SIZE", "random-resized-crop:224", _SIZE
     ),
-    "scale-jitter": _Form("scale-jitter:LOW-HIGH or scale-jitter:LOW-HIGH:SIZE", "scale-jitter:256-512", _scale_jitter),
+    "scale-jitter": _Form(
+        scale_jitter,
+        "scale-jitter:LOW-HIGH or scale-jitter:LOW-HIGH:SIZE",
+        "scale-jitter:256-512",
+        rf":(?P<low>\d+)-(?P<high>\d+){_SIZE}",
+        {"low": float("inf")},  # at most the other
+    ),
     "colour-jitter": _Form(
+        _jitter,
         "colour-jitter:AMOUNT or colour-jitter:BRIGHTNESS:CONTRAST:SATURATION:HUE, HUE at most 0.5",
         "colour-jitter:0.4",
-        _colour_jitter,
+        f":(?:(?P<amount>{_NUMBER})|{_JITTER})",
+        {"hue": 0.5},
+        takes_colours=True,
     ),
     "randaugment": _Form(
-        f"randaugment:OPERATIONS:MAGNITUDE, MAGNITUDE at most {GREATEST}", "randaugment:2:9", _randaugment
+        randaugment,
+        f"randaugment:OPERATIONS:MAGNITUDE, MAGNITUDE at most {GREATEST}",
+        "randaugment:2:9",
+        r":(?P<num_ops>\d+):(?P<magnitude>\d+)",
+        {"magnitude": GREATEST},
+        takes_colours=True,
     ),
-    "mixup": _Form("mixup:ALPHA, ALPHA more than 0", "mixup:0.2", functools.partial(_mix, mixup)),
-    "cutmix": _Form("cutmix:ALPHA, ALPHA more than 0", "cutmix:1.0", functools.partial(_mix, cutmix)),
+    "mixup": _Form(_mix(mixup), "mixup:ALPHA, ALPHA more than 0", "mixup:0.2", _ALPHA),
+    "cutmix": _Form(_mix(cutmix), "cutmix:ALPHA, ALPHA more than 0", "cutmix:1.0", _ALPHA),
 }

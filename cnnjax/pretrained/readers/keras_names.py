@@ -129,7 +129,7 @@ def variable_names(
       >>> variable_names([(3, 3, 8, 16), (16,)]), variable_names([(16,)] * 3)
       (['kernel', 'bias'], ['beta', 'moving_mean', 'moving_variance'])
     """
-    if len(_VARIABLES.get(kind, ())) == len(shapes):
+    if len(_VARIABLES.get(kind, ())) == len(shapes) > 0:
         return list(_VARIABLES[kind])
     if len(shapes) > 1 and set(map(len, shapes)) == {1} and len(set(shapes)) == 1:
         scale = len(shapes) >= 4 if scale is None else scale

@@ -1,47 +1,47 @@
-"""Formats of Python programs: Keras's `mnist.npz`, and CIFAR's pickles, which are read without running them."""
+"""CIFAR's files: its binary version, and its python version's pickles, which are read without running them."""
 
 import io
 import pickle
 import pickletools
-import zipfile
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from cnnjax.data.content import Examples
-from cnnjax.data.formats import Format, Splits, gunzip
+from cnnjax.data.formats import Examples, Format, Splits, gunzip
 from cnnjax.errors import CnnjaxError
 
 _LIMIT = 256 * 2**20
 _MOST_TUPLES = 1000  # CIFAR's files have six; a million, one in the other, would overflow the stack
 
 
-def npz_format(name: str, counts: Mapping[str, int]) -> Format:
-    """Return the format of Keras's `mnist.npz`: the arrays `x_train`, `y_train`, `x_test` and `y_test`."""
+def cifar_binary_format(
+    files: Mapping[str, tuple[str, ...]], examples_a_file: Mapping[str, int], coarse: bool
+) -> Format:
+    """Return the format of CIFAR's binary version: label bytes, then 3,072 bytes, channel by channel, an example."""
+    stride = 3072 + 1 + coarse
+    most = max(examples_a_file.values()) * stride
 
     def decode(found: dict[str, bytes]) -> Splits:
-        try:
-            with zipfile.ZipFile(io.BytesIO(found[name])) as members:
-                size = sum(member.file_size for member in members.infolist())
-            if size > _LIMIT:
-                raise CnnjaxError(f"{name}: expected at most {_LIMIT:,} bytes inside, got {size:,}.")
-            with np.load(io.BytesIO(found[name]), allow_pickle=False) as arrays:
-                read = {key: arrays[key] for key in ("x_train", "y_train", "x_test", "y_test")}
-        except CnnjaxError:
-            raise
-        except Exception as error:  # zipfile and NumPy raise anything
-            raise CnnjaxError(f"{name}: truncated, or not Keras's file ({error}).") from error
         splits = {}
-        for split, count in counts.items():
-            images, labels = read[f"x_{split}"], read[f"y_{split}"]
-            if images.shape != (count, 28, 28) or images.dtype != np.uint8 or labels.shape != (count,):
-                got = f"{images.dtype} {images.shape} and {labels.shape}"
-                raise CnnjaxError(f"{name}: expected uint8 ({count}, 28, 28) and ({count},) of {split}, got {got}.")
-            splits[split] = Examples(images[..., None], labels.astype(np.int32))
+        for split, names in files.items():
+            rows = [_rows(name, gunzip(name, found[name], most), examples_a_file[split], stride) for name in names]
+            table = np.concatenate(rows)
+            images = table[:, 1 + coarse :].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+            labels = table[:, : 1 + coarse].astype(np.int32)
+            splits[split] = Examples(
+                np.ascontiguousarray(images), labels[:, -1].copy(), labels[:, 0].copy() if coarse else None
+            )
         return splits
 
-    return Format(f"Keras's {name}", {name: _LIMIT}, decode)
+    limits = {name: most for names in files.values() for name in names}
+    return Format("the files of the binary version", limits, decode)
+
+
+def _rows(name: str, data: bytes, count: int, stride: int) -> np.ndarray:
+    if len(data) != count * stride:
+        raise CnnjaxError(f"{name}: expected {count * stride:,} bytes, got {len(data):,}: truncated or not this file.")
+    return np.frombuffer(data, np.uint8).reshape(count, stride)
 
 
 def cifar_python_format(

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnnjax.data import batches, catalogue, describe_sources, imagenet, load_dataset, prepare, records
-from cnnjax.data.records import Records
+from cnnjax.data import batches, describe_sources, imagenet, load_dataset, named_sets, prepare, prepared
+from cnnjax.data.prepared import Columns, Records
 from cnnjax.data.streamed import StreamedSplit
 from cnnjax.errors import CnnjaxError, UsageError
 from tests.data import photos
@@ -28,7 +28,7 @@ def written(tmp_path_factory):
 def small(monkeypatch):
     """Let ImageNet have as many examples as we do, and four of them for validation."""
     entry = photos.entry(SPLITS, validation=4)
-    monkeypatch.setitem(catalogue._ENTRIES, "imagenet2012", lambda: entry)
+    monkeypatch.setitem(named_sets._ENTRIES, "imagenet2012", lambda: entry)
 
 
 @pytest.fixture
@@ -202,9 +202,9 @@ def test_labels_out_of_range_are_refused():
     example.features.feature["label"].int64_list.value.append(1000)
     example.features.feature["file_name"].bytes_list.value.append(b"a.JPEG")
     with pytest.raises(CnnjaxError, match=r"here: example 0 \(a.JPEG\): label 1000 is out of range \[0, 1000\)"):
-        Records("here:", [example.SerializeToString()], 1000, "").fetch(0)
+        Records("here:", [example.SerializeToString()], (1000,), Columns(id="file_name")).fetch(0)
     with pytest.raises(CnnjaxError, match=r"here: example 0: cannot be read"):
-        Records("here:", [b"\xff\xff"], 1000, "").fetch(0)
+        Records("here:", [b"\xff\xff"], (1000,), Columns(id="file_name")).fetch(0)
 
 
 def test_as_many_files_may_be_open_as_there_are(monkeypatch):
@@ -214,5 +214,5 @@ def test_as_many_files_may_be_open_as_there_are(monkeypatch):
     monkeypatch.setattr(resource, "getrlimit", lambda which: (1024, 4096))
     monkeypatch.setattr(resource, "setrlimit", lambda which, limits: asked.append(limits))
     for number in (1000, 1344, 9999):
-        records._allow_open_files(number)
+        prepared.allow_open_files(number - 256)
     assert asked == [(1344, 4096), (4096, 4096)]

@@ -8,9 +8,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from cnnjax.data import Split, catalogue
-from cnnjax.data.formats import Archive, Folder
-from cnnjax.data.python_formats import cifar_python_format, npz_format
+from cnnjax.data import Split, named_sets
+from cnnjax.data.cifar import cifar_python_format
+from cnnjax.data.formats import Archive, Folder, npz_format
 from cnnjax.data.sources import LocalFolder
 from cnnjax.errors import CnnjaxError
 from tests.data import tiny
@@ -73,7 +73,7 @@ def test_keras_file_in_a_folder_and_by_itself(tmp_path):
     tiny.write(tmp_path, {"mnist.npz": keras()})
     assert_same(NPZ.read(Folder(tmp_path)), CONTENT)
     for path in (tmp_path, tmp_path / "mnist.npz"):
-        assert_same(LocalFolder(path, (catalogue.get("mnist").layouts[0], NPZ)).read(tmp_path, print), CONTENT)
+        assert_same(LocalFolder(path, (named_sets.get("mnist").layouts[0], NPZ)).read(tmp_path, print), CONTENT)
 
 
 def bomb():

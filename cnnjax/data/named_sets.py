@@ -1,16 +1,19 @@
 """The datasets with a name: what each one is, what its content must be, and where it can come from."""
 
 from collections.abc import Mapping
+from importlib import resources
 
-from cnnjax.data import formats, imagenet
-from cnnjax.data.entry import Entry
-from cnnjax.data.python_formats import cifar_python_format, npz_format
-from cnnjax.data.sources import Embedded, Official, RemoteFile, digits
-from cnnjax.errors import unknown
+import numpy as np
+
+from cnnjax.data import imagenet, png
+from cnnjax.data.cifar import cifar_binary_format, cifar_python_format
+from cnnjax.data.formats import Examples, idx_format, npz_format
+from cnnjax.data.sources import Embedded, Entry, Official, RemoteFile
+from cnnjax.errors import CnnjaxError, unknown
 
 
 def available() -> list[str]:
-    """Return the names that `load_dataset` knows, sorted; besides them it takes `folder:DIR`.
+    """Return the names that `load_dataset` knows, sorted; besides them it takes `folder:DIR` and `tfds:NAME`.
 
     Example:
       >>> available()
@@ -22,8 +25,31 @@ def available() -> list[str]:
 def get(name: str) -> Entry:
     """Return the entry of that name."""
     if name not in _ENTRIES:
-        raise unknown("dataset", name, [*_ENTRIES, "folder:DIR"])
+        raise unknown("dataset", name, [*_ENTRIES, "folder:DIR", "tfds:NAME"])
     return _ENTRIES[name]()
+
+
+_COUNT = 1797
+
+
+def digits() -> dict[str, Examples]:
+    """Return scikit-learn's digits in 1,442 training and 355 test examples: of each class, every fifth one."""
+    folder = resources.files("cnnjax.data") / "digits"
+    try:
+        images = png.decode([(folder / "digits.png").read_bytes()], (_COUNT, 64, 1)).reshape(_COUNT, 8, 8, 1)
+        text = "".join((folder / "labels.txt").read_text(encoding="ascii").split())
+        labels = np.array([int(letter) for letter in text], np.int32)
+    except (OSError, ValueError) as error:
+        raise CnnjaxError(f"{folder}: damaged, install cnnjax again ({error}).") from error
+    if len(labels) != _COUNT:
+        raise CnnjaxError(
+            f"{folder / 'labels.txt'}: expected {_COUNT} labels, got {len(labels)}. Install cnnjax again."
+        )
+    rank = np.zeros(_COUNT, int)  # how many of its class came before each example
+    for label in range(10):
+        rank[labels == label] = np.arange(np.sum(labels == label))
+    everything = Examples(images, labels)
+    return {"train": everything.take(rank % 5 != 4), "test": everything.take(rank % 5 == 4)}
 
 
 def _digits() -> Entry:
@@ -57,7 +83,7 @@ def _idx_remote(names: Mapping[str, tuple[int, str]]) -> tuple[RemoteFile, ...]:
 
 
 def _mnist() -> Entry:
-    layout = formats.idx_format(_IDX_COUNTS)
+    layout = idx_format(_IDX_COUNTS)
     files = _idx_remote(
         {
             "train-images-idx3": (9912422, "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"),
@@ -88,7 +114,7 @@ def _mnist() -> Entry:
 
 
 def _fashion_mnist() -> Entry:
-    layout = formats.idx_format(_IDX_COUNTS)
+    layout = idx_format(_IDX_COUNTS)
     files = _idx_remote(
         {
             "train-images-idx3": (26421880, "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84"),
@@ -121,7 +147,7 @@ def _fashion_mnist() -> Entry:
 
 
 def _cifar10() -> Entry:
-    binary = formats.cifar_binary_format(
+    binary = cifar_binary_format(
         {"train": tuple(f"data_batch_{n}.bin" for n in range(1, 6)), "test": ("test_batch.bin",)},
         {"train": 10000, "test": 10000},
         coarse=False,
@@ -182,7 +208,7 @@ _CIFAR100_FAMILIES = {
 
 
 def _cifar100() -> Entry:
-    layout = formats.cifar_binary_format(
+    layout = cifar_binary_format(
         {"train": ("train.bin",), "test": ("test.bin",)}, {"train": 50000, "test": 10000}, coarse=True
     )
     python = cifar_python_format({"train": ("train",), "test": ("test",)}, {"train": 50000, "test": 10000}, coarse=True)
