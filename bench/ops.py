@@ -20,7 +20,7 @@ from jax import lax
 from bench.timing import alternate, ratio
 from cnnjax import ops
 
-# name, images [N, H, W, C], kernel [H, W, I, O], stride, padding a side
+# name, images [N, H, W, C], kernel [H, W, C / groups, O], stride, padding a side
 CONVOLUTIONS = [
     ("LeNet-5 C1, b32", (32, 28, 28, 1), (5, 5, 1, 6), 1, 2),
     ("LeNet-5 C1, b256", (256, 28, 28, 1), (5, 5, 1, 6), 1, 2),
@@ -40,6 +40,13 @@ CONVOLUTIONS = [
     ("3x3 64 to 128 s2, b32", (32, 32, 32, 64), (3, 3, 64, 128), 2, 1),
     ("1x1 256 to 64, b32", (32, 16, 16, 256), (1, 1, 256, 64), 1, 0),
     ("1x1 64 to 256, b8", (8, 56, 56, 64), (1, 1, 64, 256), 1, 0),
+    ("depthwise 3x3 96", (8, 56, 56, 96), (3, 3, 1, 96), 1, 1),
+    ("depthwise 3x3 144 s2", (8, 56, 56, 144), (3, 3, 1, 144), 2, 1),
+    ("depthwise 3x3 576", (8, 14, 14, 576), (3, 3, 1, 576), 1, 1),
+    ("depthwise 5x5 240", (8, 28, 28, 240), (5, 5, 1, 240), 1, 2),
+    ("depthwise 7x7 96", (8, 56, 56, 96), (7, 7, 1, 96), 1, 3),
+    ("32 groups of 4", (8, 56, 56, 128), (3, 3, 4, 128), 1, 1),
+    ("32 groups of 16", (8, 14, 14, 512), (3, 3, 16, 512), 1, 1),
 ]
 POOLS = [("max 2/2, b256", (256, 28, 28, 6), 2, 2), ("max 3/2, b32", (32, 56, 56, 64), 3, 2)]
 
@@ -55,10 +62,16 @@ def three_roles(conv, x, k):
     return {role: partial(jax.jit(f), *arguments) for role, (f, arguments) in calls.items()}
 
 
-def convolutions(budget: float) -> None:
+def chosen(only: str) -> list[tuple]:
+    """Return the convolutions whose names contain a text."""
+    return [row for row in CONVOLUTIONS if only in row[0]]
+
+
+def convolutions(budget: float, only: str) -> None:
     rng = np.random.default_rng(0)
-    options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
-    for name, x_shape, k_shape, stride, pad in CONVOLUTIONS:
+    for name, x_shape, k_shape, stride, pad in chosen(only):
+        groups = x_shape[3] // k_shape[2]
+        options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), "feature_group_count": groups}
         x, k = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in (x_shape, k_shape))
         window = {"window_strides": (stride, stride), "padding": [(pad, pad), (pad, pad)], **options}
         theirs = three_roles(partial(lax.conv_general_dilated, **window), x, k)
@@ -96,12 +109,12 @@ def torch_roles(x_shape, k_shape, stride, pad):
     """Return the three roles in PyTorch, channels-last, as calls without arguments."""
     import torch  # pyright: ignore[reportMissingImports]
 
-    (n, h, w, c), (kh, kw, _, o) = x_shape, k_shape
+    (n, h, w, c), (kh, kw, i, o) = x_shape, k_shape
     x = torch.randn(n, c, h, w).to(memory_format=torch.channels_last)
-    k = torch.randn(o, c, kh, kw).to(memory_format=torch.channels_last)
-    forward = partial(torch.nn.functional.conv2d, x, k, None, stride, pad)
+    k = torch.randn(o, i, kh, kw).to(memory_format=torch.channels_last)
+    forward = partial(torch.nn.functional.conv2d, x, k, None, stride, pad, 1, c // i)
     y = forward()
-    window = (None, [stride] * 2, [pad] * 2, [1, 1], False, [0, 0], 1)
+    window = (None, [stride] * 2, [pad] * 2, [1, 1], False, [0, 0], c // i)
     backward = partial(torch.ops.aten.convolution_backward, y, x, k, *window)
     return {
         "forward": forward,
@@ -110,10 +123,10 @@ def torch_roles(x_shape, k_shape, stride, pad):
     }
 
 
-def torch_peer(budget: float) -> None:
+def torch_peer(budget: float, only: str) -> None:
     """Print the minimum seconds of the same convolutions in PyTorch as one JSON object (in a process of its own)."""
     results = {}
-    for name, *shapes in CONVOLUTIONS:
+    for name, *shapes in chosen(only):
         for role, call in torch_roles(*shapes).items():
             call()
             seconds, stop = [], time.perf_counter() + budget
@@ -128,18 +141,21 @@ def torch_peer(budget: float) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--budget", type=float, default=0.5, help="seconds for each op of each peer")
+    parser.add_argument("--only", default="", help="take only convolutions whose names contain this, and no pools")
     parser.add_argument("--torch-peer", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.torch_peer:
-        torch_peer(arguments.budget)
+        torch_peer(arguments.budget, arguments.only)
         return
     print(f"jax {jax.__version__}, {jax.devices()[0].device_kind}; ms, GFLOP/s: jax.lax | cnnjax, times faster")
-    convolutions(arguments.budget)
-    pools(arguments.budget)
+    convolutions(arguments.budget, arguments.only)
+    if not arguments.only:
+        pools(arguments.budget)
     if importlib.util.find_spec("torch") is None:
         print("torch: not installed, skipped")
         return
     command = [sys.executable, "-m", "bench.ops", "--torch-peer", "--budget", str(arguments.budget)]
+    command += ["--only", arguments.only]
     for label, seconds in json.loads(
         subprocess.run(command, check=True, capture_output=True, text=True).stdout
     ).items():

@@ -1,6 +1,7 @@
 """From the name of a dataset to its images, at the size that a net takes."""
 
 import argparse
+import functools
 import pathlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -71,7 +72,11 @@ def load(recipe: Recipe, args: argparse.Namespace, out: Output, rule: "Preproces
     if size is None and rule is not None:
         size, resize = rule.size, rule.resize
     options = {"validation": recipe.validation, "pixel_range": recipe.pixel_range}
-    dataset = _of_size(recipe.dataset, args, out, size, resize, **options)
+
+    def own_size() -> tuple[int, int]:
+        return _own_size(model_loading.build_model(recipe.model, 10, options=recipe.model_options), recipe.model, out)
+
+    dataset = _of_size(recipe.dataset, args, out, size, resize, choose_size=own_size, **options)
     if size is None:
         model = model_loading.build_model(recipe.model, 10, options=recipe.model_options)
         size = needed_size(model, dataset.info.image_shape)
@@ -116,22 +121,18 @@ def for_weights(args: argparse.Namespace, classifier: "Classifier", out: Output)
     name, rule, more = data.resolve(args.dataset), classifier.preprocess, {}
     if args.pixel_range:
         more["pixel_range"] = args.pixel_range
-    folder = name.startswith("folder:")
     if rule is not None:
         if args.image_size:
             raise UsageError(f"--image-size: {args.weights} has its own rule, {rule.crop} pixels. Leave it out.")
         return _of_size(_cut_when_read(name), args, out, rule.size, rule.resize, **more)
-    if args.image_size and folder:
-        return _of_size(name, args, out, args.image_size, **more)
-    try:
-        return _of_size(name, args, out, **more)
-    except UsageError:
-        if not folder:
-            raise
-        published_for = getattr(classifier.model, "input_shape", (224, 224))[:2]
-        dataset = _of_size(name, args, out, published_for, **more)
-        out.say(f"images differ in size: cut to {published_for}, as {args.model} was published for (--image-size)")
-        return dataset
+    own_size = functools.partial(_own_size, classifier.model, args.model, out)
+    return _of_size(name, args, out, args.image_size, choose_size=own_size, **more)
+
+
+def _own_size(model: Any, name: str, out: Output) -> tuple[int, int]:
+    size = getattr(model, "input_shape", (224, 224))[:2]
+    out.say(f"images differ in size: cut to {size}, as {name} was published for (--image-size)")
+    return size
 
 
 def _of_size(

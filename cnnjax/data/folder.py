@@ -28,6 +28,7 @@ def load_folder(
     random_crop: bool = False,
     resize_size: int | None = None,
     pixel_range: PixelRange | None = None,
+    choose_size: Callable[[], Size] | None = None,
     log: Callable[[str], None] | None = None,
 ) -> Dataset:
     """Read images that lie in one folder a class.
@@ -54,6 +55,7 @@ def load_folder(
       resize_size: For streamed images, pixels of the shorter side from whose centre evaluation images are cut; None
         for 8/7 of `image_size` with `random_crop`, and without it for the largest centred part.
       pixel_range: What black and white are stored as in pixels deeper than 8 bits; None for what the files say.
+      choose_size: Called for an image size where none is given and the images differ in size.
       log: Called with lines about the splits and what is odd; None to say nothing.
     Returns:
       The dataset; classes are the folders' names, sorted; ids are the files' paths from the top folder. A split to
@@ -80,7 +82,7 @@ def load_folder(
     for line in [describe(listed, names, parts), *notes, *missing(names, parts)]:
         (log or (lambda line: None))(f"{name}: {line}")
     files = [f for part in SPLITS if part in scanned for f in sorted(scanned[part], key=lambda file: file.path)]
-    shape, enlarged = _shape(top, files, size, channels)
+    shape, enlarged = _shape(top, files, size, channels, choose_size)
     streamed = random_crop or len(files) * math.prod(shape) > MOST_BYTES
     if not streamed and resize_size is not None:
         raise UsageError(f"resize size: {top} is kept in memory at one size, so there is nothing to cut from.")
@@ -112,6 +114,7 @@ def load_folder_spec(
     image_size: Size,
     resize_size: int | None = None,
     pixel_range: PixelRange | None = None,
+    choose_size: Callable[[], Size] | None = None,
     log: Callable[[str], None] | None = None,
 ) -> Dataset:
     """Read what `folder:DIR`, `folder:DIR?test=FRACTION` or `folder:DIR?test=FRACTION,crop=random` names."""
@@ -139,16 +142,23 @@ def load_folder_spec(
         random_crop=random_crop,
         resize_size=resize_size,
         pixel_range=pixel_range,
+        choose_size=choose_size,
         log=log,
     )
 
 
 def _shape(
-    top: Path, files: Sequence[File], size: tuple[int, int] | None, channels: int | None
+    top: Path,
+    files: Sequence[File],
+    size: tuple[int, int] | None,
+    channels: int | None,
+    choose_size: Callable[[], Size] | None,
 ) -> tuple[tuple[int, int, int], tuple[int, int] | None]:
     """Return the shape to store images in, and the size that they are enlarged to, if any."""
     depth = channels or (1 if all(file.grey for file in files) else 3)
     stored, other = files[0], next((file for file in files if file.size != files[0].size), None)
+    if other is not None and size is None:
+        size = as_size(choose_size() if choose_size else None)
     if other is not None and size is None:
         named = " and ".join(f"{file.path} is {file.size[1]}×{file.size[0]}" for file in (stored, other))
         raise UsageError(
@@ -161,12 +171,7 @@ def _shape(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ImageFiles:
-    """The image files of a folder, read as needed.
-
-    Args:
-      top: The top folder.
-      files: Paths from there, and classes.
-    """
+    """The image files of a folder, by their paths from its top and their classes, read as needed."""
 
     top: Path
     files: Sequence[tuple[str, int]]

@@ -26,15 +26,7 @@ Listed = dict[str, list[tuple[str, int]]]
 
 
 class File(NamedTuple):
-    """An image file.
-
-    Args:
-      path: From the top folder.
-      label: Its class.
-      digest: sha256 of its bytes.
-      size: `(H, W)` as it is meant to be seen.
-      grey: Whether it has no colours.
-    """
+    """An image file: its path from the top folder, its class, the sha256 of its bytes, and what its header says."""
 
     path: str
     label: int

@@ -159,13 +159,7 @@ Splits = dict[str, Examples]
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-    """Files that make up a dataset, and how to read them.
-
-    Args:
-      title: What it is called in messages.
-      limits: Name of each file, and the most bytes it may have.
-      decode: `(files' bytes) -> splits`; raises CnnjaxError, naming the file, where one is wrong.
-    """
+    """Files that make up a dataset, each with the most bytes it may have, and how to decode them."""
 
     title: str
     limits: Mapping[str, int]

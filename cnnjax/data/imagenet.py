@@ -87,6 +87,22 @@ def _tfds_lines(name: str) -> tuple[str, ...]:
         raise CnnjaxError(f"{path}: cannot be read ({error.strerror}). Install tensorflow-datasets anew.") from error
 
 
+def check_info(known: Entry, path: Path, features: Any, splits: Any) -> None:
+    """Raise CnnjaxError unless TFDS describes ImageNet, or one of its two splits, in a directory."""
+    wanted = ["file_name", "image", "label"]
+    if not set(wanted) <= set(features):
+        raise CnnjaxError(f"{path}: expected the features {wanted} of {known.name}, got {sorted(features)}.")
+    if tuple(features["label"].names) != known.class_names:
+        raise CnnjaxError(f"{path}: expected the {len(known.class_names):,} classes of {known.name}, got others.")
+    names = {"train": "train", "test": known.test_split}
+    if not set(names.values()) & set(splits):
+        raise CnnjaxError(f"{path}: expected a split {' or '.join(names.values())}, got {sorted(splits)}.")
+    for ours, theirs in names.items():
+        if theirs in splits and splits[theirs].num_examples != known.counts[ours]:
+            wanted, got = known.counts[ours], splits[theirs].num_examples
+            raise CnnjaxError(f"{path}: expected {wanted:,} {theirs} examples of {known.name}, got {got:,}.")
+
+
 def prepare_tars(known: Entry, data_dir: Path, source_dir: Path, log: Log) -> Path:
     """Prepare ImageNet from its archives, verified by their sha256 while they are read, all or nothing.
 

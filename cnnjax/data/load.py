@@ -28,6 +28,7 @@ def load_dataset(
     image_size: Size = None,
     resize_size: int | None = None,
     pixel_range: tuple[float, float] | None = None,
+    choose_size: Callable[[], Size] | None = None,
     log: Log | None = None,
 ) -> Dataset:
     """Read a dataset into memory, preparing it first if that was not done before.
@@ -50,6 +51,8 @@ def load_dataset(
         8/7 of `image_size`, such as 256 for 224.
       pixel_range: For folders, what black and white are stored as in pixels deeper than 8 bits; None for what the files
         say.
+      choose_size: Called for an image size where none is given and the images differ in size; without it such a folder
+        is refused, and a TFDS set cut to 224x224.
       log: Called with lines about what is going on; None to say nothing.
     Returns:
       The splits. The test set is never touched.
@@ -60,11 +63,11 @@ def load_dataset(
     name, place, say = resolve(name), _data_dir(data_dir), log or _silent
     sizes = {"validation": validation, "image_size": image_size, "resize_size": resize_size}
     if name.startswith("folder:"):
-        return load_folder_spec(name, **sizes, pixel_range=pixel_range, log=log)
+        return load_folder_spec(name, **sizes, pixel_range=pixel_range, choose_size=choose_size, log=log)
     if pixel_range is not None:
         raise UsageError(f"pixel range: {name}'s pixels are 8 bits deep. Leave it out; it is for folders of images.")
     if name.startswith("tfds:"):
-        return load_tfds(name, place, say, **sizes)
+        return load_tfds(name, place, say, **sizes, choose_size=choose_size)
     entry = named_sets.get(name)
     if entry.streamed:
         return load_imagenet(entry, place, _path(source_dir), say, **sizes)

@@ -24,17 +24,11 @@ _OVERSHOOT = 0.25
 
 
 class Stored(NamedTuple):
-    """A file's way to store pixels deeper than 8 bits, the same for every image of its type.
+    """A file's way to store pixels deeper than 8 bits, the same for every image of its type."""
 
-    Args:
-      dtype: What Pillow's numbers have to be taken for.
-      ends: What black and white are stored as; None where neither type nor header say it.
-      unit: Whether that is [0, 1] by nothing but convention.
-    """
-
-    dtype: type | None
-    ends: PixelRange | None
-    unit: bool
+    dtype: type | None  # what Pillow's numbers have to be taken for
+    ends: PixelRange | None  # of black and white; None where neither type nor header say it
+    unit: bool  # whether these are [0, 1] by nothing but convention
 
     @classmethod
     def of(cls, file: "Image", given: PixelRange | None) -> "Stored | None":

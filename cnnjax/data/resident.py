@@ -94,14 +94,9 @@ class Split:
     def gather(
         self, index: np.ndarray, epoch: np.ndarray | None = None, *, mesh: jax.sharding.Mesh | None = None
     ) -> Batch:
-        """Return the examples of the given places as one normalised batch.
+        """Return the examples at places, int32, `[B]`, as one normalised batch; its mask is False where one is -1.
 
-        Args:
-          index: int32, `[B]`, each in `[0, N)`; -1 for a place that only fills the batch up.
-          epoch: int32, `[B]`, the epoch that each place belongs to; zeros without.
-          mesh: Devices to lay the batch on, see `batches`; the images are copied to each at the first use.
-        Returns:
-          The batch; its mask is False where the index is -1.
+        `epoch` is the epoch that each place belongs to. The images are copied to each device at the first use.
         """
         epoch = np.zeros_like(index) if epoch is None else epoch
         arrays = self.device_arrays

@@ -108,14 +108,7 @@ class RemoteFile:
 
 @dataclasses.dataclass(frozen=True)
 class Official:
-    """The address at which the makers, or TFDS for them, publish the files.
-
-    Args:
-      address: What the files' names are put behind.
-      files: The files; either one archive or those that the layout names.
-      layout: How to read them.
-      timeout: Seconds to wait for an answer.
-    """
+    """The address at which the makers, or TFDS for them, publish one archive, or the files that the layout names."""
 
     address: str
     files: tuple[RemoteFile, ...]

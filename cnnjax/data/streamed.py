@@ -26,14 +26,7 @@ _PIECE = 4
 
 
 class Encoded(NamedTuple):
-    """An example as it is stored.
-
-    Args:
-      name: The image file, or, with `data`, what to call the image in messages.
-      data: The image file's content; None for one that is to be read at `name`.
-      label: Its class.
-      id: What tells it apart from the others, such as a file's name.
-    """
+    """An example as it is stored: the image file's content, or None for a file that is to be read at `name`."""
 
     name: str | Path
     data: bytes | None
@@ -97,9 +90,7 @@ class StreamedSplit:
     def resized(self, image_size: Size, resize_size: int | None = None) -> "StreamedSplit":
         """Return the split whose images are cut to that size, `(H, W)` or one number for both; None: as it is.
 
-        Args:
-          image_size: The size.
-          resize_size: Pixels of the shorter side from whose centre evaluation images are cut; None for in proportion.
+        `resize_size` is the shorter side from whose centre evaluation images are cut; None for in proportion.
         """
         size = as_size(image_size)
         if size is None and resize_size is None:
@@ -140,14 +131,9 @@ class StreamedSplit:
     def walk(
         self, order: Iterable[Places], *, key: jax.Array | None, mesh: jax.sharding.Mesh | None = None
     ) -> Iterator[Batch]:
-        """Walk over batches; what `cnnjax.data.batches` calls.
+        """Walk over batches, for `cnnjax.data.batches`; without a key, images are cut as in evaluation.
 
-        Args:
-          order: The examples of each batch.
-          key: PRNG key of the random parts; None to cut as in evaluation.
-          mesh: Devices to lay the batches over; only the images of this host's devices are read.
-        Returns:
-          An iterator; closing it, or dropping it, ends its threads and processes.
+        Only this host's images are read. Closing or dropping the iterator ends its threads and processes.
         """
         batches = list(order)
         if not batches:

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from cnnjax.data import prepared
 from cnnjax.data.crops import Crops
 from cnnjax.data.dataset import MOST_BYTES, SPLITS, Dataset, DatasetInfo, check_validation, with_statistics
-from cnnjax.data.imagenet import prepare_tars
+from cnnjax.data.imagenet import check_info, prepare_tars
 from cnnjax.data.order import fixed_sample
 from cnnjax.data.prepared import Columns, Records
 from cnnjax.data.resident import Size, Split, as_size
@@ -29,7 +29,14 @@ _IDS = ("id", "file_name", "filename", "image/filename", "image_id")
 
 
 def load_tfds(
-    text: str, data_dir: Path, log: Log, *, validation: int | None, image_size: Size, resize_size: int | None
+    text: str,
+    data_dir: Path,
+    log: Log,
+    *,
+    validation: int | None,
+    image_size: Size,
+    resize_size: int | None,
+    choose_size: Callable[[], Size] | None = None,
 ) -> Dataset:
     """Open a set that TFDS prepared: small ones are read into memory, large ones and random crops are streamed.
 
@@ -64,7 +71,7 @@ def load_tfds(
             raise UsageError(f"resize size: {text} is kept in memory at one size, so there is nothing to cut from.")
         return with_statistics(info, _in_memory(chosen, shape), basis=basis).resized(size)
     if size is None:
-        size = _USUAL if None in shape else shape[:2]
+        size = (as_size(choose_size()) if choose_size else None) or _USUAL if None in shape else shape[:2]
         log(f"{text}: images are cut to {size[1]}×{size[0]}; --image-size states another size")
     resize = round(max(size) * 8 / 7) if spec.random_crop and resize_size is None else resize_size
     return _cut(info, chosen, Crops(size=size, resize=resize, random=spec.random_crop), basis)
@@ -224,7 +231,7 @@ def _open(entry: Entry, path: Path) -> tuple[list[Records], dict[str, str]]:
     with prepared.damage_named(path, entry.name):
         builder = prepared.builder_of(path)
         splits = builder.info.splits
-        _check(entry, path, builder.info.features, splits)
+        check_info(entry, path, builder.info.features, splits)
         for ours, theirs in (("train", "train"), ("test", entry.test_split)):
             files = prepared.files_of(builder, theirs) if theirs in splits else []
             digests[ours], number = prepared.digest_of(files), number + len(files)
@@ -232,18 +239,3 @@ def _open(entry: Entry, path: Path) -> tuple[list[Records], dict[str, str]]:
             records.append(prepared.open_records(builder, theirs if files else None, *of_split))
     prepared.allow_open_files(number)
     return records, digests
-
-
-def _check(entry: Entry, path: Path, features: Any, splits: Any) -> None:
-    wanted = ["file_name", "image", "label"]
-    if not set(wanted) <= set(features):
-        raise CnnjaxError(f"{path}: expected the features {wanted} of {entry.name}, got {sorted(features)}.")
-    if tuple(features["label"].names) != entry.class_names:
-        raise CnnjaxError(f"{path}: expected the {len(entry.class_names):,} classes of {entry.name}, got others.")
-    names = {"train": "train", "test": entry.test_split}
-    if not set(names.values()) & set(splits):
-        raise CnnjaxError(f"{path}: expected a split {' or '.join(names.values())}, got {sorted(splits)}.")
-    for ours, theirs in names.items():
-        if theirs in splits and splits[theirs].num_examples != entry.counts[ours]:
-            wanted, got = entry.counts[ours], splits[theirs].num_examples
-            raise CnnjaxError(f"{path}: expected {wanted:,} {theirs} examples of {entry.name}, got {got:,}.")

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
+from jax import Array
+from jaxtyping import Float
 
 from cnnjax import ops
 from cnnjax.ops import arguments
@@ -51,7 +53,7 @@ class Conv(nn.Module):
     param_dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 o"]:
         """Map `[N, H, W, C]` to `[N, H', W', features]`."""
         x = arguments.images("Conv", x)
         taps = arguments.pair("Conv", "kernel_size", self.kernel_size)
@@ -119,7 +121,7 @@ class ConvNormAct(nn.Module):
     order: str = _ORDERS[0]
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+    def __call__(self, x: Float[Array, "n h w c"], *, train: bool = False) -> Float[Array, "n h2 w2 o"]:
         """Map `[N, H, W, C]` to `[N, H', W', features]`; `train` takes the batch's own statistics."""
         self._check()
         for step in self.order.split():

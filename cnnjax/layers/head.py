@@ -4,9 +4,10 @@ from collections.abc import Callable, Sequence
 from numbers import Integral
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import Array
+from jaxtyping import Float
 
 from cnnjax.layers.initializers import Initializer
 from cnnjax.ops.arguments import floating
@@ -40,7 +41,7 @@ class DenseHead(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+    def __call__(self, x: Float[Array, "n ..."], *, train: bool = False) -> Float[Array, "n classes"]:
         """Map features `[N, ...]`, flattened, to logits, float32, `[N, num_classes]`."""
         floating("DenseHead", self.dtype)
         for name, value in (("hidden", self.hidden), ("dropout", self.dropout)):

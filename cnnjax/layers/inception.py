@@ -4,9 +4,10 @@ from collections.abc import Callable, Sequence
 from numbers import Integral
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import Array
+from jaxtyping import Float
 
 from cnnjax import ops
 from cnnjax.layers.conv import ConvNormAct
@@ -41,7 +42,7 @@ class NaiveInceptionBlock(nn.Module):
     conv: Callable[..., nn.Module] = ConvNormAct
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+    def __call__(self, x: Float[Array, "n h w c"], *, train: bool = False) -> Float[Array, "n h w o"]:
         """Map `[N, H, W, C]` to `[N, H, W, C + sum(widths)]`."""
         _check_widths("NaiveInceptionBlock", self.widths, 3)
         branches = [
@@ -81,7 +82,7 @@ class InceptionBlock(nn.Module):
     conv: Callable[..., nn.Module] = ConvNormAct
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+    def __call__(self, x: Float[Array, "n h w c"], *, train: bool = False) -> Float[Array, "n h w o"]:
         """Map `[N, H, W, C]` to `[N, H, W, 1x1 + 3x3 + 5x5 + pool projection]`."""
         _check_widths("InceptionBlock", self.widths, 6)
         one, reduce3, three, reduce5, five, project = self.widths
@@ -126,7 +127,7 @@ class AuxiliaryHead(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+    def __call__(self, x: Float[Array, "n h w c"], *, train: bool = False) -> Float[Array, "n classes"]:
         """Map features `[N, H, W, C]` to logits, float32, `[N, num_classes]`."""
         if self.overlapping:
             # On a map smaller than the window the window is the whole map.

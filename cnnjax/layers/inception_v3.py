@@ -9,6 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import Array
+from jaxtyping import Float
 
 from cnnjax import ops
 from cnnjax.layers.conv import ConvNormAct, Size
@@ -34,7 +36,7 @@ class FactorizedBlock(nn.Module):
         raise TypeError("FactorizedBlock: expected a block with branches. Use InceptionA, B, C, D or E.")
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+    def __call__(self, x: Float[Array, "n h w c"], *, train: bool = False) -> Float[Array, "n h2 w2 o"]:
         """Map `[N, H, W, C]` to `[N, H', W', C']`."""
         return jnp.concatenate(self.branches(x, train=train), axis=-1)
 
@@ -172,7 +174,7 @@ class AuxiliaryHeadV3(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+    def __call__(self, x: Float[Array, "n h w c"], *, train: bool = False) -> Float[Array, "n classes"]:
         """Map features `[N, H, W, C]` to logits, float32, `[N, num_classes]`."""
         if min(x.shape[1:3]) < AUXILIARY_MAP:
             raise ValueError(

@@ -5,6 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import Array
+from jaxtyping import Float
 
 from cnnjax import ops
 from cnnjax.ops.arguments import floating
@@ -39,7 +41,7 @@ class BatchNorm(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
         """Map `[N, H, W, C]` to the same shape.
 
         Raises:
@@ -119,6 +121,6 @@ class LocalResponseNorm(nn.Module):
     k: float = 1.0
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
         """Map `[N, H, W, C]` to the same shape."""
         return ops.local_response_norm(x, self.size, alpha=self.alpha, beta=self.beta, k=self.k)

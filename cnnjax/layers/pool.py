@@ -1,7 +1,8 @@
 """Pooling as linen modules, so that a pool has a name in a model's summary and in its features."""
 
-import jax
 from flax import linen as nn
+from jax import Array
+from jaxtyping import Float
 
 from cnnjax import ops
 from cnnjax.layers.conv import Padding, Size
@@ -25,7 +26,7 @@ class MaxPool(nn.Module):
     dilation: Size = 1
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c"]:
         """Map `[N, H, W, C]` to `[N, H', W', C]`."""
         return ops.max_pool(
             x,
@@ -57,7 +58,7 @@ class AvgPool(nn.Module):
     dilation: Size = 1
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c"]:
         """Map `[N, H, W, C]` to `[N, H', W', C]`."""
         return ops.avg_pool(
             x,
@@ -74,6 +75,6 @@ class GlobalAvgPool(nn.Module):
     """Take the mean over height and width."""
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n c"]:
         """Map `[N, H, W, C]` to `[N, C]`."""
         return ops.global_avg_pool(x)

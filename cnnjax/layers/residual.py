@@ -7,6 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import Array
+from jaxtyping import Float
 
 from cnnjax.layers.conv import ConvNormAct
 from cnnjax.layers.norm import BatchNorm
@@ -27,7 +29,7 @@ class StochasticDepth(nn.Module):
     rate: float
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+    def __call__(self, x: Float[Array, "n h w c"], *, train: bool = False) -> Float[Array, "n h w c"]:
         """Map a branch `[N, H, W, C]` to itself, or to zero for the dropped examples."""
         if not 0 <= self.rate < 1:
             raise ValueError(f"StochasticDepth: expected rate in [0, 1), got {self.rate}. At 1 no branch is left.")
@@ -99,7 +101,7 @@ class ResidualBlock(nn.Module):
         return functools.partial(conv, norm=norm)
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+    def __call__(self, x: Float[Array, "n h w c"], *, train: bool = False) -> Float[Array, "n h2 w2 o"]:
         """Map `[N, H, W, C]` to `[N, H', W', out_features]`."""
         y = self.branch(x, train=train)
         y = y if self.gate is None else self.gate(self.out_features, name="gate")(y)

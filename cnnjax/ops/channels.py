@@ -16,13 +16,13 @@ from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching
 
+from cnnjax.jax_versions import on_no_mesh
 from cnnjax.ops.cpu import sums
-from cnnjax.ops.dispatch import cpu_mode, on_no_mesh
-from cnnjax.ops.lowering import lower_on_one_cpu
+from cnnjax.ops.dispatch import cpu_mode, lower_on_one_cpu
 
 sum_p, dot_p = Primitive("cnnjax_channel_sum"), Primitive("cnnjax_channel_dot")
 square_p = Primitive("cnnjax_channel_square")
-spread_p, scale_p = Primitive("cnnjax_channel_spread"), Primitive("cnnjax_channel_scale")
+broadcast_p, scale_p = Primitive("cnnjax_channel_broadcast"), Primitive("cnnjax_channel_scale")
 
 
 def channel_sum(x: jax.Array) -> jax.Array:
@@ -79,7 +79,7 @@ def broadcast_channels(values: jax.Array, like: jax.Array) -> jax.Array:
       >>> broadcast_channels(jnp.arange(2.0), jnp.zeros((3, 2))).tolist()
       [[0.0, 1.0], [0.0, 1.0], [0.0, 1.0]]
     """
-    return spread_p.bind(values, shape=like.shape) if _is_ours(like) else _aligned(values, like.ndim)
+    return broadcast_p.bind(values, shape=like.shape) if _is_ours(like) else _aligned(values, like.ndim)
 
 
 def scale(x: jax.Array, values: jax.Array, centre: jax.Array | None = None) -> jax.Array:
@@ -118,7 +118,7 @@ def _square(x, centre):
     return _sum(jnp.square(_from_centre(x, centre)))
 
 
-def _spread(values, *, shape):
+def _broadcast(values, *, shape):
     return jnp.broadcast_to(values, shape)
 
 
@@ -172,11 +172,11 @@ def _dot_transpose(cotangent, x, y, *centre):
 _define(sum_p, _sum, lambda x, centre=None: sums.over_pixels(x, centre=centre), lambda x: x.shape[-1:])
 _define(dot_p, _dot, lambda x, y, centre=None: sums.over_pixels(x, y, centre=centre), lambda x: x.shape[-1:])
 _define(square_p, _square, lambda x, centre: sums.over_pixels(x, centre=centre, power=2), lambda x: x.shape[-1:])
-_define(spread_p, _spread, _spread, lambda values, shape: shape)
+_define(broadcast_p, _broadcast, _broadcast, lambda values, shape: shape)
 _define(scale_p, _scale, _scale, lambda x: x.shape)
 ad.primitive_jvps[sum_p] = partial(_sum_jvp, lambda tangent, *_: sum_p.bind(tangent), sum_p)
 ad.primitive_jvps[square_p] = partial(_sum_jvp, lambda t, x, centre: dot_p.bind(x, 2 * t, centre), square_p)
 ad.primitive_jvps[scale_p], ad.primitive_jvps[dot_p] = partial(_product_jvp, scale_p), partial(_product_jvp, dot_p)
-ad.primitive_transposes[sum_p] = lambda cotangent, x: [spread_p.bind(cotangent, shape=x.aval.shape)]
+ad.primitive_transposes[sum_p] = lambda cotangent, x: [broadcast_p.bind(cotangent, shape=x.aval.shape)]
 ad.primitive_transposes[scale_p], ad.primitive_transposes[dot_p] = _scale_transpose, _dot_transpose
-ad.deflinear2(spread_p, lambda cotangent, values, *, shape: [sum_p.bind(cotangent)])
+ad.deflinear2(broadcast_p, lambda cotangent, values, *, shape: [sum_p.bind(cotangent)])

@@ -6,21 +6,22 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
+from jax import Array, lax
+from jax.typing import ArrayLike
+from jaxtyping import Num
 
 from cnnjax import shapes
-from cnnjax.ops import bilinear, dispatch
+from cnnjax.ops import bilinear
 from cnnjax.ops.arguments import PaddingLike, Size, as_numbers, images, pair, per_axis
 from cnnjax.ops.channels import broadcast_channels
-from cnnjax.ops.hide_constant import hide_constant
-from cnnjax.ops.platform import platform_conv
+from cnnjax.ops.xla_faults import hide_constant, platform_conv
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 
 
 def conv_general_dilated(
-    lhs,
-    rhs,
+    lhs: Num[ArrayLike, "*lhs"],
+    rhs: Num[ArrayLike, "*rhs"],
     window_strides: Sequence[int],
     padding: str | Sequence[tuple[int, int]],
     lhs_dilation: Sequence[int] | None = None,
@@ -31,7 +32,7 @@ def conv_general_dilated(
     precision: Any = None,
     preferred_element_type: Any = None,
     out_sharding: Any = None,
-) -> jax.Array:
+) -> Num[Array, "*out"]:
     """Do what `jax.lax.conv_general_dilated` does, argument for argument.
 
     Give it to any Flax module: `nn.Conv(..., conv_general_dilated=cnnjax.ops.conv_general_dilated)`.
@@ -61,12 +62,17 @@ def conv_general_dilated(
         "preferred_element_type": preferred_element_type,
         "out_sharding": out_sharding,
     }
-    problem = dispatch.cpu_conv_spec(lhs, rhs, window_strides, padding, **options)
-    if feature_group_count == batch_group_count == 1:
-        rhs = hide_constant(rhs)  # XLA for the CPU miscompiles constant kernels, but not those of groups
-    if problem is None:
+    spec = bilinear.cpu_conv_spec(lhs, rhs, window_strides, padding, **options)
+    if spec is None and precision is None:
+        transposed = bilinear.cpu_dilated_conv_spec(lhs, rhs, window_strides, padding, **options)
+        if transposed is not None:
+            return bilinear.convolve_transposed(lhs, rhs, transposed)
+    if spec is not None or feature_group_count == batch_group_count == 1:
+        # XLA for the CPU miscompiles constant kernels, but not those of its own convolution of groups.
+        rhs = hide_constant(rhs)
+    if spec is None:
         return platform_conv(lhs, rhs, window_strides, padding, precision=precision, **options)
-    return bilinear.convolve(lhs, rhs, problem, precision)
+    return bilinear.convolve(lhs, rhs, spec, precision)
 
 
 def kernel_array(op: str, kernel) -> jax.Array:
@@ -131,29 +137,27 @@ def _pads(op, sizes, taps, strides, padding, dilation):
 
 
 def conv2d(
-    x,
-    kernel,
-    bias=None,
+    x: Num[ArrayLike, "n h w c"],
+    kernel: Num[ArrayLike, "kh kw i o"],
+    bias: Num[ArrayLike, " o"] | None = None,
     *,
     strides: Size = 1,
     padding: PaddingLike = "SAME",
     kernel_dilation: Size = 1,
     feature_group_count: int = 1,
-) -> jax.Array:
+) -> Num[Array, "n h2 w2 o"]:
     """Cross-correlate images with a kernel, as CNNs do.
 
     `y[n, i, j, o] = bias[o] + sum x[n, i * s + a * d - p, j * s + b * d - p, c] * kernel[a, b, c, o]`
 
     Args:
-      x: Images, `[N, H, W, C]`.
-      kernel: `[KH, KW, C / feature_group_count, O]`, the dtype of x.
-      bias: `[O]`, or None.
+      x: Images.
+      kernel: The taps, `i` being `c / feature_group_count`; of the dtype of x.
+      bias: One number a feature, or None.
       strides: Pixels between windows, one integer or two.
       padding: `"SAME"`, `"SAME_LOWER"`, `"VALID"`, an integer, or `((top, bottom), (left, right))`.
       kernel_dilation: Pixels between the kernel's taps.
       feature_group_count: Groups of channels that don't mix.
-    Returns:
-      `[N, H', W', O]`, the dtype of x.
     Raises:
       TypeError: If a dtype is not numeric or the two differ.
       ValueError: If ranks, channels or groups don't fit, or no window does.
@@ -176,33 +180,22 @@ def _conv2d(op, x, kernel, bias, strides, padding, kernel_dilation, groups):
 
 
 def convolve2d(
-    x,
-    kernel,
-    bias=None,
+    x: Num[ArrayLike, "n h w c"],
+    kernel: Num[ArrayLike, "kh kw i o"],
+    bias: Num[ArrayLike, " o"] | None = None,
     *,
     strides: Size = 1,
     padding: PaddingLike = "SAME",
     kernel_dilation: Size = 1,
     feature_group_count: int = 1,
-) -> jax.Array:
+) -> Num[Array, "n h2 w2 o"]:
     """Convolve images with a kernel in the mathematical sense: the kernel is flipped.
 
     `convolve2d(x, kernel) == conv2d(x, kernel[::-1, ::-1])`. Kernels of even size have no centre: there `"SAME"` pads
     more after the image, as everywhere in JAX, and `"SAME_LOWER"` is `scipy.signal.convolve2d(mode="same")`.
 
-    Args:
-      x: Images, `[N, H, W, C]`.
-      kernel: `[KH, KW, C / feature_group_count, O]`, the dtype of x.
-      bias: `[O]`, or None.
-      strides: Pixels between windows, one integer or two.
-      padding: `"SAME"`, `"SAME_LOWER"`, `"VALID"`, an integer, or `((top, bottom), (left, right))`.
-      kernel_dilation: Pixels between the kernel's taps.
-      feature_group_count: Groups of channels that don't mix.
-    Returns:
-      `[N, H', W', O]`, the dtype of x.
-    Raises:
-      TypeError: If a dtype is not numeric or the two differ.
-      ValueError: If ranks, channels or groups don't fit, or no window does.
+    The arguments are those of `conv2d`.
+
     Example:
       >>> x = jnp.zeros((1, 3, 3, 1)).at[0, 1, 1, 0].set(1.0)  # an impulse answers with the kernel itself
       >>> convolve2d(x, jnp.arange(9.0).reshape(3, 3, 1, 1))[0, :, :, 0].tolist()
@@ -214,24 +207,19 @@ def convolve2d(
 
 
 def depthwise_conv2d(
-    x, kernel, bias=None, *, strides: Size = 1, padding: PaddingLike = "SAME", kernel_dilation: Size = 1
-) -> jax.Array:
+    x: Num[ArrayLike, "n h w c"],
+    kernel: Num[ArrayLike, "kh kw 1 o"],
+    bias: Num[ArrayLike, " o"] | None = None,
+    *,
+    strides: Size = 1,
+    padding: PaddingLike = "SAME",
+    kernel_dilation: Size = 1,
+) -> Num[Array, "n h2 w2 o"]:
     """Cross-correlate every channel with kernels of its own.
 
-    Output feature `c * M + m` comes from channel c alone, as with `feature_group_count=C`.
+    Output feature `c * M + m` of `C * M` comes from channel c alone: `conv2d` with `feature_group_count=C`, whose
+    arguments these are.
 
-    Args:
-      x: Images, `[N, H, W, C]`.
-      kernel: `[KH, KW, 1, C * M]`, the dtype of x.
-      bias: `[C * M]`, or None.
-      strides: Pixels between windows, one integer or two.
-      padding: `"SAME"`, `"SAME_LOWER"`, `"VALID"`, an integer, or `((top, bottom), (left, right))`.
-      kernel_dilation: Pixels between the kernel's taps.
-    Returns:
-      `[N, H', W', C * M]`, the dtype of x.
-    Raises:
-      TypeError: If a dtype is not numeric or the two differ.
-      ValueError: If ranks or channels don't fit, or no window does.
     Example:
       >>> depthwise_conv2d(jnp.ones((1, 5, 5, 2)), jnp.ones((3, 3, 1, 6))).shape
       (1, 5, 5, 6)

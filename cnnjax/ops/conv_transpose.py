@@ -1,19 +1,19 @@
 """The transposed convolution."""
 
-import jax
-from jax import lax
+from jax import Array, lax
+from jax.typing import ArrayLike
+from jaxtyping import Num
 
 from cnnjax import shapes
-from cnnjax.ops import bilinear, dispatch
+from cnnjax.ops import bilinear
 from cnnjax.ops.arguments import PaddingLike, Size, images, pair, per_axis
 from cnnjax.ops.conv import NHWC, add_bias, check_groups, conv_general_dilated, kernel_array, operands
-from cnnjax.ops.hide_constant import hide_constant
 
 
 def conv_transpose2d(
-    x,
-    kernel,
-    bias=None,
+    x: Num[ArrayLike, "n h w c"],
+    kernel: Num[ArrayLike, "kh kw i o"],
+    bias: Num[ArrayLike, " o"] | None = None,
     *,
     strides: Size = 1,
     padding: PaddingLike = "SAME",
@@ -21,7 +21,7 @@ def conv_transpose2d(
     output_padding: Size = 0,
     feature_group_count: int = 1,
     transpose_kernel: bool = False,
-) -> jax.Array:
+) -> Num[Array, "n h2 w2 o"]:
     """Upsample with a fractionally strided convolution, the transpose of `conv2d` with the same window.
 
     Size: `(H - 1) * s - top - bottom + d * (KH - 1) + 1 + output_padding`; `SAME` gives `H * s`. By default the
@@ -29,18 +29,16 @@ def conv_transpose2d(
     swapped, which makes the op the exact gradient of `conv2d` (Keras, PyTorch).
 
     Args:
-      x: Images, `[N, H, W, C]`.
+      x: Images.
       kernel: `[KH, KW, C / feature_group_count, O]`, or `[KH, KW, O / feature_group_count, C]` with `transpose_kernel`;
         the dtype of x.
-      bias: `[O]`, or None.
+      bias: One number a feature, or None.
       strides: Stride of the convolution that is transposed, one integer or two.
       padding: Padding of the convolution that is transposed: `"SAME"`, `"VALID"`, an integer, or pairs.
       kernel_dilation: Pixels between the kernel's taps.
       output_padding: Rows and columns added at the bottom and right, one integer or two, below the strides.
       feature_group_count: Groups of channels that don't mix.
       transpose_kernel: Whether the kernel is the one of the convolution that is transposed.
-    Returns:
-      `[N, H', W', O]`, the dtype of x.
     Raises:
       TypeError: If a dtype is not numeric or the two differ.
       ValueError: If ranks, channels or groups don't fit, nothing is left, or `output_padding` is not below the strides.
@@ -58,25 +56,17 @@ def conv_transpose2d(
     more = pair(op, "output_padding", output_padding, least=0)
     sides, taps, sizes = per_axis(op, padding), kernel.shape[:2], x.shape[1:3]
     try:
-        out_sizes = [
-            shapes.conv_transpose_output_size(n, k, s, p, d, extra)
-            for n, k, s, p, d, extra in zip(sizes, taps, strides, sides, dilation, more)
-        ]
+        for n, k, s, p, d, extra in zip(sizes, taps, strides, sides, dilation, more):
+            shapes.conv_transpose_output_size(n, k, s, p, d, extra)  # only to refuse what has none
         pads = [shapes.conv_transpose_padding(k, s, p, d) for k, s, p, d in zip(taps, strides, sides, dilation)]
     except ValueError as error:
         raise ValueError(str(error).replace("shapes:", f"{op}:", 1)) from None
-    if groups == 1:
-        # As the role of the primitive that it is: its multiplications are those of the convolution.
-        reaches = [(k - 1) * d for k, d in zip(taps, dilation)]
-        own = [
-            (reach - low, (n - 1) * s + 1 + reach - out - (reach - low))
-            for n, s, reach, out, (low, _) in zip(sizes, strides, reaches, out_sizes, pads)
-        ]
-        turned = lax.transpose(lax.rev(kernel, (0, 1)), (0, 1, 3, 2))
-        problem = dispatch.cpu_transposed_conv_spec(x, turned, out_sizes, strides, own, dilation)
-        if problem is not None:
-            return add_bias(op, bilinear.convolve_transposed(x, hide_constant(turned), problem), bias)
     pads = [(low, high + extra) for (low, high), extra in zip(pads, more)]
+    if groups == 1:
+        # As the role of the primitive that it is at stride 1 too: its multiplications are those of the convolution.
+        spec = bilinear.cpu_transposed_conv_spec(x, kernel, strides, pads, dilation)
+        if spec is not None:
+            return add_bias(op, bilinear.convolve_transposed(x, kernel, spec), bias)
     y = conv_general_dilated(x, kernel, (1, 1), pads, strides, dilation, NHWC, feature_group_count=groups)
     return add_bias(op, y, bias)
 

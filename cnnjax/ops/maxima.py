@@ -1,7 +1,7 @@
 """The maximum of every window on a CPU, and its derivatives as two primitives that are each other's transposes.
 
-`taken(t, x)` takes from t, of the shape of x, what stands where x has each window's maximum; `given(g, x)` gives each
-window's g back to that place. Both are linear in their first argument and constant in x, so that any order of
+`gather(t, x)` takes from t, of the shape of x, what stands where x has each window's maximum; `scatter(g, x)` gives
+each window's g back to that place. Both are linear in their first argument and constant in x, so that any order of
 differentiation, in either mode, stays among them, and nothing but x is kept for it. Of equal values the first in
 reading order is the maximum, and NaN is larger than all.
 """
@@ -17,11 +17,10 @@ from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching
 
+from cnnjax.jax_versions import on_no_mesh
 from cnnjax.ops import windows
-from cnnjax.ops.cpu.blocks import padded
-from cnnjax.ops.cpu.stages import noinline
-from cnnjax.ops.dispatch import cpu_mode, on_no_mesh
-from cnnjax.ops.lowering import lower_on_one_cpu
+from cnnjax.ops.cpu.blocks import noinline, padded
+from cnnjax.ops.dispatch import cpu_mode, lower_on_one_cpu
 
 max_pool_gather_p, max_pool_scatter_p = Primitive("cnnjax_max_pool_gather"), Primitive("cnnjax_max_pool_scatter")
 
@@ -67,15 +66,15 @@ def _places(x, *, window, strides):
     return places
 
 
-def _taken_at(t, places, *, window, strides):
+def _gather_at(t, places, *, window, strides):
     pixels = enumerate(windows.taps(t, window, strides))
     return sum(jnp.where(places == number, pixel, jnp.zeros((), t.dtype)) for number, pixel in pixels)
 
 
-def _given_at(g, places, *, shape, window, strides):
+def _scatter_at(g, places, *, shape, window, strides):
     zero = jnp.zeros((), g.dtype)
     if any(k > s for k, s in zip(window, strides)):  # windows overlap: a pixel may be the maximum of several
-        take = partial(_taken_at, places=places, window=window, strides=strides)
+        take = partial(_gather_at, places=places, window=window, strides=strides)
         return jax.linear_transpose(take, jax.ShapeDtypeStruct(shape, g.dtype))(g)[0]
     # Every pixel asks its only window whether it is the one.
     (sh, sw), (batch, rows, columns, channels) = strides, g.shape
@@ -88,12 +87,12 @@ def _given_at(g, places, *, shape, window, strides):
     return lax.pad(pixels.reshape(batch, rows * sh, columns * sw, channels), zero, edges)
 
 
-def _taken(t, x, *, locate=_places, **geometry):
-    return _taken_at(t, locate(x, **geometry), **geometry)
+def _gather(t, x, *, locate=_places, **geometry):
+    return _gather_at(t, locate(x, **geometry), **geometry)
 
 
-def _given(g, x, *, locate=_places, **geometry):
-    return _given_at(g, locate(x, **geometry), shape=x.shape, **geometry)
+def _scatter(g, x, *, locate=_places, **geometry):
+    return _scatter_at(g, locate(x, **geometry), shape=x.shape, **geometry)
 
 
 def _define(primitive: Primitive, transpose: Primitive, plain, shape) -> None:
@@ -124,10 +123,10 @@ def _define(primitive: Primitive, transpose: Primitive, plain, shape) -> None:
     lower_on_one_cpu(primitive, partial(plain, locate=noinline(_places)), plain, ("window", "strides"))
 
 
-def _taken_shape(t, x, **geometry):
+def _gather_shape(t, x, **geometry):
     del x
     return ShapedArray(jax.eval_shape(partial(windows.max_by_slices, **geometry), t).shape, t.dtype)
 
 
-_define(max_pool_gather_p, max_pool_scatter_p, _taken, _taken_shape)
-_define(max_pool_scatter_p, max_pool_gather_p, _given, lambda g, x, **_: ShapedArray(x.shape, g.dtype))
+_define(max_pool_gather_p, max_pool_scatter_p, _gather, _gather_shape)
+_define(max_pool_scatter_p, max_pool_gather_p, _scatter, lambda g, x, **_: ShapedArray(x.shape, g.dtype))

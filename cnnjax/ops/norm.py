@@ -5,26 +5,28 @@ from numbers import Integral
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
+from jax import Array, lax
+from jax.typing import ArrayLike
+from jaxtyping import Float
 
 from cnnjax.ops.arguments import images
 
 
-def local_response_norm(x, size: int = 5, *, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> jax.Array:
-    """Divide every value by a power of the mean square of its neighbours in the channel axis.
+def local_response_norm(
+    x: Float[ArrayLike, "n h w c"], size: int = 5, *, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
+) -> Float[Array, "n h w c"]:
+    """Divide every value by a power of the mean square of its neighbours in the channel axis, in float32 at least.
 
     `y[..., c] = x[..., c] / (k + alpha / size * sum x[..., j]^2)^beta`, with j from `c - size // 2` to
     `c + (size - 1) // 2`; channels beyond the ends count as 0. PyTorch and Caffe divide `alpha` by `size` like this;
     the equation of the AlexNet paper and `tf.nn.local_response_normalization` don't, so their alpha is `alpha / size`.
 
     Args:
-      x: Images, float, `[N, H, W, C]`.
+      x: Images.
       size: Neighbouring channels in the sum, the channel itself included.
       alpha: Weight of the mean square.
       beta: The power.
       k: Added to the weighted mean square, so that nothing divides by 0.
-    Returns:
-      `[N, H, W, C]`, the dtype of x; computed in float32 at least.
     Raises:
       TypeError: If x is not floating.
       ValueError: If x is not of rank 4 or `size` is below 1.

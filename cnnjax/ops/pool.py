@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from functools import partial
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
+from jax import Array, lax
+from jax.typing import ArrayLike
+from jaxtyping import Inexact, Real
 
 from cnnjax import shapes
 from cnnjax.ops import windows
@@ -39,28 +40,26 @@ def _windows(op, x, window, strides, padding, ceil_mode, dilation):
 
 
 def max_pool(
-    x,
+    x: Real[ArrayLike, "n h w c"],
     window: Size,
     *,
     strides: Size | None = None,
     padding: PaddingLike = "VALID",
     ceil_mode: bool = False,
     dilation: Size = 1,
-) -> jax.Array:
+) -> Real[Array, "n h2 w2 c"]:
     """Take the maximum of every window.
 
     `y[n, i, j, c] = max x[n, i * s + a * d, j * s + b * d, c]`; padding counts as minus infinity. Of equal values the
     first in reading order gets the gradient; NaN propagates.
 
     Args:
-      x: Images, `[N, H, W, C]`.
+      x: Images.
       window: Height and width of the window, or one integer for both.
       strides: Pixels between windows; None for the window itself.
       padding: `"VALID"`, `"SAME"`, an integer, or `((top, bottom), (left, right))`.
       ceil_mode: Whether a last window may hang over the end (PyTorch's rule).
       dilation: Pixels between the window's.
-    Returns:
-      `[N, H', W', C]`, the dtype of x.
     Raises:
       TypeError: If x is not of real numbers.
       ValueError: If x is not of rank 4, no window fits, or one holds padding alone.
@@ -85,7 +84,7 @@ def _counts(size, kernel, stride, dilation, pads, declared):
 
 
 def avg_pool(
-    x,
+    x: Inexact[ArrayLike, "n h w c"],
     window: Size,
     *,
     strides: Size | None = None,
@@ -93,22 +92,16 @@ def avg_pool(
     ceil_mode: bool = False,
     count_include_pad: bool = False,
     dilation: Size = 1,
-) -> jax.Array:
+) -> Inexact[Array, "n h2 w2 c"]:
     """Take the mean of every window.
 
     Sums are taken in float32 at least. Pixels that only ceil mode adds are never counted.
 
     Args:
-      x: Images, float, `[N, H, W, C]`.
-      window: Height and width of the window, or one integer for both.
-      strides: Pixels between windows; None for the window itself.
-      padding: `"VALID"`, `"SAME"`, an integer, or `((top, bottom), (left, right))`.
-      ceil_mode: Whether a last window may hang over the end (PyTorch's rule).
+      x: Images.
+      window: This and the rest as for `max_pool`.
       count_include_pad: Whether padding counts as pixels of value 0 (PyTorch's and Flax's default) or not at all
         (Keras's).
-      dilation: Pixels between the window's.
-    Returns:
-      `[N, H', W', C]`, the dtype of x.
     Raises:
       TypeError: If x is not floating.
       ValueError: If x is not of rank 4, no window fits, or one holds padding alone.
@@ -153,13 +146,9 @@ def _check_pixels(op, x):
         raise ValueError(f"{op}: expected images of at least one pixel, got shape {x.shape}. Leave such a batch out.")
 
 
-def global_avg_pool(x) -> jax.Array:
+def global_avg_pool(x: Inexact[ArrayLike, "n h w c"]) -> Inexact[Array, "n c"]:
     """Take the mean over height and width.
 
-    Args:
-      x: Images, float, `[N, H, W, C]`.
-    Returns:
-      `[N, C]`, the dtype of x.
     Raises:
       TypeError: If x is not floating.
       ValueError: If x is not of rank 4.
@@ -182,16 +171,14 @@ def _mean(x, axes):
     return jnp.mean(x, axis=axes, keepdims=True) + nothing
 
 
-def adaptive_avg_pool(x, output_size: Size) -> jax.Array:
+def adaptive_avg_pool(x: Inexact[ArrayLike, "n h w c"], output_size: Size) -> Inexact[Array, "n h2 w2 c"]:
     """Average into a given number of windows, whatever the size of the image.
 
     Window i covers pixels `floor(i * H / H')` up to `ceil((i + 1) * H / H')`, as PyTorch's does.
 
     Args:
-      x: Images, float, `[N, H, W, C]`.
+      x: Images.
       output_size: Height and width of the output, or one integer for both.
-    Returns:
-      `[N, H', W', C]`, the dtype of x.
     Raises:
       TypeError: If x is not floating.
       ValueError: If x is not of rank 4 or a size is not positive.
@@ -205,16 +192,14 @@ def adaptive_avg_pool(x, output_size: Size) -> jax.Array:
     return _adaptive("adaptive_avg_pool", wide, output_size, avg_pool, _mean).astype(x.dtype)
 
 
-def adaptive_max_pool(x, output_size: Size) -> jax.Array:
+def adaptive_max_pool(x: Real[ArrayLike, "n h w c"], output_size: Size) -> Real[Array, "n h2 w2 c"]:
     """Take the maximum of a given number of windows, whatever the size of the image.
 
     The windows are those of `adaptive_avg_pool`; ties and NaN are as in `max_pool`.
 
     Args:
-      x: Images, `[N, H, W, C]`.
+      x: Images.
       output_size: Height and width of the output, or one integer for both.
-    Returns:
-      `[N, H', W', C]`, the dtype of x.
     Raises:
       TypeError: If x is not of real numbers.
       ValueError: If x is not of rank 4 or a size is not positive.

@@ -5,8 +5,14 @@ from cnnjax.receptive_field.gaussian import GaussianFit, effective_size, fit_gau
 from cnnjax.receptive_field.measured import Growth, growth, measure
 from cnnjax.receptive_field.nan_probe import Support, probe
 from cnnjax.receptive_field.plot import plot, plot_growth
-from cnnjax.receptive_field.stacks import StackComparison, compare_stacks
-from cnnjax.receptive_field.theory import Layer, receptive_field, trace, trace_jaxpr
+from cnnjax.receptive_field.theory import (
+    Layer,
+    StackComparison,
+    compare_stacks,
+    receptive_field,
+    trace,
+    trace_jaxpr,
+)
 
 __all__ = [
     "GaussianFit",

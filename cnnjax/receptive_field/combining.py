@@ -1,12 +1,13 @@
-"""What working element by element, choosing among values, and putting them side by side do to what they read."""
+"""What working element by element, choosing, putting side by side and reshaping do to what values read."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from cnnjax import jax_versions
-from cnnjax.receptive_field.reach import NOTHING, Law, Reach, compress, concatenate, maximum, rearrange, window
+from cnnjax.receptive_field.reach import NOTHING, Law, Reach, compress, concatenate, maximum, rearrange, strided, window
 from cnnjax.receptive_field.value import Value, everything, joined
 
 Shape = tuple[int, ...]
@@ -114,6 +115,44 @@ def _unstack(eqn, operands, shapes, note):
             reaches.append(rearrange(Reach(picked, reach.law), others))
         results.append(Value(shape, tuple(reaches)))
     return results
+
+
+def reshape(reach: Reach, old: Sequence[int], new: Sequence[int]) -> Reach:
+    """Return the reach of a reshaped value. An axis split or merged lives on in its slowest part."""
+    reads, law, shape = reach.reads, Law(), [4]
+    view: list[int] = [4]
+    for before, after in _groups(old, new):
+        sizes = [reads.shape[axis + 1] for axis in before]
+        flat = all(size == 1 for size in sizes)
+        view += sizes if flat else [old[axis] for axis in before]
+        shape += [1] * len(after) if flat else [new[axis] for axis in after]
+        if reach.axis in before and after:
+            inner_before = math.prod(old[axis] for axis in before[before.index(reach.axis) + 1 :])
+            outermost = math.prod(old[axis] for axis in before[: before.index(reach.axis)]) == 1
+            place = next((axis for axis in after if new[axis] > 1), after[0])
+            inner_after = math.prod(new[axis] for axis in after[after.index(place) + 1 :])
+            if outermost:
+                merged = Law(place, reach.law.period * inner_before, reach.law.shift)
+                law = strided(merged, place, 1, inner_after) if merged.period else Law(place)
+    return Reach(np.broadcast_to(reads, view).reshape(shape), law)
+
+
+def _groups(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], list[int]]]:
+    """Pair the shortest runs of axes of both shapes that hold equally many elements."""
+    groups: list[tuple[list[int], list[int]]] = []
+    i = j = 0
+    while i < len(old) or j < len(new):
+        before, after = ([i] if i < len(old) else []), ([j] if j < len(new) else [])
+        i, j = i + len(before), j + len(after)
+        while (count := math.prod(old[a] for a in before)) != (other := math.prod(new[a] for a in after)):
+            if count < other:
+                before.append(i)
+                i += 1
+            else:
+                after.append(j)
+                j += 1
+        groups.append((before, after))
+    return groups
 
 
 RULES = {

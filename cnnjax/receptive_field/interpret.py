@@ -8,8 +8,19 @@ from jax.extend import core
 
 from cnnjax import jax_versions, jaxpr
 from cnnjax.receptive_field import combining, rules
-from cnnjax.receptive_field.loops import counted, is_list, lawless, row_of
-from cnnjax.receptive_field.value import Constant, Note, Value, computed, everything, joined, spatial_hull
+from cnnjax.receptive_field.value import (
+    Constant,
+    Note,
+    Value,
+    computed,
+    counted,
+    everything,
+    is_list,
+    joined,
+    lawless,
+    row_of,
+    spatial_hull,
+)
 
 # Scans are unrolled to this many steps and loops joined over as many; beyond, everything counts as read.
 _MOST_STEPS = 4096
@@ -57,12 +68,8 @@ class Interpreter:
     ) -> list[Value]:
         """Return what the outputs of a jaxpr read.
 
-        Args:
-          closed: The jaxpr.
-          inputs: What its inputs read.
-          path: Scopes around it.
-          wanted: Which outputs matter; None for all. Equations behind none of them are passed over.
-          opaque: Outputs that are parameters, whose numbers mean nothing even if they can be known.
+        Equations behind no `wanted` output (None: all are) are passed over. `opaque` outputs are parameters, whose
+        numbers mean nothing even if they can be known.
         """
         closed = jax_versions.closed_jaxpr(closed)
         inside = jax_versions.open_jaxpr(closed)
@@ -194,8 +201,7 @@ class Interpreter:
             return known
         # How often the body runs is not known: its results join those of any number of runs.
         carry = [replace(lawless(value), constant=None) for value in operands[tests + bodies :]]
-        text = "runs an unknown number of times: what any number of runs reads is joined"
-        note = self._note(eqn, text, exact=False)
+        note = self._note(eqn, "runs an unknown number of times: what any number of runs reads is joined", exact=False)
         for _ in range(_MOST_STEPS):
             (test,) = self.run(loop.test, [*test_consts, *carry])
             after = self.run(loop.body, [*body_consts, *carry])

@@ -13,10 +13,9 @@ from jax.extend import core
 
 from cnnjax import jax_versions
 from cnnjax.errors import UsageError, unknown
-from cnnjax.receptive_field.analysis import Analysis, Found, name_of
+from cnnjax.receptive_field.analysis import Analysis, Found, kind, name_of
 from cnnjax.receptive_field.field import ReceptiveField
 from cnnjax.receptive_field.gaussian import GaussianFit, effective_size, fit_gaussian
-from cnnjax.receptive_field.labels import kind
 from cnnjax.receptive_field.nan_probe import compiled
 from cnnjax.receptive_field.tracing import STREAMS, traced
 

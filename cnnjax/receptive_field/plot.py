@@ -117,9 +117,7 @@ def _on_branch(sizes: np.ndarray) -> np.ndarray:
     return sizes < np.maximum.accumulate(sizes)
 
 
-def _draw_sizes(
-    axes: Any, sizes: np.ndarray, theory: np.ndarray, style: str, colour: str, label: str, marker: int
-) -> None:
+def _draw_sizes(axes: Any, sizes: np.ndarray, theory: np.ndarray, style: str, colour: str, label: str, marker: int):
     """Draw a line through the layers one after another, and beside it those on branches."""
     places, aside = np.arange(len(sizes)), _on_branch(theory)
     axes.plot(places[~aside], sizes[~aside], style, color=colour, label=label, markersize=marker, lw=1.3)
@@ -151,11 +149,7 @@ def _written(figure: "Figure", path: str | pathlib.Path | None) -> "Figure":
 
 
 def check_path(path: str | pathlib.Path) -> None:
-    """Refuse a file that no picture can be written to, before anything is measured.
-
-    Raises:
-      UsageError: If its name ends in neither `.png` nor `.svg`, or its folder does not exist.
-    """
+    """Refuse a file that no picture can be written to, before anything is measured."""
     path = pathlib.Path(path)
     if path.suffix.lower() not in _SUFFIXES:
         raise UsageError(f"plot: expected a file ending in .png or .svg, got {str(path)!r}.")
@@ -192,18 +186,9 @@ def _draw_map(axes: Any, heat: Any, field: ReceptiveField, index: tuple[int, ...
     _draw_box(axes, field, index)
     if fit is not None:
         (cy, cx), (sy, sx) = fit.centre, fit.sigma
-        axes.add_patch(
-            Ellipse(
-                (cx, cy),
-                2 * _GAUSSIAN_95 * sx,
-                2 * _GAUSSIAN_95 * sy,
-                fill=False,
-                edgecolor=_FIT,
-                lw=2,
-                ls="--",
-                label=f"Gaussian, 2σ: σ = {sy:.1f} x {sx:.1f}",
-            )
-        )
+        style = {"fill": False, "edgecolor": _FIT, "lw": 2, "ls": "--"}
+        label = f"Gaussian, 2σ: σ = {sy:.1f} x {sx:.1f}"
+        axes.add_patch(Ellipse((cx, cy), 2 * _GAUSSIAN_95 * sx, 2 * _GAUSSIAN_95 * sy, **style, label=label))
     axes.set_xlabel("column (pixels)")
     axes.set_ylabel("row (pixels)")
     columns = 1 if heat is None else 3
@@ -241,9 +226,7 @@ def _backdrop(image: Any) -> np.ndarray:
     return 0.25 + 0.7 * np.clip(grey, 0, 1)
 
 
-def _draw_section(
-    axes: Any, heat: np.ndarray, field: ReceptiveField, index: tuple[int, ...], fit: Any, axis: int
-) -> None:
+def _draw_section(axes: Any, heat: np.ndarray, field: ReceptiveField, index: tuple[int, ...], fit: Any, axis: int):
     name, profile = ("row", "column")[axis], np.abs(heat).sum(1 - axis)
     places, others = np.arange(len(profile)), np.arange(heat.shape[1 - axis])
     axes.plot(places, profile / profile.max(), "-", color=_MEASURED, lw=2, label=f"measured, {name}s' sums")

@@ -114,7 +114,7 @@ def window(
     places = np.arange((output - 1) * stride + (taps - 1) * window_dilation + 1) - low
     index, beside = np.divmod(places, base_dilation)
     alive = (beside == 0) & (index >= 0) & (index < size)
-    law = _strided(reach.law, axis, base_dilation, stride)
+    law = strided(reach.law, axis, base_dilation, stride)
     moves = reach.varies(axis) or (reach.axis == axis and reach.law.shift != 0)
     windows = [first_taps + tap * window_dilation for tap in range(taps)]
     if output == 1 and size > 1 and taps >= whole_from and alive.sum() == size and window_dilation == 1:
@@ -131,7 +131,8 @@ def window(
     return compress(Reach(joined, law if kept or reach.axis != axis else Law(reach.axis)))
 
 
-def _strided(law: Law, axis: int, dilation: int, stride: int) -> Law:
+def strided(law: Law, axis: int, dilation: int, stride: int) -> Law:
+    """Return the law along an axis whose elements are put apart, and of which every few are taken."""
     if law.axis != axis or not law.period:
         return law
     spread = law.period * dilation
@@ -225,41 +226,3 @@ def concatenate(reaches: Sequence[Reach | None], axis: int, sizes: Sequence[int]
         parts.append(np.full(full, NOTHING) if reach is None else np.broadcast_to(reach.reads, full))
     law = _common_law([reach.law for reach in real])
     return compress(Reach(np.concatenate(parts, axis + 1), Law(axis) if law.axis == axis else law))
-
-
-def reshape(reach: Reach, old: Sequence[int], new: Sequence[int]) -> Reach:
-    """Return the reach of a reshaped value. An axis split or merged lives on in its slowest part."""
-    reads, law, shape = reach.reads, Law(), [4]
-    view: list[int] = [4]
-    for before, after in _groups(old, new):
-        sizes = [reads.shape[axis + 1] for axis in before]
-        flat = all(size == 1 for size in sizes)
-        view += sizes if flat else [old[axis] for axis in before]
-        shape += [1] * len(after) if flat else [new[axis] for axis in after]
-        if reach.axis in before and after:
-            inner_before = math.prod(old[axis] for axis in before[before.index(reach.axis) + 1 :])
-            outermost = math.prod(old[axis] for axis in before[: before.index(reach.axis)]) == 1
-            place = next((axis for axis in after if new[axis] > 1), after[0])
-            inner_after = math.prod(new[axis] for axis in after[after.index(place) + 1 :])
-            if outermost:
-                merged = Law(place, reach.law.period * inner_before, reach.law.shift)
-                law = _strided(merged, place, 1, inner_after) if merged.period else Law(place)
-    return Reach(np.broadcast_to(reads, view).reshape(shape), law)
-
-
-def _groups(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], list[int]]]:
-    """Pair the shortest runs of axes of both shapes that hold equally many elements."""
-    groups: list[tuple[list[int], list[int]]] = []
-    i = j = 0
-    while i < len(old) or j < len(new):
-        before, after = ([i] if i < len(old) else []), ([j] if j < len(new) else [])
-        i, j = i + len(before), j + len(after)
-        while (count := math.prod(old[a] for a in before)) != (other := math.prod(new[a] for a in after)):
-            if count < other:
-                before.append(i)
-                i += 1
-            else:
-                after.append(j)
-                j += 1
-        groups.append((before, after))
-    return groups

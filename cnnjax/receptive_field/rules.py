@@ -13,7 +13,6 @@ from cnnjax.receptive_field.reach import (
     concatenate,
     maximum,
     rearrange,
-    reshape,
     reverse,
     window,
 )
@@ -201,7 +200,7 @@ RULES: dict[str, Rule] = {
     "reduce": _general_reduce,
     "reduce_window_sum": _mapping(_sum_window),
     "reduce_window": _general_reduce_window,
-    "reshape": _mapping(lambda reach, params, old, new: reshape(reach, old, new)),
+    "reshape": _mapping(lambda reach, params, old, new: combining.reshape(reach, old, new)),
     "rev": _mapping(lambda reach, params, old, new: reverse(reach, params["dimensions"])),
     "slice": _mapping(_slice),
     "sort": _sort,

@@ -10,7 +10,7 @@ import numpy as np
 from jax.extend import core
 
 from cnnjax import jaxpr
-from cnnjax.receptive_field.reach import Law, Reach, maximum, union
+from cnnjax.receptive_field.reach import Law, Reach, maximum, rearrange, union
 
 # Longer chains of equations than this are not followed to find a constant, nor are larger ones computed.
 _LONGEST, _LARGEST = 200, 2**24
@@ -172,3 +172,36 @@ def spatial_hull(value: Value) -> Value:
     own = {reach.axis for reach in value.reaches}
     rest = [axis for axis in range(len(value.shape)) if axis not in own]
     return replace(value, reaches=tuple(maximum(reach, rest, keep=True) for reach in value.reaches))
+
+
+def counted(value: Value) -> Value:
+    """Return the value with a single number computed, so that what loops count does not become ever longer."""
+    if value.constant is None or value.shape or value.constant.depth == 1:
+        return value
+    return replace(value, constant=Constant.given(value.constant.value()))
+
+
+def is_list(value: Value) -> bool:
+    """Say whether it is a list of numbers that the function itself makes, such as places to go to one after another."""
+    return value.constant is not None and len(value.shape) == 1
+
+
+def row_of(value: Value, row: int) -> Value:
+    """Return what one element along the first axis reads, without that axis."""
+    if value.constant is not None and is_list(value):
+        return Value((), constant=value.constant.row(row))
+    reaches = []
+    for reach in value.reaches:
+        picked = replace(reach, reads=reach.reads[:, [row if reach.varies(0) else 0]])
+        reaches.append(rearrange(picked, range(1, len(value.shape))))
+    return Value(value.shape[1:], tuple(reaches), value.notes)
+
+
+def lawless(value: Value) -> Value:
+    """Return the value with the image ending at its border: what grows with every run would not settle otherwise."""
+    reaches = []
+    for reach in value.reaches:
+        reads = reach.reads.copy()
+        reads[2:] = reads[:2]
+        reaches.append(replace(reach, reads=reads).without_law())
+    return replace(value, reaches=tuple(reaches))

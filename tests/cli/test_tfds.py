@@ -1,5 +1,6 @@
 """A set of one's own that TFDS prepared, trained on and evaluated by its name."""
 
+import json
 import sys
 
 import numpy as np
@@ -17,6 +18,7 @@ from flax import linen as nn
 
 class Mean(nn.Module):
     num_classes: int = 2
+    input_shape: tuple = (6, 6, 1)
 
     @nn.compact
     def __call__(self, x):
@@ -46,9 +48,11 @@ def here(tmp_path, monkeypatch):
 
 def test_training_and_what_asks_the_run_take_it(here, capsys):
     name = "tfds:shades?train=train[:70%]&test=train[70%:]"
-    words = ["train", "nets:Mean", "--dataset", name, "--data-dir", "sets", "--image-size", "6", "--epochs", "30"]
+    words = ["train", "nets:Mean", "--dataset", name, "--data-dir", "sets", "--epochs", "30"]
     assert run([*words, "--batch-size", "6", "--lr", "0.3", "--workdir", "run", "--json"]) == 0
-    trained = last_json(capsys)
+    text = capsys.readouterr()
+    assert "images differ in size: cut to (6, 6), as nets:Mean was published for (--image-size)" in text.err
+    trained = json.loads(text.out)
     assert (trained["dataset"], trained["test_accuracy"]) == (name, 1.0)
     assert run(["eval", "--workdir", "run", "--data-dir", "sets", "--json"]) == 0
     assert last_json(capsys)["examples"] == 18

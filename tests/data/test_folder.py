@@ -140,7 +140,8 @@ def test_sizes_that_differ_need_a_stated_size(divided):
     save(divided / "train" / "dog" / "large.jpg", noise(20, 40, 3))
     with pytest.raises(UsageError, match=r"differ in size \(train/cat/0.png is 5×6, train/dog/large.jpg is 40×20\)"):
         load_folder(divided)
-    data = load_folder(divided, image_size=8, validation=0)
+    assert load_folder(divided, choose_size=lambda: (7, 9)).train.image_shape == (7, 9, 3)
+    data = load_folder(divided, image_size=8, validation=0, choose_size=lambda: pytest.fail("a size is given"))
     assert data.info.image_shape == (8, 8, 3)
     assert data.train.image_size is None
     for image, path in zip(data.train.images, data.train.ids):
@@ -153,6 +154,10 @@ def test_enlarging_is_left_to_the_device(divided, size, stored):
     assert data.info.image_shape == stored
     assert data.test.image_shape == (*size, 3)
     assert next(batches(data.test, 2)).image.shape == (2, *size, 3)
+
+
+def test_a_size_is_chosen_only_where_sizes_differ(divided):
+    load_folder(divided, choose_size=lambda: pytest.fail("images are of one size"))
 
 
 def test_exif_turns_before_sizes_are_compared(divided):

@@ -120,6 +120,7 @@ def test_colours_of_mixed_sizes_are_cut_to_one(root):
     assert (len(data.train), len(data.validation), len(data.test)) == (12, 6, 2)
     assert said[0].endswith("2 classes, train 12, validation 6, test 2; test taken from train")
     assert "images are cut to 224×224; --image-size states another size" in said[1]
+    assert load_dataset("tfds:mixed", data_dir=root, choose_size=lambda: 9).train.image_shape == (9, 9, 3)
     data = load_dataset("tfds:mixed", data_dir=root, image_size=(10, 12))
     assert isinstance(data.train, Split)
     builder = tfds.builder_from_directory(builder_dir=str(root / "mixed" / "2.1.0"))

@@ -47,34 +47,34 @@ def _padded(shape, padding):
     return np.zeros((shape[0], *sizes, shape[3])), (slice(None), *inside), (slice(None), *held)
 
 
-def _taps(padded, kernel, out_sizes, strides, dilation):
+def _taps(padded, kernel, output_sizes, strides, dilation):
     """Yield each tap with the view of the padded images that it reads."""
     for a in range(kernel.shape[0]):
         for b in range(kernel.shape[1]):
             rows, columns = (
-                slice(t * d, t * d + (n - 1) * s + 1, s) for t, d, n, s in zip((a, b), dilation, out_sizes, strides)
+                slice(t * d, t * d + (n - 1) * s + 1, s) for t, d, n, s in zip((a, b), dilation, output_sizes, strides)
             )
             yield (a, b), padded[:, rows, columns]
 
 
-def taps_conv(x, kernel, problem):
+def taps_conv(x, kernel, spec):
     """Return the convolution of a `cpu.ConvSpec` in float64, tap by tap in numpy."""
     x, kernel = np.asarray(x, np.float64), np.asarray(kernel, np.float64)
-    padded, inside, held = _padded(x.shape, problem.padding)
+    padded, inside, held = _padded(x.shape, spec.padding)
     padded[inside] = x[held]
-    return sum(v @ kernel[t] for t, v in _taps(padded, kernel, problem.out_sizes, problem.strides, problem.dilation))
+    return sum(v @ kernel[t] for t, v in _taps(padded, kernel, spec.output_sizes, spec.strides, spec.dilation))
 
 
-def taps_gradients(x, kernel, g, problem):
+def taps_gradients(x, kernel, g, spec):
     """Return the gradients of images and kernel in float64, tap by tap in numpy.
 
     XLA:CPU itself aborts on some of these shapes (jaxlib 0.10.2), so it cannot judge them.
     """
     x, kernel, g = (np.asarray(a, np.float64) for a in (x, kernel, g))
-    padded, inside, held = _padded(x.shape, problem.padding)
+    padded, inside, held = _padded(x.shape, spec.padding)
     padded[inside] = x[held]
     dx, dpadded, dkernel = np.zeros_like(x), np.zeros_like(padded), np.zeros_like(kernel)
-    window = (kernel, problem.out_sizes, problem.strides, problem.dilation)
+    window = (kernel, spec.output_sizes, spec.strides, spec.dilation)
     for (tap, read), (_, written) in zip(_taps(padded, *window), _taps(dpadded, *window)):
         dkernel[tap] = np.einsum("nhwc,nhwo->co", read, g)
         written += g @ kernel[tap].T

@@ -1,6 +1,7 @@
 """The convolution primitive: every transformation, platform, switch and sharding."""
 
 import os
+import re
 import subprocess
 import sys
 from functools import partial
@@ -16,7 +17,7 @@ from jax.test_util import check_grads
 
 from cnnjax import ops
 from cnnjax.ops import cpu, dispatch
-from cnnjax.ops.hide_constant import hide_constant_p
+from cnnjax.ops.xla_faults import hide_constant_p
 from tests.ops import oracles
 
 
@@ -26,11 +27,11 @@ def draw(*shapes):
 
 
 def conv(x, k, strides=(2, 1)):
-    return ops.conv2d(x, k, strides=strides, padding=1)
+    return ops.conv2d(x, k, strides=strides, padding=1, feature_group_count=x.shape[3] // k.shape[2])
 
 
 def lax_conv(x, k, strides=(2, 1)):
-    return oracles.lax_conv(x, k, strides, ((1, 1), (1, 1)))
+    return oracles.lax_conv(x, k, strides, ((1, 1), (1, 1)), groups=x.shape[3] // k.shape[2])
 
 
 @pytest.fixture
@@ -38,13 +39,20 @@ def operands():
     return draw((8, 6, 5, 2), (3, 3, 2, 3))
 
 
+@pytest.fixture(params=[1, 2, 4], ids="{0} groups".format)
+def any_operands(request):
+    """Return images and kernels without groups, with two, and of a depthwise convolution."""
+    channels = {1: 2, 2: 4, 4: 4}[request.param]
+    return draw((8, 6, 5, channels), (3, 3, channels // request.param, 4))
+
+
 def roles(f, x, k):
     """Return the three roles of f as functions of their two operands, with operands to call them with."""
     g = draw(f(x, k).shape)[0]
     return {
-        "out": (f, (x, k)),
-        "lhs": (lambda g, k: jax.vjp(lambda x: f(x, k), x)[1](g)[0], (g, k)),
-        "rhs": (lambda x, g: jax.vjp(lambda k: f(x, k), k)[1](g)[0], (x, g)),
+        "forward": (f, (x, k)),
+        "input_grad": (lambda g, k: jax.vjp(lambda x: f(x, k), x)[1](g)[0], (g, k)),
+        "kernel_grad": (lambda x, g: jax.vjp(lambda k: f(x, k), k)[1](g)[0], (x, g)),
     }
 
 
@@ -53,7 +61,7 @@ def test_a_narrow_convolution_is_one_equation(operands):
     jaxpr = jax.make_jaxpr(conv)(*operands)
     assert [eqn.primitive.name for eqn in jaxpr.eqns] == ["cnnjax_hide_constant", "cnnjax_conv"]
     backward = str(jax.make_jaxpr(jax.grad(lambda *a: conv(*a).sum(), (0, 1)))(*operands))
-    assert all(f"role={role}" in backward for role in ("lhs", "rhs"))
+    assert all(f"role={role}" in backward for role in ("input_grad", "kernel_grad"))
 
 
 def test_derivatives_of_any_order_and_mode(operands):
@@ -66,9 +74,9 @@ def test_derivatives_of_any_order_and_mode(operands):
 
 
 @pytest.mark.parametrize("role", cpu.ROLES)
-def test_third_order_stays_among_the_roles(operands, role):
-    ours, arguments = roles(conv, *operands)[role]
-    theirs, _ = roles(lax_conv, *operands)[role]
+def test_third_order_stays_among_the_roles(any_operands, role):
+    ours, arguments = roles(conv, *any_operands)[role]
+    theirs, _ = roles(lax_conv, *any_operands)[role]
     tangents = tuple(draw(*(a.shape for a in arguments)))
     for transformed in (
         lambda f: f(*arguments),
@@ -81,17 +89,17 @@ def test_third_order_stays_among_the_roles(operands, role):
 
 @pytest.mark.parametrize("role", cpu.ROLES)
 @pytest.mark.parametrize("in_axes", [(0, None), (None, 0), (0, 0), (2, 1)])
-def test_vmap_of_every_role(operands, role, in_axes):
-    ours, arguments = roles(conv, *operands)[role]
-    theirs, _ = roles(lax_conv, *operands)[role]
+def test_vmap_of_every_role(any_operands, role, in_axes):
+    ours, arguments = roles(conv, *any_operands)[role]
+    theirs, _ = roles(lax_conv, *any_operands)[role]
     arguments = [
         a if axis is None else jnp.stack([a, 2 * a, -a], axis) for a, axis in zip(arguments, in_axes, strict=True)
     ]
     oracles.close(jax.vmap(ours, in_axes)(*arguments), jax.vmap(theirs, in_axes)(*arguments))
 
 
-def test_per_example_gradients(operands):
-    x, k = operands
+def test_per_example_gradients(any_operands):
+    x, k = any_operands
 
     def loss(f, x, k):
         return (f(x[None], k) ** 2).sum()
@@ -100,8 +108,8 @@ def test_per_example_gradients(operands):
     oracles.close(ours, theirs)
 
 
-def test_scan_remat_and_export(operands):
-    x, k = operands
+def test_scan_remat_and_export(any_operands):
+    x, k = any_operands
 
     def loss(f, x, k):
         return (f(x, k) ** 2).sum()
@@ -142,6 +150,21 @@ def test_accelerators_get_their_own_convolutions(operands):
     assert text.count("stablehlo.convolution") == text.count("rhs_dilate = [4, 1]") == 1  # of dilated images
 
 
+@pytest.mark.parametrize("groups", [2, 6])
+def test_accelerators_get_their_own_grouped_convolutions(groups):
+    x, k = draw((2, 8, 7, 6), (3, 3, 6 // groups, 12))
+
+    def kinds(f, platform):
+        step = jax.jit(jax.value_and_grad(lambda x, k: (f(x, k) ** 2).sum(), (0, 1)))
+        text = step.trace(x, k).lower(lowering_platforms=(platform,)).as_text()
+        return sorted(re.findall(r"stablehlo\.convolution.*?window = \{.*", text))
+
+    for platform in ("cuda", "tpu"):
+        assert kinds(conv, platform) == kinds(lax_conv, platform)
+        assert len(kinds(conv, platform)) == 3
+    assert {group for line in kinds(conv, "cpu") for group in re.findall(r"group_count = (\d+)", line)} <= {"1"}
+
+
 @pytest.mark.parametrize(("mode", "fast"), [("on", True), ("", True), ("off", False), ("exact", False)])
 def test_switch(operands, monkeypatch, mode, fast):
     monkeypatch.setenv(dispatch.SWITCH, mode)
@@ -170,11 +193,11 @@ def test_the_gradient_of_a_sum_of_outputs_is_right():
     np.testing.assert_allclose(found, 32 * (taps**2).sum(), rtol=1e-5)
 
 
-def test_without_jit_it_is_the_platforms(operands):
+def test_without_jit_it_is_the_platforms(any_operands):
     """`jax.disable_jit` is how one debugs."""
-    expected = jax.grad(lambda *a: (lax_conv(*a) ** 2).sum(), (0, 1))(*operands)
+    expected = jax.grad(lambda *a: (lax_conv(*a) ** 2).sum(), (0, 1))(*any_operands)
     with jax.disable_jit():
-        found = jax.grad(lambda *a: (conv(*a) ** 2).sum(), (0, 1))(*operands)
+        found = jax.grad(lambda *a: (conv(*a) ** 2).sum(), (0, 1))(*any_operands)
     for gradient, truth in zip(found, expected):
         oracles.close(gradient, truth)
 
@@ -195,16 +218,14 @@ def test_exact_mode_keeps_a_nan_in_its_windows(operands, monkeypatch):
 @pytest.mark.parametrize(
     "options",
     [
-        {"feature_group_count": 2},
-        {"lhs_dilation": (2, 1)},
+        {"batch_group_count": 2},
+        {"lhs_dilation": (2, 1), "precision": "highest"},
         {"preferred_element_type": jnp.float64},
         {"dimension_numbers": ("NCHW", "OIHW", "NHWC")},
     ],
 )
 def test_what_is_not_plain_goes_to_lax(options: dict[str, Any]):
     x, k = jax.ShapeDtypeStruct((2, 6, 6, 6), jnp.float32), jax.ShapeDtypeStruct((3, 3, 6, 6), jnp.float32)
-    if "feature_group_count" in options:
-        k = jax.ShapeDtypeStruct((3, 3, 3, 6), jnp.float32)
     if "dimension_numbers" in options:
         k = jax.ShapeDtypeStruct((6, 6, 3, 3), jnp.float32)
     options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), **options}

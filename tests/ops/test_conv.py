@@ -13,14 +13,16 @@ from jax import lax
 from jax.test_util import check_grads
 
 from cnnjax import ops, shapes
-from cnnjax.ops import cpu, dispatch
+from cnnjax.ops import bilinear, cpu
 from tests.ops import oracles
 
 CASES = st.fixed_dictionaries(
     {
         "batch": st.integers(1, 3),
         "size": st.tuples(st.integers(3, 13), st.integers(3, 11)),
-        "channels": st.sampled_from([(1, 1, 1), (1, 6, 1), (3, 4, 1), (4, 4, 2), (6, 6, 6), (4, 8, 4)]),
+        "channels": st.sampled_from(
+            [(1, 1, 1), (1, 6, 1), (3, 4, 1), (4, 4, 2), (6, 6, 6), (4, 8, 4), (9, 6, 3), (12, 4, 2)]
+        ),
         "window": st.tuples(st.integers(1, 5), st.integers(1, 4)),
         "strides": st.sampled_from([1, 2, (1, 3), (5, 4)]),
         "padding": st.sampled_from(["SAME", "VALID", 0, 2, ((0, 1), (2, 0)), ((-1, 2), (0, 0))]),
@@ -101,8 +103,8 @@ def test_values_and_gradients_equal_lax_in_float64(case):
 @given(FAST)
 def test_what_a_cpu_computes_itself_equals_lax_in_float64(case):
     (x, k), strides, padding, dilation, _ = operands(case)
-    problem = dispatch.cpu_conv_spec(jnp.asarray(x), jnp.asarray(k), strides, padding, **dilated(dilation))
-    assume(problem is not None and any(cpu.choose(role, problem) for role in cpu.ROLES))
+    spec = bilinear.cpu_conv_spec(jnp.asarray(x), jnp.asarray(k), strides, padding, **dilated(dilation))
+    assume(spec is not None and any(cpu.choose(role, spec) for role in cpu.ROLES))
     check_values_and_gradients(case)
 
 
@@ -258,6 +260,33 @@ def test_conv_transpose_is_torchs(size, kernel, groups, strides, padding, output
     dx, dk = torch.autograd.grad(y, leaves, torch.tensor(g).permute(0, 3, 1, 2))
     oracles.close(vjp(g)[0], dx.permute(0, 2, 3, 1).numpy(), 1e-5)
     oracles.close(vjp(g)[1], dk.permute(2, 3, 1, 0).numpy(), 1e-5)
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    size=st.tuples(st.integers(1, 6), st.integers(2, 5)),
+    window=st.tuples(st.integers(1, 5), st.integers(1, 4)),
+    apart=st.sampled_from([(2, 2), (3, 1), (2, 3)]),
+    padding=st.tuples(*[st.tuples(st.integers(-1, 4), st.integers(0, 5))] * 2),
+    dilation=st.tuples(st.integers(1, 3), st.integers(1, 2)),
+)
+def test_dilated_images_equal_lax_in_float64(size, window, apart, padding, dilation):
+    reach = [(n - 1) * s + 1 + sum(p) - (k - 1) * d for n, s, p, k, d in zip(size, apart, padding, window, dilation)]
+    aborts = any(k == s and p == (0, 0) for k, s, p in zip(window, apart, padding))  # XLA, which is the truth here
+    assume(min(reach) >= 1 and not aborts)
+    x, k, g = draw((2, *size, 3), (*window, 3, 4), (2, *reach, 4))
+    options = {"lhs_dilation": apart, "rhs_dilation": dilation, "dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+
+    def results(conv, *arrays):
+        y, vjp = jax.vjp(lambda x, k: conv(x, k, (1, 1), padding, **options), *arrays[:2])
+        return y, *vjp(arrays[2])
+
+    traced = jax.make_jaxpr(lambda x, k: ops.conv_general_dilated(x, k, (1, 1), padding, **options))(x, k)
+    assert "role=input_grad" in str(traced)
+    with jax.enable_x64(True):
+        truth = results(lax.conv_general_dilated, *(a.astype(np.float64) for a in (x, k, g)))
+    for found, expected in zip(jax.jit(lambda *a: results(ops.conv_general_dilated, *a))(x, k, g), truth):
+        oracles.close(found, expected)
 
 
 def test_grouped_conv_transpose_takes_the_kernel_as_conv2d_does():

@@ -19,7 +19,7 @@ from jax import lax
 from cnnjax import models, ops
 from cnnjax.layers import BasicBlock
 from cnnjax.models import resnet
-from cnnjax.ops.hide_constant import hide_constant
+from cnnjax.ops.xla_faults import hide_constant
 from tests.ops import oracles
 
 # Images, kernel, dtype: through jax.lax, as a matrix product, as a banded one.

@@ -1,13 +1,40 @@
-"""Pad images, and walk over a batch in blocks of them that stay in the cache."""
+"""Pieces of an algorithm: stages that XLA compiles each on its own, and blocks of images that stay in the cache."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.experimental.xla_metadata import set_xla_metadata
 
-from cnnjax.ops.cpu.problem import Pair
-from cnnjax.ops.cpu.stages import noinline
+from cnnjax.ops.cpu.spec import Pair
+
+
+def noinline(f: Callable) -> Callable:
+    """Make a function of arrays and static keyword arguments a call that XLA leaves a call.
+
+    XLA inlines calls and fuses what it finds, and a transform fused into the next one repeats its sums for every
+    reader; a call left alone is a barrier. Equal stages of one program, whichever convolution they belong to, compile
+    once.
+
+    Example:
+      >>> noinline(lambda x, *, by: x * by)(3.0, by=2).item()
+      6.0
+    """
+
+    def call(*arrays, **static):
+        with set_xla_metadata(inlineable="false"):
+            return _call(*arrays, f=f, static=tuple(sorted(static.items())))
+
+    return call
+
+
+@partial(jax.jit, static_argnames=("f", "static"))
+def _call(*arrays, f, static):
+    # Within it all is as ever: jnp.where is a call too, and one that isn't inlined is fused with nothing.
+    with set_xla_metadata(inlineable=None):
+        return f(*arrays, **dict(static))
 
 
 def divisor(batch: int, most: int) -> int:

@@ -12,10 +12,10 @@ are turned and images transposed here, before it.
 import math
 from collections.abc import Sequence
 
-from cnnjax.ops.cpu import blocks
-from cnnjax.ops.cpu.problem import ConvSpec, Pair
-from cnnjax.ops.cpu.stages import noinline
-from cnnjax.ops.platform import platform_conv
+from cnnjax.ops.cpu import blocks, phases
+from cnnjax.ops.cpu.blocks import noinline
+from cnnjax.ops.cpu.spec import ConvSpec, Pair
+from cnnjax.ops.xla_faults import platform_conv
 
 _PARALLEL_MACS = 20_000_000  # measured: below it one core has done the work before a second has been woken
 _LARGE = 1 << 19  # numbers of a few images that are worth every core: measured
@@ -37,21 +37,21 @@ def _convolve(x, kernel, strides: Pair, padding: Sequence[Pair], dilation: Pair,
     return _xla(x, kernel, (2 * strides[0], strides[1]), padding, (2, 1), (2 * dilation[0], dilation[1]))
 
 
-def _pays(channels: int, features: int, problem: ConvSpec) -> bool:
+def _pays(channels: int, features: int, macs: int) -> bool:
     # Measured: Eigen reads few channels of dilated images slowly, writes few features no faster than 16, and has these
     # without any dilation.
-    return min(channels, features) >= 16 < max(channels, features) and problem.macs >= _PARALLEL_MACS
+    return min(channels, features) >= 16 < max(channels, features) and macs >= _PARALLEL_MACS
 
 
-def _pays_for_kernels(problem: ConvSpec) -> bool:
+def _pays_for_kernels(spec: ConvSpec) -> bool:
     # Measured: here images are read as channels, and few of them slowly, unless they leave the caches.
-    return problem.lhs_shape[0] >= 8 or math.prod(problem.lhs_shape) >= _LARGE
+    return spec.input_shape[0] >= 8 or math.prod(spec.input_shape) >= _LARGE
 
 
-def out(x, kernel, problem: ConvSpec):
+def forward(x, kernel, spec: ConvSpec):
     """Return the convolution."""
-    every_core = _pays(*problem.rhs_shape[2:], problem)
-    return _convolve(x, kernel, problem.strides, problem.padding, problem.dilation, every_core)
+    every_core = _pays(*spec.kernel_shape[2:], spec.macs)
+    return _convolve(x, kernel, spec.strides, spec.padding, spec.dilation, every_core)
 
 
 @noinline
@@ -60,13 +60,18 @@ def _turned(kernel):
     return kernel[::-1, ::-1].swapaxes(2, 3)
 
 
-def lhs(g, kernel, problem: ConvSpec):
-    """Return the gradient of the images: g, its pixels apart by the strides, convolved with the turned kernel."""
-    channels, features = problem.rhs_shape[2:]
-    if problem.strides == (1, 1):
-        every_core = _pays(features, channels, problem)
-        return _convolve(g, _turned(kernel), (1, 1), problem.lhs_padding, problem.dilation, every_core)
-    return _xla(g, _turned(kernel), (1, 1), problem.lhs_padding, problem.strides, problem.dilation)
+def input_grad(g, kernel, spec: ConvSpec):
+    """Return the gradient of the images: g convolved with the turned kernel, phase by phase of the strides."""
+    channels, features = spec.kernel_shape[2:]
+    if spec.strides == (1, 1):
+        every_core = _pays(features, channels, spec.macs)
+        return _convolve(g, _turned(kernel), (1, 1), spec.input_grad_padding, spec.dilation, every_core)
+    every_core = _pays(features, channels, spec.macs // math.prod(spec.strides))
+
+    def convolve(g, kernel, padding, dilation):
+        return _convolve(g, kernel, (1, 1), padding, dilation, every_core)
+
+    return phases.input_grad(g, _turned(kernel), spec, convolve)
 
 
 @noinline
@@ -81,15 +86,15 @@ def _by_pixel(g):
     return g.transpose(1, 2, 0, 3)
 
 
-def rhs(x, g, problem: ConvSpec):
+def kernel_grad(x, g, spec: ConvSpec):
     """Return the gradient of the kernel: a channel's images convolved with the gradients, the batch summed over."""
     edges = [
         (low, (k - 1) * dilation + (rows - 1) * stride + 1 - n - low)
         for n, k, rows, stride, dilation, (low, _) in zip(
-            *(problem.lhs_shape[1:3], problem.rhs_shape[:2], problem.out_sizes),
-            *(problem.strides, problem.dilation, problem.padding),
+            *(spec.input_shape[1:3], spec.kernel_shape[:2], spec.output_sizes),
+            *(spec.strides, spec.dilation, spec.padding),
         )
     ]
-    every_core = _pays_for_kernels(problem)
-    y = _convolve(_by_channel(x), _by_pixel(g), problem.dilation, edges, problem.strides, every_core)
+    every_core = _pays_for_kernels(spec)
+    y = _convolve(_by_channel(x), _by_pixel(g), spec.dilation, edges, spec.strides, every_core)
     return y.transpose(1, 2, 0, 3)

@@ -4,35 +4,35 @@ import jax.numpy as jnp
 from jax import lax
 
 from cnnjax.ops.cpu import blocks
-from cnnjax.ops.cpu.problem import ConvSpec
+from cnnjax.ops.cpu.spec import ConvSpec
 
 
-def _read(x, problem: ConvSpec):
+def _read(x, spec: ConvSpec):
     """Return the pixels that the windows read, after padding or cutting, `[N * H', C]`."""
-    if any(map(any, problem.padding)):
-        x = blocks.padded(x, problem.padding)
-    x = lax.slice(x, (0, 0, 0, 0), x.shape, (1, *problem.strides, 1))
+    if any(map(any, spec.padding)):
+        x = blocks.padded(x, spec.padding)
+    x = lax.slice(x, (0, 0, 0, 0), x.shape, (1, *spec.strides, 1))
     return x.reshape(-1, x.shape[3])
 
 
-def out(x, kernel, problem: ConvSpec):
+def forward(x, kernel, spec: ConvSpec):
     """Return the convolution."""
-    return (_read(x, problem) @ kernel[0, 0]).reshape(problem.out_shape)
+    return (_read(x, spec) @ kernel[0, 0]).reshape(spec.output_shape)
 
 
-def lhs(g, kernel, problem: ConvSpec):
+def input_grad(g, kernel, spec: ConvSpec):
     """Return the gradient of the images."""
-    channels = problem.lhs_shape[3]
+    channels = spec.input_shape[3]
     read = (g.reshape(-1, g.shape[3]) @ kernel[0, 0].T).reshape(*g.shape[:3], channels)
-    if problem.strides == (1, 1) and not any(map(any, problem.padding)):
+    if spec.strides == (1, 1) and not any(map(any, spec.padding)):
         return read
     edges = [
         (-low, n + low - (m - 1) * s - 1, s - 1)
-        for n, m, s, (low, _) in zip(problem.lhs_shape[1:3], g.shape[1:3], problem.strides, problem.padding)
+        for n, m, s, (low, _) in zip(spec.input_shape[1:3], g.shape[1:3], spec.strides, spec.padding)
     ]
     return lax.pad(read, jnp.zeros((), g.dtype), ((0, 0, 0), *edges, (0, 0, 0)))
 
 
-def rhs(x, g, problem: ConvSpec):
+def kernel_grad(x, g, spec: ConvSpec):
     """Return the gradient of the kernel."""
-    return blocks.tall_product(_read(x, problem), g.reshape(-1, g.shape[3])).reshape(problem.rhs_shape)
+    return blocks.tall_product(_read(x, spec), g.reshape(-1, g.shape[3])).reshape(spec.kernel_shape)

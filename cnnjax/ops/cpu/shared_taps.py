@@ -9,46 +9,46 @@ import jax.numpy as jnp
 from jax import lax
 
 from cnnjax.ops.cpu import blocks
-from cnnjax.ops.cpu.problem import ConvSpec
-from cnnjax.ops.cpu.stages import noinline
+from cnnjax.ops.cpu.blocks import noinline
+from cnnjax.ops.cpu.spec import ConvSpec
 
 _BLOCK_BYTES = 2 << 20  # of both copies: measured, twice as much leaves the cache
 
 
 @noinline
-def _padded(x, i, *, problem: ConvSpec, images: int):
-    return blocks.padded(blocks.pick(x, i, images), problem.padding)
+def _padded(x, i, *, spec: ConvSpec, images: int):
+    return blocks.padded(blocks.pick(x, i, images), spec.padding)
 
 
 @noinline
-def _columns(x, *, problem: ConvSpec):
+def _columns(x, *, spec: ConvSpec):
     """Return the pixels under each of the kernel's columns, of padded images, side by side: `[n * H * W', KW * C]`."""
-    columns, (_, kw, channels, _) = problem.out_sizes[1], problem.rhs_shape
-    starts = range(0, kw * problem.dilation[1], problem.dilation[1])
+    columns, (_, kw, channels, _) = spec.output_sizes[1], spec.kernel_shape
+    starts = range(0, kw * spec.dilation[1], spec.dilation[1])
     return jnp.concatenate([x[:, :, start : start + columns] for start in starts], axis=3).reshape(-1, kw * channels)
 
 
 @noinline
-def _rows(g, *, problem: ConvSpec, height: int):
+def _rows(g, *, spec: ConvSpec, height: int):
     """Return the gradients as each of the kernel's rows meets them, side by side: `[n * height * W', KH * O]`."""
-    kh, features = problem.rhs_shape[0], g.shape[3]
-    zero, starts = jnp.zeros((), g.dtype), range(0, kh * problem.dilation[0], problem.dilation[0])
+    kh, features = spec.kernel_shape[0], g.shape[3]
+    zero, starts = jnp.zeros((), g.dtype), range(0, kh * spec.dilation[0], spec.dilation[0])
     around = [(start, height - g.shape[1] - start, 0) for start in starts]
     taps = [lax.pad(g, zero, ((0, 0, 0), rows, (0, 0, 0), (0, 0, 0))) for rows in around]
     return jnp.concatenate(taps, axis=3).reshape(-1, kh * features)
 
 
-def rhs(x, g, problem: ConvSpec):
+def kernel_grad(x, g, spec: ConvSpec):
     """Return the gradient of the kernel of a convolution of stride 1."""
-    kh, kw, channels, features = problem.rhs_shape
-    height = problem.lhs_shape[1] + sum(problem.padding[0])
+    kh, kw, channels, features = spec.kernel_shape
+    height = spec.input_shape[1] + sum(spec.padding[0])
 
-    floats = height * problem.out_sizes[1] * (kw * channels + kh * features)
-    images = blocks.divisor(problem.lhs_shape[0], _BLOCK_BYTES // (4 * floats))
+    floats = height * spec.output_sizes[1] * (kw * channels + kh * features)
+    images = blocks.divisor(spec.input_shape[0], _BLOCK_BYTES // (4 * floats))
 
     def product(i):
-        pixels = _columns(_padded(x, i, problem=problem, images=images), problem=problem)
-        return blocks.tall_product(pixels, _rows(blocks.part(g, i, size=images), problem=problem, height=height))
+        pixels = _columns(_padded(x, i, spec=spec, images=images), spec=spec)
+        return blocks.tall_product(pixels, _rows(blocks.part(g, i, size=images), spec=spec, height=height))
 
-    sums = blocks.summed(product, problem.lhs_shape[0], images)
+    sums = blocks.summed(product, spec.input_shape[0], images)
     return sums.reshape(kw, channels, kh, features).transpose(2, 0, 1, 3)

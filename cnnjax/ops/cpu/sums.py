@@ -1,7 +1,7 @@
 """Sums over all pixels by adding slices of the images, which takes every core and whole vectors.
 
 XLA's own reduction to a few channels runs on one core, and one number at a time where a product is fused into it; its
-YNNPACK fusion is fast but computes garbage in places (`cnnjax.ops.hide_constant`), so the command line goes without it.
+YNNPACK fusion is fast but computes garbage in places (`cnnjax.ops.xla_faults`), so the command line goes without it.
 """
 
 import functools
@@ -10,7 +10,7 @@ import operator
 
 import jax.numpy as jnp
 
-from cnnjax.ops.cpu.stages import noinline
+from cnnjax.ops.cpu.blocks import noinline
 
 _SLICES = 8  # added at a time: each pass leaves an eighth for the next to read
 _LEAST = 64  # pixels that are summed as they are
@@ -37,7 +37,7 @@ def over_pixels(*factors, centre=None, power=1):
     centres = [None, None] if centre is None else [jnp.tile(centre, wide), centre]
     slices = _first(factors, centres[0], length=size * channels, power=power)
     tail = _tail(factors, centres[1], start=size * _SLICES, power=power)
-    return _rest(slices.reshape(size, channels), tail).astype(factors[0].dtype)
+    return over_rows(slices.reshape(size, channels), tail).astype(factors[0].dtype)
 
 
 # Stages, or XLA would compute what makes a factor again for each sum of it, and fuse the passes into a single one that
@@ -59,7 +59,8 @@ def _tail(factors, centre, *, start: int, power: int):
 
 
 @noinline
-def _rest(x, *rest):
+def over_rows(x, *rest):
+    """Return the sum of the rows of matrices."""
     channels, parts = x.shape[1], list(rest)
     while x.shape[0] > _LEAST:
         size = x.shape[0] // _SLICES

@@ -17,22 +17,22 @@ import numpy as np
 from jax import lax
 
 from cnnjax.ops.cpu import blocks
-from cnnjax.ops.cpu.problem import ConvSpec, Pair
-from cnnjax.ops.cpu.stages import noinline
+from cnnjax.ops.cpu.blocks import noinline
+from cnnjax.ops.cpu.spec import ConvSpec, Pair
 from cnnjax.ops.cpu.toom_cook import TAPS, TILES, filtering
 
 _BLOCK_BYTES = 5 << 20  # coefficients of images and outputs that a block may fill: measured, about a share of the L3
 _WORTH = 64  # what making and reading one coefficient of the kernel costs, in multiplications: measured
 
 
-def tiles(problem: ConvSpec) -> Pair:
+def tiles(spec: ConvSpec) -> Pair:
     """Return the outputs a tile has on each axis: those that cost least.
 
     Example:
       >>> tiles(ConvSpec((32, 8, 8, 256), (3, 3, 256, 256), (1, 1), ((1, 1), (1, 1)), (1, 1)))
       (4, 4)
     """
-    return min(((m1, m2) for m1 in TILES for m2 in TILES), key=lambda m: (_products(problem, m), m))
+    return min(((m1, m2) for m1 in TILES for m2 in TILES), key=lambda m: (_products(spec, m), m))
 
 
 def _count(size: int, m: int) -> int:
@@ -43,17 +43,17 @@ def _coefficients(m: Pair) -> int:
     return (m[0] + TAPS - 1) * (m[1] + TAPS - 1)
 
 
-def _products(problem: ConvSpec, m: Pair) -> int:
+def _products(spec: ConvSpec, m: Pair) -> int:
     """Return multiplications for a pair of channels, the kernel's transform counted as some."""
-    height, width = problem.out_sizes
-    rows = problem.lhs_shape[0] * _count(height, m[0]) * _count(width, m[1])
+    height, width = spec.output_sizes
+    rows = spec.input_shape[0] * _count(height, m[0]) * _count(width, m[1])
     return _coefficients(m) * (rows + _WORTH)
 
 
-def saving(problem: ConvSpec) -> float:
+def saving(spec: ConvSpec) -> float:
     """Return by how much multiplications fall short of the direct convolution's."""
-    height, width = problem.out_sizes
-    return TAPS**2 * problem.lhs_shape[0] * height * width / _products(problem, tiles(problem))
+    height, width = spec.output_sizes
+    return TAPS**2 * spec.input_shape[0] * height * width / _products(spec, tiles(spec))
 
 
 def _mix(matrix, parts, axis: int):
@@ -121,60 +121,60 @@ def _output_rows(y, *, m, images):
     return y.reshape(images, -1, y.shape[2])
 
 
-def image_bytes(problem: ConvSpec) -> int:
+def image_bytes(spec: ConvSpec) -> int:
     """Return how much memory the coefficients of one image and its output fill."""
-    m, (height, width), (_, _, channels, features) = tiles(problem), problem.out_sizes, problem.rhs_shape
+    m, (height, width), (_, _, channels, features) = tiles(spec), spec.output_sizes, spec.kernel_shape
     return 4 * _coefficients(m) * _count(height, m[0]) * _count(width, m[1]) * (channels + features)
 
 
-def _pieces(problem: ConvSpec, m: Pair) -> int:
+def _pieces(spec: ConvSpec, m: Pair) -> int:
     """Return how many images a block has: enough for all to stay in the cache, but some work for each kernel read."""
-    channels, features = problem.rhs_shape[2:]
+    channels, features = spec.kernel_shape[2:]
     most = max(_BLOCK_BYTES, 8 * _coefficients(m) * channels * features)
-    return blocks.divisor(problem.lhs_shape[0], most // image_bytes(problem))
+    return blocks.divisor(spec.input_shape[0], most // image_bytes(spec))
 
 
-def _images(x, i, problem: ConvSpec, m: Pair, images: int):
+def _images(x, i, spec: ConvSpec, m: Pair, images: int):
     """Return block i of images as coefficients `[(m + 2)^2, n * tiles, C]`."""
-    counts = [_count(size, each) for size, each in zip(problem.out_sizes, m)]
+    counts = [_count(size, each) for size, each in zip(spec.output_sizes, m)]
     sizes = ((counts[0] + 1) * m[0], (counts[1] + 1) * m[1])
-    low = (problem.padding[0][0], problem.padding[1][0])
+    low = (spec.padding[0][0], spec.padding[1][0])
     x = _pad(blocks.part(x, i, size=images), low=low, sizes=sizes)
-    v = _image_columns(_image_rows(x, m=m[0]), m=m[1], channels=problem.lhs_shape[3])
+    v = _image_columns(_image_rows(x, m=m[0]), m=m[1], channels=spec.input_shape[3])
     return v.reshape(_coefficients(m), -1, v.shape[2])
 
 
-def _convolve(x, kernel, problem: ConvSpec, flip: bool):
+def _convolve(x, kernel, spec: ConvSpec, flip: bool):
     """Convolve; with the kernel flipped and its channels exchanged for the gradient of images."""
-    m = tiles(problem)
-    (height, width), features = problem.out_sizes, problem.rhs_shape[3]
+    m = tiles(spec)
+    (height, width), features = spec.output_sizes, spec.kernel_shape[3]
     counts = (_count(height, m[0]), _count(width, m[1]))
-    n = _pieces(problem, m)
+    n = _pieces(spec, m)
     u = _kernel(kernel, m=m, flip=flip)
 
     def block(i):
-        v = _images(x, i, problem, m, n)
+        v = _images(x, i, spec, m, n)
         y = lax.dot_general(v, u, (((2,), (2 if flip else 1,)), ((0,), (0,))))
         y = _output_columns(y.reshape(m[1] + 2, -1, features), m=m[1])
         y = y.reshape(m[0] + 2, n * counts[0], -1)
         return _output_rows(y, m=m[0], images=n)
 
-    y = blocks.stacked(block, problem.lhs_shape[0], n)
+    y = blocks.stacked(block, spec.input_shape[0], n)
     y = y.reshape(-1, counts[0] * m[0], counts[1] * m[1], features)
     return y[:, :height, :width]
 
 
-def out(x, kernel, problem: ConvSpec):
+def forward(x, kernel, spec: ConvSpec):
     """Return the convolution."""
-    return _convolve(x, kernel, problem, flip=False)
+    return _convolve(x, kernel, spec, flip=False)
 
 
-def lhs(g, kernel, problem: ConvSpec):
+def input_grad(g, kernel, spec: ConvSpec):
     """Return the gradient of the images: the convolution of g with the flipped kernel."""
-    (top, bottom), (left, right) = problem.padding
-    channels, features = problem.rhs_shape[2:]
+    (top, bottom), (left, right) = spec.padding
+    channels, features = spec.kernel_shape[2:]
     edges = ((2 - top, 2 - bottom), (2 - left, 2 - right))
-    flipped = ConvSpec(problem.out_shape, (TAPS, TAPS, features, channels), (1, 1), edges, (1, 1))
+    flipped = ConvSpec(spec.output_shape, (TAPS, TAPS, features, channels), (1, 1), edges, (1, 1))
     return _convolve(g, kernel, flipped, flip=True)
 
 
@@ -201,17 +201,17 @@ def _kernel_gradient(u, *, m):
     return (_taps(m).T @ u.reshape(u.shape[0], -1)).reshape(TAPS, TAPS, *u.shape[1:])
 
 
-def rhs(x, g, problem: ConvSpec):
+def kernel_grad(x, g, spec: ConvSpec):
     """Return the gradient of the kernel."""
-    m = tiles(problem)
-    (height, width), features = problem.out_sizes, problem.rhs_shape[3]
+    m = tiles(spec)
+    (height, width), features = spec.output_sizes, spec.kernel_shape[3]
     sizes = (_count(height, m[0]) * m[0], _count(width, m[1]) * m[1])
-    n = _pieces(problem, m)
+    n = _pieces(spec, m)
 
     def block(i):
-        v = _images(x, i, problem, m, n)
+        v = _images(x, i, spec, m, n)
         d = _gradient_rows(blocks.part(g, i, size=n), m=m[0], sizes=sizes)
         d = _gradient_columns(d, m=m[1], features=features).reshape(v.shape[0], -1, features)
         return lax.dot_general(v, d, (((1,), (1,)), ((0,), (0,))))
 
-    return _kernel_gradient(blocks.summed(block, problem.lhs_shape[0], n), m=m)
+    return _kernel_gradient(blocks.summed(block, spec.input_shape[0], n), m=m)
