@@ -2,9 +2,10 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import Array
+from jaxtyping import Float
 
 from cnnjax.layers.conv import Conv
 from cnnjax.layers.initializers import Initializer
@@ -24,7 +25,7 @@ class LayerScale(nn.Module):
     initial: float = 1e-6
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "*rest c"]) -> Float[Array, "*rest c"]:
         """Map `[..., C]` to the same shape."""
         scale = self.param("scale", nn.initializers.constant(self.initial), x.shape[-1:])
         return x * scale.astype(x.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
@@ -50,7 +51,7 @@ class ConvNeXtBlock(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+    def __call__(self, x: Float[Array, "n h w c"], *, train: bool = False) -> Float[Array, "n h w c"]:
         """Map `[N, H, W, C]` to the same shape."""
         channels = x.shape[3]
         depthwise = Conv(

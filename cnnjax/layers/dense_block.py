@@ -6,6 +6,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import Array
+from jaxtyping import Float
 
 from cnnjax.layers.conv import ConvNormAct
 from cnnjax.layers.norm import BatchNorm
@@ -34,7 +36,7 @@ class DenseBlock(nn.Module):
     dropout: float = 0.0
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+    def __call__(self, x: Float[Array, "n h w c"], *, train: bool = False) -> Float[Array, "n h w o"]:
         """Map `[N, H, W, C]` to `[N, H, W, C + num_layers * growth]`."""
         for number in range(1, self.num_layers + 1):
             layer = _DenseLayer(self.growth, self.bottleneck, self.conv, self.dropout, name=f"layer{number}")

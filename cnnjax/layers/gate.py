@@ -6,6 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import Array
+from jaxtyping import Float
 
 from cnnjax import ops
 from cnnjax.layers.conv import Conv
@@ -56,7 +58,7 @@ class SqueezeExcitation(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
         """Map `[N, H, W, C]` to the same shape."""
 
         def conv(features: int, name: str) -> Conv:

@@ -35,7 +35,7 @@ class DenseHead(nn.Module):
     num_classes: int
     hidden: Sequence[int] = ()
     dropout: Sequence[float] = ()
-    act: Callable[[jax.Array], jax.Array] = nn.relu
+    act: Callable[[Array], Array] = nn.relu
     kernel_init: Initializer = nn.initializers.lecun_normal()
     bias_init: Initializer = nn.initializers.zeros
     dtype: Any = jnp.float32

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 
-import jax
 from flax import linen as nn
+from jax import Array
+from jaxtyping import Float
 
 from cnnjax.layers.conv import Padding
 from cnnjax.layers.gate import SqueezeExcitation
@@ -39,7 +40,7 @@ class InvertedResidual(nn.Module):
     drop_rate: float = 0.0
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+    def __call__(self, x: Float[Array, "n h w c"], *, train: bool = False) -> Float[Array, "n h2 w2 o"]:
         """Map `[N, H, W, C]` to `[N, H', W', features]`."""
         y = x
         if x.shape[3] != self.expanded:

@@ -93,7 +93,7 @@ class LayerNorm(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "*rest c"]) -> Float[Array, "*rest c"]:
         """Map `[..., C]` to the same shape."""
         dtype = floating("LayerNorm", self.dtype) or (x.dtype if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.float32)
         x = x if x.dtype == jnp.float64 else x.astype(jnp.float32)

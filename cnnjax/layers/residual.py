@@ -184,7 +184,7 @@ class PreActivationBlock(nn.Module):
     dropout: float = 0.0
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+    def __call__(self, x: Float[Array, "n h w c"], *, train: bool = False) -> Float[Array, "n h2 w2 o"]:
         """Map `[N, H, W, C]` to `[N, H', W', features]`."""
         y = nn.relu(self.norm(name="norm1")(x))
         if self.strides > 1 or x.shape[3] != self.features:
