@@ -48,8 +48,8 @@ def kernel_grad(x, g, spec: ConvSpec):
     for row in range(0, kh * spec.dilation[0], spec.dilation[0]):
         added: Any = None
         for first in range(0, columns, _COLUMNS):
-            count = min(_COLUMNS, columns - first)
-            added = _row_products(added, x, g, row, first, count=count, **window)
+            last = min(first + _COLUMNS, columns)
+            added = _row_products(added, x, g, row, columns=(first, last), **window)
         rows.append(sums.over_rows(added.reshape(-1, kw * features)))
     return jnp.stack(rows).reshape(spec.kernel_shape)
 
@@ -74,17 +74,15 @@ def _sum_of_taps(x, kernel, *, sizes: Pair, strides: Pair, dilation: Pair):
 
 
 @noinline
-def _row_products(before, x, g, row, first, *, count: int, taps: int, strides: Pair, dilation: int):
+def _row_products(before, x, g, row, *, columns: Pair, taps: int, strides: Pair, dilation: int):
     """Return, for each row of g and each column of the kernel, the sum over some columns of g and what was before."""
     batch, height, _, channels = g.shape
-    length, reach = (height - 1) * strides[0] + 1, (taps - 1) * dilation + 1
-    # Places are operands, so that all these passes are one function.
-    g = lax.dynamic_slice_in_dim(g, first, count, 2)
-    read = batch, length, (count - 1) * strides[1] + reach, channels
-    x = lax.dynamic_slice(x, (0, row, first * strides[1], 0), read)
+    length = (height - 1) * strides[0] + 1
+    x = lax.dynamic_slice(x, (0, row, 0, 0), (batch, length, *x.shape[2:]))
     terms = [] if before is None else [before]
-    for column in range(count):
+    for column in range(*columns):
         start = column * strides[1]
-        window = lax.slice(x, (0, 0, start, 0), (batch, length, start + reach, channels), (1, strides[0], dilation, 1))
+        stop = start + (taps - 1) * dilation + 1
+        window = lax.slice(x, (0, 0, start, 0), (batch, length, stop, channels), (1, strides[0], dilation, 1))
         terms.append(window * g[:, :, column : column + 1])
     return functools.reduce(operator.add, terms)
