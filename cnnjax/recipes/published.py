@@ -67,7 +67,7 @@ _WIDE = _CIFAR_PAPER.replace(
     epochs=200,
     optimizer="nesterov",
     boundaries=(0.3, 0.6, 0.8),
-    factor=0.2,
+    lr_decay=0.2,
     weight_decay=5e-4,
 )
 # Xie et al., 2016, https://arxiv.org/abs/1611.05431, section 5.3: a tenth of the rate after 150 and 225 epochs; 96.35 %
@@ -133,7 +133,7 @@ _MOBILENET_V2 = _IMAGENET.replace(
     epochs=300,
     learning_rate=0.045,
     boundaries=tuple(n / 300 for n in range(1, 300)),
-    factor=0.98,
+    lr_decay=0.98,
     weight_decay=4e-5,
 )
 # torchvision's references: 8 devices of 128 images, 2.7 % less rate every 2 of 600 epochs. Its policy (AutoAugment) and
@@ -145,7 +145,7 @@ _MOBILENET_V3 = _IMAGENET.replace(
     optimizer="rmsprop",
     learning_rate=0.064,
     boundaries=tuple(n / 300 for n in range(1, 300)),
-    factor=0.973,
+    lr_decay=0.973,
     weight_decay=1e-5,
     augment=("flip", "randaugment:2:9", "cutout:56"),
 )
@@ -160,7 +160,7 @@ _CONVNEXT = _IMAGENET.replace(
     schedule="cosine",
     warmup_epochs=5,
     weight_decay=0.05,
-    decay="kernels",
+    decay_mask="kernels",
     label_smoothing=0.1,
     ema=0.9999,
     augment=("flip", "randaugment:2:9", "mixup:0.2", "cutmix:1.0"),
