@@ -21,26 +21,12 @@ _TRIES, _PAUSE = 20, 0.05
 
 
 def write_text(path: str | pathlib.Path, text: str) -> None:
-    """Write a text file aside, see it to the disk, and give it its name when it is whole.
-
-    Args:
-      path: The file; an old one stays as it is until the new one takes its place.
-      text: What is to be in it.
-    Raises:
-      CnnjaxError: If it cannot be written; nothing of it stays.
-    """
+    """Write a text file aside, see it to the disk, and give it its name when it is whole."""
     write_bytes(path, [text.encode()])
 
 
 def write_bytes(path: str | pathlib.Path, pieces: Iterable[bytes | memoryview]) -> None:
-    """Write a binary file aside, see it to the disk, and give it its name when it is whole.
-
-    Args:
-      path: The file; an old one stays as it is until the new one takes its place.
-      pieces: What is to be in it, in order.
-    Raises:
-      CnnjaxError: If it cannot be written; nothing of it stays.
-    """
+    """Write a binary file aside, see it to the disk, and give it its name when it is whole."""
     path = pathlib.Path(path)
     # Its own name in each process, so that two that write the same file cannot mix their halves.
     aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
@@ -56,14 +42,7 @@ def write_bytes(path: str | pathlib.Path, pieces: Iterable[bytes | memoryview]) 
 
 
 def write_file(path: pathlib.Path, pieces: Iterable[bytes | memoryview]) -> None:
-    """Write a file under its own name and see its content to the disk, for folders that are renamed as a whole.
-
-    Args:
-      path: The file.
-      pieces: What is to be in it, in order.
-    Raises:
-      OSError: If it cannot be written; a part of it may stay.
-    """
+    """Write a file under its own name and see its content to the disk, for folders that are renamed as a whole."""
     with path.open("wb") as file:
         for piece in pieces:
             file.write(piece)
@@ -72,13 +51,7 @@ def write_file(path: pathlib.Path, pieces: Iterable[bytes | memoryview]) -> None
 
 
 def make_folder(path: pathlib.Path) -> None:
-    """Make a folder and those above it, and see their names to the disk.
-
-    Args:
-      path: The folder; nothing is done if it is there.
-    Raises:
-      OSError: If it cannot be made.
-    """
+    """Make a folder and those above it, and see their names to the disk."""
     if path.is_dir():
         return
     if not path.parent.is_dir():
@@ -88,13 +61,7 @@ def make_folder(path: pathlib.Path) -> None:
 
 
 def sync_folder(path: pathlib.Path) -> None:
-    """See the names in a folder to the disk: those that are new, and that others are gone.
-
-    Args:
-      path: The folder.
-    Raises:
-      OSError: If the disk fails; where folders cannot be synced at all, nothing happens.
-    """
+    """See the names in a folder to the disk: those that are new, and that others are gone."""
     if os.name == "nt":
         return
     try:
@@ -113,13 +80,8 @@ def sync_folder(path: pathlib.Path) -> None:
 class Lock:
     """A hold on a folder until `close`, or until the process dies, however it dies: the system lets go of it then.
 
-    Args:
-      folder: The folder, which is there.
     Attributes:
       refusal: Why the lock can't be written, on a disk that can only be read; it is held all the same.
-    Raises:
-      UsageError: If another process holds it; the message names it.
-      OSError: If there is no lock and none can be made, or the disk is full.
     """
 
     def __init__(self, folder: pathlib.Path):
@@ -159,13 +121,7 @@ class Lock:
 
 
 def check_lock(folder: pathlib.Path) -> None:
-    """Refuse a folder that another process holds; make and change nothing.
-
-    Args:
-      folder: The folder, whether it is there or not.
-    Raises:
-      UsageError: If another process holds it; the message names it.
-    """
+    """Refuse a folder that another process holds; make and change nothing."""
     with contextlib.suppress(OSError), (folder / LOCK_NAME).open("rb") as file:
         if not _lock(file.fileno(), exclusive=False):
             raise _held(folder / LOCK_NAME)

@@ -21,13 +21,7 @@ def is_main() -> bool:
 
 
 def on_main(function: Callable[[], Any]) -> Any:
-    """Call a function on the main process alone and return its result, a JSON value, on all.
-
-    Args:
-      function: What to call.
-    Raises:
-      CnnjaxError: On every process what the function raised on the main one.
-    """
+    """Call a function on the main process alone and return its result, a JSON value, on all."""
     if jax.process_count() == 1:
         return function()
     told: dict[str, Any] = {}
@@ -55,11 +49,7 @@ def share(value: Any) -> Any:
 
 
 def share_arrays(arrays: Mapping[str, np.ndarray]) -> Flat:
-    """Return the main process's arrays on every process.
-
-    Args:
-      arrays: Arrays by name; on the other processes whatever.
-    """
+    """Return the main process's arrays on every process."""
     if jax.process_count() == 1:
         return dict(arrays)
     kinds = share([[name, value.dtype.name, list(value.shape)] for name, value in arrays.items()])
@@ -73,13 +63,7 @@ def share_arrays(arrays: Mapping[str, np.ndarray]) -> Flat:
 
 
 def gather(values: np.ndarray) -> np.ndarray:
-    """Return every process's values, one row each, in the order of the processes.
-
-    Args:
-      values: float32 or int32, `[K]`.
-    Returns:
-      `[processes, K]`.
-    """
+    """Return every process's values, one row each, in the order of the processes."""
     if jax.process_count() == 1:
         return np.asarray(values)[None]
     from jax.experimental import multihost_utils

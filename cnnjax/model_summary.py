@@ -5,6 +5,7 @@ It is `cnnjax.summary`; the module's name is another, because importing a module
 
 import dataclasses
 import functools
+import html
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -93,6 +94,9 @@ class Summary:
         if self.statistics:
             notes += f", {self.statistics:,} running statistics beside the parameters"
         return "\n".join(line.rstrip() for line in (lines[0], rule, *lines[1:-1], rule, lines[-1], notes))
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(str(self))}</pre>"
 
 
 def summary(model: nn.Module, input_shape: tuple[int, int, int]) -> Summary:

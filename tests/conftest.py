@@ -58,7 +58,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def quick_compilation(request: pytest.FixtureRequest) -> None:
-    """Compile without most optimisations where much is compiled and little computed, which saves up to half of the time.
+    """Compile without most optimisations where much is compiled and little computed, which saves half of it.
 
     Ops, training, the command line and everything slow are compiled as users have them.
     """

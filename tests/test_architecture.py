@@ -67,11 +67,11 @@ ALLOWED = {
 PACKAGES = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"cli"}
 # Within training, in the order of the flow: a file imports only those before it.
 FLOW = [
+    "history",
     "losses",
     "inputs",
     "metrics",
     "optim",
-    "freezing",
     "ema",
     "state",
     "gradients",

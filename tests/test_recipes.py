@@ -32,7 +32,7 @@ def rate(recipe, examples, epoch):
         recipe.epochs * steps,
         warmup_steps=round(recipe.warmup_epochs * steps),
         boundaries=recipe.boundaries,
-        factor=recipe.factor,
+        factor=recipe.lr_decay,
     )
     return float(schedule(round(epoch * steps)))
 
@@ -57,10 +57,27 @@ def test_imagenet_recipes_fall_when_their_sources_say():
     assert found == pytest.approx([0.045, 0.045 * 0.94, 0.045 * 0.94**49], rel=1e-4)
 
 
+def test_the_recipes_since_2016_fall_when_their_sources_say():
+    wide, mobile, resnext = (
+        recipes.get(name) for name in ("wide_resnet28_10-cifar10", "mobilenet_v2-imagenet", "resnext29_8x64d-cifar10")
+    )
+    found = [rate(wide, 45_000, epoch) for epoch in (59, 61, 119, 121, 159, 161)]
+    assert found == pytest.approx([0.1, 0.02, 0.02, 0.004, 0.004, 0.0008])
+    assert [rate(resnext, 45_000, epoch) for epoch in (149, 151, 224, 226)] == pytest.approx([0.1, 0.01, 0.01, 0.001])
+    found = [rate(mobile, 1_281_167, epoch) for epoch in (0.5, 1.5, 299.5)]
+    assert found == pytest.approx([0.045, 0.045 * 0.98, 0.045 * 0.98**299], rel=1e-4)
+
+
 def test_a_recipe_survives_its_record():
     recipe = recipes.get("lenet5-mnist-fast")
     record = {"recipe": "lenet5-mnist-fast", **json.loads(json.dumps(dataclasses.asdict(recipe))), "seed": 3}
     assert recipes.Recipe.from_json(record) == recipe
+    # As an earlier version called its fields.
+    changed = recipe.replace(lr_decay=0.3, decay_mask="kernels", lr_multipliers=("a=2",), flip_tta=True)
+    old = {"lr_decay": "factor", "decay_mask": "decay", "lr_multipliers": "rates", "flip_tta": "test_flip"}
+    record = json.loads(json.dumps({old.get(name, name): value for name, value in changed.to_json().items()}))
+    assert set(old.values()) <= record.keys()
+    assert recipes.Recipe.from_json(record) == changed
 
 
 def test_the_classic_recipe_is_the_classic_one():

@@ -193,7 +193,7 @@ class Classifier:
         return Classifier(model, variables, self.preprocess, tuple(class_names))
 
     def evaluate(
-        self, dataset: data.Dataset, *, split: str = "test", batch_size: int | None = None, flip_tta: bool = False
+        self, dataset: data.Dataset, *, split: str = "test", batch_size: int | None = None, **options: Any
     ) -> training.Metrics:
         """Return the metrics of every example of a split, each counted once, with the confusion matrix.
 
@@ -201,14 +201,14 @@ class Classifier:
           dataset: With as many classes, in the same order; images are resized to what the net knows.
           split: `test`, `validation` or `train`.
           batch_size: Images at once.
-          flip_tta: Whether to look at each image and at its mirror image, and to take the mean of both logits.
+          **options: Of `training.make_eval_step`: `flip_tta`, `loss`.
         """
         sources.check_classes(self.class_names, dataset)
         dataset = self.sized(dataset)
         state = self.create_state(dataset, optax.identity(), key=jax.random.key(0))
         part = getattr(dataset, split)
         batches = data.batches(part, batch_size or photographs.eval_batch_size(part.image_shape))
-        return training.evaluate(state, batches, eval_step=training.make_eval_step(confusion=True, flip_tta=flip_tta))
+        return training.evaluate(state, batches, eval_step=training.make_eval_step(confusion=True, **options))
 
     def export(
         self,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # A larger matrix than this does not fit a terminal.
 _MATRIX_CLASSES = 20
+_BY_CLASS = ("precision", "recall", "f1")
 _OF_A_FILE = f"MODEL, --dataset, --image-size, {classifier_options.IMAGE_OPTIONS}"
 
 
@@ -35,13 +36,17 @@ def add_parser(verbs: Any, common: argparse.ArgumentParser) -> None:
         "--image-size", type=int, metavar="N", help="with --weights: what a folder's images are resized to (N x N)"
     )
     parser.add_argument("--batch-size", type=int, metavar="N", help="images at once; the result does not depend on it")
+    parser.add_argument(
+        "--top", type=int, metavar="K", help="also say how often the label is among the K greatest logits"
+    )
     parser.add_argument("--dump-predictions", type=pathlib.Path, metavar="FILE.csv", help="write id,label,prediction")
     loading.add_options(parser)
 
 
 def run(args: argparse.Namespace, out: Output) -> int:
     """Print the metrics of every example of the split, each counted once."""
-    for option, number in (("--batch-size", args.batch_size), ("--image-size", args.image_size)):
+    numbers = {"--batch-size": args.batch_size, "--image-size": args.image_size, "--top": args.top}
+    for option, number in numbers.items():
         if number is not None and number < 1:
             raise UsageError(f"{option}: expected at least 1, got {number}.")
     expected = "expected either --workdir DIR or MODEL --weights FILE --dataset NAME."
@@ -53,14 +58,17 @@ def run(args: argparse.Namespace, out: Output) -> int:
     classifier = classifier_options.read(args, args.model, out, for_photographs=False)
     if args.weights is None:
         dataset, recipe = _trained_on(args, out)
-        least, flip_tta = recipe.batch_size, recipe.test_flip
+        least, flip_tta, loss = recipe.batch_size, recipe.flip_tta, recipe.loss
     else:
         dataset, least, flip_tta = loading.for_weights(args, classifier, out), 1, False
+        loss = "softmax"
     dataset = classifier.sized(dataset)
     from cnnjax.classifier import eval_batch_size
+    from cnnjax.training import LOSSES
 
     size = args.batch_size or eval_batch_size(getattr(dataset, args.split).image_shape, least)
-    metrics = classifier.evaluate(dataset, split=args.split, batch_size=size, flip_tta=flip_tta)
+    options: Any = {"batch_size": size, "flip_tta": flip_tta, "loss": LOSSES[loss]}
+    metrics = classifier.evaluate(dataset, split=args.split, **options)
     if args.dump_predictions:
         _dump(classifier, dataset, args.split, size, args.dump_predictions, flip_tta)
     _report(metrics, list(dataset.info.class_names), args, out)
@@ -84,20 +92,26 @@ def _trained_on(args: argparse.Namespace, out: Output) -> "tuple[Dataset, Recipe
 
 
 def _report(metrics: "Metrics", names: list[str], args: argparse.Namespace, out: Output) -> None:
-    per_class = [None if value != value else float(value) for value in metrics.per_class_accuracy]
+    by_class = [[None if value != value else float(value) for value in values] for values in metrics.by_class]
+    per_class = by_class[1]
+    top = {} if args.top is None else {f"top{args.top}": metrics.top(args.top)}
     result = {
         "examples": metrics.examples,
         **metrics.compute(),
+        **top,
         "split": args.split,
         "per_class_accuracy": dict(zip(names, per_class)),
+        **{f"per_class_{name}": dict(zip(names, values)) for name, values in zip(_BY_CLASS, by_class)},
         "confusion": metrics.confusion.tolist(),
     }
     lines = [
         f"{args.split}: {metrics.examples:,} examples, {metrics.accuracy:.2%} correct, loss {metrics.loss:.4f}, "
         f"label among the first five {metrics.top5:.2%}.",
+        *(f"label among the first {args.top}: {value:.2%}." for value in top.values()),
+        f"  {'':20} {'accuracy':>11} {'precision':>9} {'F1':>9}",
         *(
-            f"  {name:20} {'no examples' if value is None else f'{value:8.2%}'}"
-            for name, value in zip(names, per_class)
+            f"  {name:20} {'no examples' if recall is None else f'{recall:11.2%}'} {_share(precision)} {_share(f1)}"
+            for name, precision, recall, f1 in zip(names, *by_class)
         ),
     ]
     if len(names) <= _MATRIX_CLASSES:
@@ -107,6 +121,10 @@ def _report(metrics: "Metrics", names: list[str], args: argparse.Namespace, out:
             "  " + " ".join(f"{n:{width}d}" for n in row) + f"  {name}" for row, name in zip(metrics.confusion, names)
         ]
     out.result(result, lines)
+
+
+def _share(value: float | None) -> str:
+    return f"{'-':>9}" if value is None else f"{value:9.2%}"
 
 
 def _dump(

@@ -12,7 +12,7 @@ from cnnjax.errors import UsageError
 from cnnjax.recipes import Recipe
 
 # Fields of a recipe whose options take several words.
-_SEVERAL = ("augment", "boundaries", "model_options", "pixel_range", "rates")
+_SEVERAL = ("augment", "boundaries", "model_options", "pixel_range", "lr_multipliers")
 
 
 def add_parser(verbs: Any, common: argparse.ArgumentParser) -> None:
@@ -33,9 +33,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
     out = hosts.join(args, out)
     from cnnjax.cli import training_run
 
-    config = {"recipe": recipe_name, **dataclasses.asdict(recipe), "seed": args.seed}
-    if not recipe.model_options:
-        del config["model_options"]  # as it was before there were any
+    config = {"recipe": recipe_name, **recipe.to_json(), "seed": args.seed}
     if args.weights is not None or args.freeze is not None:
         config |= {"weights": args.weights, "freeze": args.freeze}
     # Only what was given, as it was before these were recorded.

@@ -33,7 +33,7 @@ def check(recipe: Recipe, args: argparse.Namespace) -> None:
     Raises:
       UsageError: With the option, what it expects and what it got.
     """
-    from cnnjax.training import OPTIMIZERS, SCHEDULES
+    from cnnjax.training import LOSSES, OPTIMIZERS, SCHEDULES
 
     model_loading.build_model(recipe.model, 10, options=recipe.model_options)
     loading.check_name(recipe.dataset)
@@ -49,7 +49,10 @@ def check(recipe: Recipe, args: argparse.Namespace) -> None:
         ("metric to monitor", recipe.monitor, _MONITORED),
         ("precision", recipe.precision, model_loading.PRECISIONS),
         ("answer to numbers that are not finite", recipe.on_nan, ("stop", "skip")),
-        ("choice of what decays", recipe.decay, ("all", "kernels")),
+        ("loss", recipe.loss, LOSSES),
+        ("way of weighting classes", recipe.class_weights or "balanced", ("balanced",)),
+        ("way of sampling", recipe.sampling or "balanced", ("balanced",)),
+        ("choice of what decays", recipe.decay_mask, ("all", "kernels")),
     ):
         if name not in known:
             raise unknown(kind, name, known)
@@ -59,22 +62,22 @@ def check(recipe: Recipe, args: argparse.Namespace) -> None:
 
 
 def rate_factors(recipe: Recipe) -> dict[str, float]:
-    """Return what `--rates REGEX=FACTOR...` says.
+    """Return what `--lr-multipliers REGEX=FACTOR...` says.
 
     Raises:
       UsageError: If a text is not of that form.
     """
     factors = {}
-    for text in recipe.rates:
+    for text in recipe.lr_multipliers:
         pattern, equals, number = text.rpartition("=")
         try:
             factors[pattern] = float(number)
         except ValueError:
             equals = ""
         if not (pattern and equals):
-            raise UsageError(f"--rates: expected REGEX=FACTOR, such as '^stem=0.1', got {text!r}.")
-    if len(factors) < len(recipe.rates):
-        raise UsageError(f"--rates: expected each REGEX once, got {' '.join(recipe.rates)}.")
+            raise UsageError(f"--lr-multipliers: expected REGEX=FACTOR, such as '^stem=0.1', got {text!r}.")
+    if len(factors) < len(recipe.lr_multipliers):
+        raise UsageError(f"--lr-multipliers: expected each REGEX once, got {' '.join(recipe.lr_multipliers)}.")
     return factors
 
 
@@ -105,7 +108,11 @@ def _check_used(recipe: Recipe, args: argparse.Namespace) -> None:
     from cnnjax.training.optim import unused_options
 
     unused = unused_options(optimizer=recipe.optimizer, schedule=recipe.schedule, weight_decay=recipe.weight_decay)
-    unused = {{"decay_mask": "decay"}.get(name, name): reason for name, reason in unused.items()}
+    unused = {{"factor": "lr_decay"}.get(name, name): reason for name, reason in unused.items()}
+    if recipe.class_weights:
+        unused["sampling"] = "classes count alike already. Leave it out, or --class-weights"
+    if recipe.loss == "mse":
+        unused["label_smoothing"] = "the mse loss has none. Leave it out, or take softmax or sigmoid"
     if recipe.patience is None:
         unused["min_delta"] = "nothing stops early. Leave it out, or give --patience"
         if not args.keep_best:
@@ -124,9 +131,9 @@ def _check_composed(recipe: Recipe, args: argparse.Namespace) -> None:
     profile_window(args)
     if recipe.patience is not None:
         EarlyStopping(recipe.monitor, recipe.patience, recipe.min_delta)
-    if not all(0 < share < 1 for share in recipe.boundaries) or not 0 < recipe.factor < 1:
+    if not all(0 < share < 1 for share in recipe.boundaries) or not 0 < recipe.lr_decay < 1:
         raise UsageError(
-            f"--boundaries, --factor: expected numbers in (0, 1), got {recipe.boundaries} and {recipe.factor}."
+            f"--boundaries, --lr-decay: expected numbers in (0, 1), got {recipe.boundaries} and {recipe.lr_decay}."
         )
     if recipe.batch_size % recipe.accumulate:
         raise UsageError(
@@ -183,9 +190,9 @@ def _add_optimizer(group: argparse._ArgumentGroup) -> None:
     add("--schedule", metavar="NAME", help="constant, cosine, step, one-cycle")
     add("--warmup-epochs", type=float, metavar="X", help="epochs of linear rise before the schedule")
     add("--boundaries", type=float, nargs="*", metavar="X", help="step schedule: where the rate falls, in (0, 1)")
-    add("--factor", type=float, metavar="X", help="step schedule: what the rate is multiplied by there")
+    add("--lr-decay", "--factor", type=float, metavar="X", help="step schedule: what the rate is multiplied by there")
     add("--momentum", type=float, metavar="X", help="for momentum, nesterov, lars and rmsprop")
-    add("--rates", nargs="*", metavar="REGEX=X", help="multiply the rate where a parameter's path matches: '^stem=0.1'")
+    add("--lr-multipliers", "--rates", nargs="*", metavar="REGEX=X", help="multiply the rate by path: '^stem=0.1'")
     add("--clip-norm", type=float, metavar="X", help="greatest norm of the gradients")
     add("--accumulate", type=int, metavar="N", help="micro-batches a step; batch norm's statistics are one's own")
     add(
@@ -196,7 +203,10 @@ def _add_optimizer(group: argparse._ArgumentGroup) -> None:
 def _add_regularisation(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--weight-decay", type=float, metavar="X", help="decoupled for adamw, lamb and lars, else L2")
-    add("--decay", metavar="all|kernels", help="what decays; kernels: no biases, nothing of normalisation's")
+    add("--decay-mask", "--decay", metavar="all|kernels", help="kernels: no biases, nothing of normalisation's")
+    add("--loss", metavar="NAME", help="softmax (default), sigmoid (each class by itself), mse (of the logits)")
+    add("--class-weights", metavar="balanced", help="weigh examples so that all classes count alike in training")
+    add("--sampling", metavar="balanced", help="draw as many examples of each class an epoch")
     add("--label-smoothing", type=float, metavar="X", help="in [0, 1)")
     add(
         "--augment",
@@ -206,11 +216,8 @@ def _add_regularisation(group: argparse._ArgumentGroup) -> None:
     )
     add("--aux-weight", type=float, metavar="X", help="weight of an auxiliary head's loss")
     add("--ema", type=float, metavar="DECAY", help="keep moving averages, and evaluate with them, such as 0.999")
-    add(
-        "--test-flip",
-        action=argparse.BooleanOptionalAction,
-        help="evaluate each image together with its mirror image",
-    )
+    tta = {"action": argparse.BooleanOptionalAction, "help": "evaluate each image together with its mirror image"}
+    add("--flip-tta", "--test-flip", **tta)
     add("--monitor", metavar="NAME", help="what early stopping watches, such as val_loss or val_accuracy")
     add("--patience", type=int, metavar="N", help="epochs without improvement before stopping early")
     add("--min-delta", type=float, metavar="X", help="what counts as an improvement")

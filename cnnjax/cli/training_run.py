@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from cnnjax import hosts, runs
+from cnnjax import hosts, recipes, runs
 from cnnjax.cli import dry_run, loading, report, starting_weights, train_options, training_setup
 from cnnjax.cli.output import Output
 from cnnjax.cli.training_setup import Setup
@@ -51,14 +51,17 @@ def run(recipe: Recipe, config: dict[str, Any], args: argparse.Namespace, out: O
     with contextlib.ExitStack() as opened:
         workdir: runs.Workdir | None = None
 
-        def enter() -> tuple[list[str], dict[str, Any] | None, str]:
+        def enter() -> tuple[list[str], dict[str, Any] | None, str, int | None, bool]:
             nonlocal workdir
             workdir = opened.enter_context(
                 runs.Workdir(args.workdir or runs.default_workdir(recipe.model, recipe.dataset))
             )
-            return workdir.compare(config, devices=args.devices), workdir.result, str(workdir.path)
+            short = workdir.epochs_to_extend(config, recipes.with_new_names)
+            wanted = config if short is None else {**config, "epochs": short}
+            warnings = workdir.compare(wanted, devices=args.devices, renamed=recipes.with_new_names)
+            return warnings, None if short else workdir.result, str(workdir.path), short, workdir.ended
 
-        warnings, result, path = hosts.on_main(enter)
+        warnings, result, path, short, ended = hosts.on_main(enter)
         for warning in warnings:
             out.say(f"warning: {warning}")
         if result is not None:
@@ -70,6 +73,8 @@ def run(recipe: Recipe, config: dict[str, Any], args: argparse.Namespace, out: O
             start, dataset = _begin(recipe, args, out)
         try:
             setup = training_setup.prepare(recipe, args, out, dataset, start)
+            if short is not None:
+                training_setup.check_extension(setup, short, path, ended=ended)
             described = report.describe(dataset, setup.preprocess)
             files = dataset.info.files
             hosts.on_main(lambda: _main(workdir).record(config, described, devices=args.devices, files=files))
@@ -77,6 +82,9 @@ def run(recipe: Recipe, config: dict[str, Any], args: argparse.Namespace, out: O
             if args.workdir is None and workdir is not None:
                 workdir.discard_if_empty()
             raise
+        if short is not None:
+            out.say(f"{path}: the run goes on from {short} to {recipe.epochs} epochs")
+            hosts.on_main(lambda: _main(workdir).extend(recipe.epochs))
         return _train(setup, config, args, out, workdir)
 
 
@@ -151,7 +159,9 @@ def _resume(setup: Setup, workdir: runs.Workdir | None, out: Output) -> tuple[Tr
     newest = hosts.on_main(read)
     if newest is None:
         return setup.state, None, False
-    arrays, position, ended = hosts.share_arrays(found), newest["position"], newest["final"]
+    arrays, position = hosts.share_arrays(found), newest["position"]
+    # One that had ended before may have got more epochs since.
+    ended = newest["final"] and (setup.recipe.patience is not None or position["epoch"] >= setup.recipe.epochs)
     for line in newest["damaged"]:
         out.say(f"warning: {line}")
     where = f"at step {position['step']} (epoch {position['epoch'] + 1})"

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from cnnjax import Classifier, devices, model_loading
@@ -22,15 +23,17 @@ from cnnjax.errors import UsageError
 from cnnjax.pretrained import Preprocess
 from cnnjax.recipes import Recipe
 from cnnjax.training import (
+    LOSSES,
     Batch,
     TrainState,
+    balanced_class_weights,
+    class_weighted,
     create_state,
     make_eval_step,
     make_optimizer,
     make_schedule,
     make_train_step,
     only_kernels,
-    softmax_cross_entropy,
 )
 from cnnjax.training.gradients import has_auxiliary_heads
 from cnnjax.training.optim import Schedule, unused_options
@@ -76,8 +79,9 @@ class Setup:
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Return an epoch's training batches, from the given one on."""
+        options: Any = {"start": start, "mesh": self.mesh, "sampling": self.recipe.sampling}
         size, key = self.recipe.batch_size, self.data_key
-        return batches(self.dataset.train, size, key=key, epoch=epoch, train=True, start=start, mesh=self.mesh)
+        return batches(self.dataset.train, size, key=key, epoch=epoch, train=True, **options)
 
     def whole(self, split: AnySplit) -> Iterator[Batch]:
         """Return the batches of a split that is evaluated."""
@@ -132,13 +136,45 @@ def prepare(
         model=model,
         state=state,
         train_step=train_step,
-        eval_step=make_eval_step(flip_tta=recipe.test_flip),
+        eval_step=make_eval_step(loss=LOSSES[recipe.loss], flip_tta=recipe.flip_tta),
         rate=rate,
         mesh=mesh,
         data_key=data_key,
         preprocess=rule,
     )
     return dataclasses.replace(setup, state=setup.place(state))
+
+
+def check_extension(setup: Setup, epochs: int, path: str, *, ended: bool) -> None:
+    """Refuse more epochs for a run where its steps so far would have been others, had it been made for as many.
+
+    Args:
+      setup: Of the longer run.
+      epochs: What the run was made for.
+      path: Its workdir.
+      ended: Whether it has come to its end.
+    Raises:
+      UsageError: With what would differ, and how a new run starts from this one.
+    """
+    recipe, examples = setup.recipe, len(setup.dataset.train)
+    steps = epoch_range(examples, recipe.batch_size, epochs - 1).stop
+    before, _ = _optimizer(recipe.replace(epochs=epochs), examples, steps)
+    was, would_be = (np.asarray(jax.vmap(rate)(jnp.arange(steps))) for rate in (before, setup.rate))
+    if recipe.patience and ended:
+        reason = "it ended with the parameters of its best epoch (--patience), and only those of its last could go on"
+    elif (was != would_be).any():
+        step = int((was != would_be).argmax())
+        reason = (
+            f"its {recipe.schedule} schedule was made for them: at step {step + 1} the learning rate was "
+            f"{was[step]:.6g}, and of {recipe.epochs} epochs it would have been {would_be[step]:.6g}"
+        )
+    else:
+        return
+    raise UsageError(
+        f"--epochs {recipe.epochs}: the run in {path} was made for {epochs} epoch{'s' if epochs > 1 else ''}, and "
+        f"can't have more: {reason}. "
+        f"To start a new run from what it learned: --weights {path} --epochs {recipe.epochs - epochs} --workdir NEW."
+    )
 
 
 def _check_step(train_step: TrainStep, state: TrainState, image_shape: tuple[int, ...], batch_size: int) -> None:
@@ -174,9 +210,9 @@ def _optimizer(recipe: Recipe, examples: int, total_steps: int) -> tuple[Schedul
     warmup_steps = round(recipe.warmup_epochs * examples / recipe.batch_size)
     options = {
         "momentum": recipe.momentum,
-        "decay_mask": only_kernels if recipe.decay == "kernels" else None,
+        "decay_mask": only_kernels if recipe.decay_mask == "kernels" else None,
         "boundaries": recipe.boundaries,
-        "factor": recipe.factor,
+        "factor": recipe.lr_decay,
     }
     # What a recipe gives for another choice than the one that was made; what was asked for has been refused.
     for name in unused_options(optimizer=recipe.optimizer, schedule=recipe.schedule, weight_decay=recipe.weight_decay):
@@ -201,8 +237,13 @@ def _optimizer(recipe: Recipe, examples: int, total_steps: int) -> tuple[Schedul
 
 
 def _train_step(recipe: Recipe, dataset: Dataset) -> TrainStep:
+    # A recipe's smoothing is for its own loss; what was asked for with another has been refused.
+    options = {} if recipe.loss == "mse" else {"label_smoothing": recipe.label_smoothing}
+    loss = functools.partial(LOSSES[recipe.loss], **options)
+    if recipe.class_weights:
+        loss = class_weighted(loss, balanced_class_weights(dataset.train.labels, dataset.info.num_classes))
     return make_train_step(
-        loss=functools.partial(softmax_cross_entropy, label_smoothing=recipe.label_smoothing),
+        loss=loss,
         augment=augment.parse(recipe.augment, mean=dataset.info.mean, std=dataset.info.std),
         aux_weight=recipe.aux_weight,
         accumulate=recipe.accumulate,

@@ -89,7 +89,10 @@ def from_arrays(
 
 
 def _images(images: Any) -> np.ndarray:
-    if isinstance(images, list | tuple) and images and hasattr(images[0], "getbands"):
+    pictures = [hasattr(image, "getbands") for image in images] if isinstance(images, list | tuple) else []
+    if any(pictures):
+        if not all(pictures):
+            raise UsageError("images: expected images of Pillow's or arrays, got both. Take np.asarray of the former.")
         images = _pictures(images)
     elif isinstance(images, list | tuple) and len(shapes := sorted({np.shape(image) for image in images})) > 1:
         raise UsageError(

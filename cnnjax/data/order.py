@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnnjax.batch import Batch
+from cnnjax.data.balance import Balance
 from cnnjax.devices import check_batch_size, padded_batch_size
 from cnnjax.errors import UsageError
 
@@ -82,6 +83,7 @@ def batches(
     train: bool = False,
     start: int = 0,
     mesh: jax.sharding.Mesh | None = None,
+    sampling: str | None = None,
 ) -> Iterator[Batch]:
     """Walk over one epoch of a split.
 
@@ -100,11 +102,15 @@ def batches(
       mesh: Devices to lay each batch over (`cnnjax.devices.data_mesh`), a part on each; None for the default device.
         On several hosts each host calls this with the same arguments and reads the examples of its own devices alone.
         Outside training a batch that the devices do not divide evenly is filled up a little more.
+      sampling: `balanced`, in training: an epoch has as many examples as always, but equally many of each class, those
+        of a small one several times, and of a large one others in every epoch. None for each example once.
     Returns:
       An iterator over the batches, all of one shape.
     Raises:
       UsageError: If the split is empty, the batch does not fit or can't be divided, or the key is missing.
     """
+    if sampling not in (None, "balanced") or (sampling and not train):
+        raise UsageError(f"batches: expected sampling None, or 'balanced' with train=True, got {sampling!r}.")
     if not train:
         _check_sizes(f"{split.name} split", len(split), batch_size)
         return split.walk(_in_order(len(split), padded_batch_size(batch_size, mesh), start), key=None, mesh=mesh)
@@ -113,7 +119,8 @@ def batches(
     steps = epoch_range(len(split), batch_size, epoch)[start:]
     if key is None:
         raise UsageError("batches: expected a key for the training order. Pass key=jax.random.key(seed).")
-    return split.walk(_in_training(len(split), batch_size, key, steps), key=key, mesh=mesh)
+    labels = np.asarray(split.labels) if sampling else None
+    return split.walk(_in_training(len(split), batch_size, key, steps, labels), key=key, mesh=mesh)
 
 
 def _in_order(num_examples: int, batch_size: int, start: int) -> Iterator[Places]:
@@ -122,11 +129,15 @@ def _in_order(num_examples: int, batch_size: int, start: int) -> Iterator[Places
         yield Places(np.where(index < num_examples, index, np.int32(-1)), np.zeros_like(index))
 
 
-def _in_training(num_examples: int, batch_size: int, key: jax.Array, steps: Iterable[int]) -> Iterator[Places]:
+def _in_training(
+    num_examples: int, batch_size: int, key: jax.Array, steps: Iterable[int], labels: np.ndarray | None = None
+) -> Iterator[Places]:
     bits = _Bits.of(key)
+    balance = None if labels is None else Balance(labels, functools.partial(_permutation, num_examples, bits))
     for step in steps:
         epochs = np.arange(step * batch_size, (step + 1) * batch_size) // num_examples
-        yield Places(_indices(num_examples, batch_size, step, bits), epochs.astype(np.int32))
+        places = Places(_indices(num_examples, batch_size, step, bits), epochs.astype(np.int32))
+        yield places if balance is None else Places(*balance(*places))
 
 
 def stream_indices(num_examples: int, batch_size: int, step: int, key: jax.Array) -> np.ndarray:

@@ -1,6 +1,6 @@
 """The dense end of a classifier."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from numbers import Integral
 from typing import Any
 
@@ -14,7 +14,7 @@ from cnnjax.ops.arguments import floating
 
 
 class DenseHead(nn.Module):
-    """Map features to logits through dense layers with ReLU between them.
+    """Map features to logits through dense layers with an activation between them.
 
     The layers are called `dense1`, `dense2`, ... and `logits`.
 
@@ -22,6 +22,7 @@ class DenseHead(nn.Module):
       num_classes: Width of the logits.
       hidden: Width of each layer before the last.
       dropout: Rate before each dense layer, the last included; shorter sequences are filled up with 0.
+      act: The activation behind each layer but the last.
       kernel_init: Initialiser of the kernels.
       bias_init: Initialiser of the biases.
       dtype: What is computed in; parameters and logits are float32.
@@ -34,6 +35,7 @@ class DenseHead(nn.Module):
     num_classes: int
     hidden: Sequence[int] = ()
     dropout: Sequence[float] = ()
+    act: Callable[[Array], Array] = nn.relu
     kernel_init: Initializer = nn.initializers.lecun_normal()
     bias_init: Initializer = nn.initializers.zeros
     dtype: Any = jnp.float32
@@ -67,5 +69,5 @@ class DenseHead(nn.Module):
                 dtype=self.dtype,
                 name="logits" if last else f"dense{number}",
             )(x)
-            x = x if last else nn.relu(x)
+            x = x if last else self.act(x)
         return x.astype(jnp.float32)

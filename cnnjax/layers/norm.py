@@ -1,4 +1,4 @@
-"""Normalisation as linen modules: batch normalisation in float32 at least, and the one that linen lacks."""
+"""Normalisation as linen modules, in float32 at least: over the batch, over channels, over neighbouring channels."""
 
 from typing import Any
 
@@ -76,6 +76,33 @@ class BatchNorm(nn.Module):
 
     def _moved(self, old: jax.Array, new: jax.Array) -> jax.Array:
         return self.momentum * old + (1 - self.momentum) * new.astype(old.dtype)
+
+
+class LayerNorm(nn.Module):
+    """Normalise every pixel over its channels: `scale * (x - mean) / sqrt(var + epsilon) + bias`.
+
+    Parameters (`scale`, `bias`) are those of `flax.linen.LayerNorm`; unlike that one it works under strict dtype
+    promotion, and takes the variance of differences from the mean. Statistics are taken in float32 at least.
+
+    Args:
+      epsilon: Added to the variance.
+      dtype: What comes out; None for the dtype of x.
+    """
+
+    epsilon: float = 1e-6
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*rest c"]) -> Float[Array, "*rest c"]:
+        """Map `[..., C]` to the same shape."""
+        dtype = floating("LayerNorm", self.dtype) or (x.dtype if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.float32)
+        x = x if x.dtype == jnp.float64 else x.astype(jnp.float32)
+        shape, ones = x.shape[-1:], (1,) * (x.ndim - 1)
+        factor = self.param("scale", nn.initializers.ones, shape).astype(x.dtype).reshape(*ones, -1)
+        shift = self.param("bias", nn.initializers.zeros, shape).astype(x.dtype).reshape(*ones, -1)
+        x = x - x.mean(axis=-1, keepdims=True)
+        deviation = jax.lax.rsqrt(jnp.square(x).mean(axis=-1, keepdims=True) + self.epsilon)
+        return (x * deviation * factor + shift).astype(dtype)
 
 
 class LocalResponseNorm(nn.Module):

@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from cnnjax.layers.conv import ConvNormAct
 from cnnjax.layers.norm import BatchNorm
+from cnnjax.layers.pool import AvgPool
 
 ConvBatchNorm = functools.partial(ConvNormAct, norm=BatchNorm)
 
@@ -69,6 +70,8 @@ class ResidualBlock(nn.Module):
       projection: Whether a shortcut that changes shape is a 1x1 convolution, rather than `padded_shortcut`.
       zero_gamma: Whether the branch's last normalisation starts at scale 0, so that the block starts as its shortcut.
       drop_rate: Rate of `StochasticDepth` on the branch.
+      gate: Makes what the branch ends in from the channels of its output, such as `se_gate`; None for nothing.
+      average: Whether a shortcut that changes size averages 2x2 pixels before a 1x1 of stride 1 (ResNet-D).
     """
 
     features: int
@@ -77,6 +80,8 @@ class ResidualBlock(nn.Module):
     projection: bool = True
     zero_gamma: bool = False
     drop_rate: float = 0.0
+    gate: Callable[..., nn.Module] | None = None
+    average: bool = False
 
     @property
     def out_features(self) -> int:
@@ -99,6 +104,7 @@ class ResidualBlock(nn.Module):
     def __call__(self, x: Float[Array, "n h w c"], *, train: bool = False) -> Float[Array, "n h2 w2 o"]:
         """Map `[N, H, W, C]` to `[N, H', W', out_features]`."""
         y = self.branch(x, train=train)
+        y = y if self.gate is None else self.gate(self.out_features, name="gate")(y)
         y = StochasticDepth(self.drop_rate)(y, train=train)
         return nn.relu(y + self._shortcut(x, train))
 
@@ -107,7 +113,10 @@ class ResidualBlock(nn.Module):
             return x
         if not self.projection:
             return padded_shortcut(x, self.out_features, self.strides)
-        conv = self.conv(self.out_features, 1, strides=self.strides, padding=0, act=None, name="shortcut")
+        strides = self.strides
+        if self.average and strides > 1:
+            x, strides = AvgPool(2, strides=strides, ceil_mode=True, name="shortcut_pool")(x), 1
+        conv = self.conv(self.out_features, 1, strides=strides, padding=0, act=None, name="shortcut")
         return conv(x, train=train)
 
 
@@ -129,11 +138,16 @@ class BottleneckBlock(ResidualBlock):
 
     Args:
       stride_first: Whether the stride sits in the first 1x1 (v1: the paper, Keras) or in the 3x3 (v1.5: torchvision).
+      groups: Groups of channels of the 3x3 that don't mix: ResNeXt's cardinality.
+      group_width: Channels of a group where `features` is 64; they grow with it. With one group, the 3x3's width.
     References:
       He et al., 2015, https://arxiv.org/abs/1512.03385, figure 5, right.
+      Xie et al., 2016, https://arxiv.org/abs/1611.05431 (groups).
     """
 
     stride_first: bool = False
+    groups: int = 1
+    group_width: int = 64
 
     @property
     def out_features(self) -> int:
@@ -143,6 +157,39 @@ class BottleneckBlock(ResidualBlock):
     def branch(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Map `[N, H, W, C]` to `[N, H', W', 4 * features]`."""
         first, second = (self.strides, 1) if self.stride_first else (1, self.strides)
-        x = self.conv(self.features, 1, strides=first, padding=0, name="conv1")(x, train=train)
-        x = self.conv(self.features, 3, strides=second, padding=1, name="conv2")(x, train=train)
+        width = self.features * self.group_width // 64 * self.groups
+        x = self.conv(width, 1, strides=first, padding=0, name="conv1")(x, train=train)
+        middle = self.conv(width, 3, strides=second, padding=1, feature_group_count=self.groups, name="conv2")
+        x = middle(x, train=train)
         return self.last()(self.out_features, 1, padding=0, name="conv3")(x, train=train)
+
+
+class PreActivationBlock(nn.Module):
+    """Normalise, activate, convolve, twice, and add x; where the shape changes, x normalised, activated, projected.
+
+    Args:
+      features: Width of both 3x3 convolutions.
+      strides: Pixels between outputs.
+      conv: Makes a convolution, a `Conv` with its options filled in.
+      norm: Makes a normalisation that takes `name` alone.
+      dropout: Rate between the convolutions.
+    References:
+      He et al., 2016, https://arxiv.org/abs/1603.05027, figure 4 (e).
+    """
+
+    features: int
+    conv: Callable[..., nn.Module]
+    norm: Callable[..., nn.Module]
+    strides: int = 1
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w c"], *, train: bool = False) -> Float[Array, "n h2 w2 o"]:
+        """Map `[N, H, W, C]` to `[N, H', W', features]`."""
+        y = nn.relu(self.norm(name="norm1")(x))
+        if self.strides > 1 or x.shape[3] != self.features:
+            x = self.conv(self.features, 1, strides=self.strides, padding=0, name="shortcut")(y)
+        y = self.conv(self.features, 3, strides=self.strides, padding=1, name="conv1")(y)
+        y = nn.relu(self.norm(name="norm2")(y))
+        y = nn.Dropout(self.dropout, deterministic=not train)(y)
+        return x + self.conv(self.features, 3, padding=1, name="conv2")(y)

@@ -9,10 +9,29 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from cnnjax.errors import UsageError, unknown
-from cnnjax.models import alexnet, googlenet, inception_v3, lenet, lenet_1998, resnet, resnet_cifar, simple_cnn, vgg
+from cnnjax.models import (
+    alexnet,
+    convnext,
+    densenet,
+    efficientnet,
+    googlenet,
+    inception_v3,
+    lenet,
+    lenet_1998,
+    mobilenet_v2,
+    mobilenet_v3,
+    resnet,
+    resnet_cifar,
+    simple_cnn,
+    vgg,
+    wide_resnet,
+)
 from cnnjax.ops.arguments import floating
 
-_FAMILIES = (simple_cnn, lenet, lenet_1998, alexnet, vgg, googlenet, inception_v3, resnet, resnet_cifar)
+_FAMILIES = (
+    *(simple_cnn, lenet, lenet_1998, alexnet, vgg, googlenet, inception_v3, resnet, resnet_cifar, wide_resnet),
+    *(densenet, mobilenet_v2, mobilenet_v3, efficientnet, convnext),
+)
 
 __all__ = ["available", "build", "input_shape", "num_classes"]
 

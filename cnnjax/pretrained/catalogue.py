@@ -12,20 +12,24 @@ References:
 
 import functools
 import importlib.resources
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
 from cnnjax.errors import unknown
+from cnnjax.pretrained import hashes
 from cnnjax.pretrained.preprocessing import Preprocess, preprocess
 
 _TORCH = "https://download.pytorch.org/models/"
 _KERAS = "https://storage.googleapis.com/tensorflow/keras-applications/"
+_KERAS_PLAIN = "https://storage.googleapis.com/keras-applications/"
 _IMAGENET = "trained on ImageNet, whose own terms may bind you"
 _BSD = f"BSD-3-Clause (torchvision); {_IMAGENET}"
 _OXFORD = f"CC BY 4.0 (Visual Geometry Group, Oxford), through Keras; {_IMAGENET}"
 _MIT = f"MIT (Kaiming He), through Keras; {_IMAGENET}"
+_LIU = f"BSD-3-Clause (Zhuang Liu), through Keras; {_IMAGENET}"
+_META = f"MIT (Meta Platforms), through Keras; {_IMAGENET}"
 _APACHE = f"Apache-2.0 (TensorFlow), through Keras; {_IMAGENET}"
 
 
@@ -112,7 +116,7 @@ def _torch(name: str, file: str, top1: float | None = None, top5: float | None =
 
 
 def _keras(
-    name: str, file: str, digests: tuple[str, str], licence: str, accuracy: tuple[float, float]
+    name: str, file: str, digests: Sequence[str], licence: str, accuracy: tuple[float, float]
 ) -> tuple[Published, Published]:
     """Return the file of a Keras net and the one without its classifier."""
     address = f"{_KERAS}{file}_weights_tf_dim_ordering_tf_kernels"
@@ -122,6 +126,42 @@ def _keras(
         Published(name, f"{address}.h5", "md5", digests[0], licence, accuracy),
         Published(bare, f"{address}_notop.h5", "md5", digests[1], licence, None, without),
     )
+
+
+def _wider_and_mobile() -> list[Published]:
+    joints = {name: "_" if "-" in mark else "-" for name, mark, *_ in hashes.TORCHVISION}
+    return [
+        _torch(name, f"{name.partition(':')[0]}{joints[name]}{mark}.pth", top1, top5)
+        for name, mark, top1, top5 in hashes.TORCHVISION
+    ]
+
+
+def _pair(
+    model: str, address: str, bare: str, digests: Sequence[str], licence: str, accuracy: tuple[float, float] | None
+) -> tuple[Published, Published]:
+    """Return a file of Keras and the one without its classifier, whose address ends in `bare`."""
+    algorithm = {32: "md5", 64: "sha256"}[len(digests[0])]
+    without = MappingProxyType({"include_top": False})
+    return (
+        Published(model, f"{address}.h5", algorithm, digests[0], licence, accuracy),
+        Published(f"{model}:notop", f"{address}{bare}.h5", algorithm, digests[1], licence, None, without),
+    )
+
+
+def _keras_since_2016() -> list[Published]:
+    found: list[Published] = []
+    for depth, *digests, accuracy in hashes.KERAS_DENSENET:
+        found += _keras(f"densenet{depth}_keras", f"densenet/densenet{depth}", digests, _LIU, accuracy)
+    for size, *digests in hashes.KERAS_MOBILENET_V3:
+        address = f"{_KERAS}mobilenet_v3/weights_mobilenet_v3_{size}_224_1.0_float"
+        found += _pair(f"mobilenet_v3_{size}_keras", address, "_no_top_v2", digests, _APACHE, None)
+    for n, (*digests, accuracy) in enumerate(hashes.KERAS_EFFICIENTNET):
+        address = f"{_KERAS_PLAIN}efficientnetb{n}"
+        found += _pair(f"efficientnet_b{n}_keras", address, "_notop", digests, _APACHE, accuracy)
+    for size, *digests in hashes.KERAS_CONVNEXT:
+        address = f"{_KERAS}convnext/convnext_{size}"
+        found += _pair(f"convnext_{size}_keras", address, "_notop", digests, _META, None)
+    return found
 
 
 _FILES: dict[str, Published] = {
@@ -147,6 +187,7 @@ _FILES: dict[str, Published] = {
         _torch("resnet101:v2", "resnet101-cd907fc2.pth", 81.886, 95.780),
         _torch("resnet152", "resnet152-394f9c45.pth", 78.312, 94.046),
         _torch("resnet152:v2", "resnet152-f82ba261.pth", 82.284, 96.002),
+        *_wider_and_mobile(),
         *_keras(
             "vgg16:keras",
             "vgg16/vgg16",
@@ -182,6 +223,7 @@ _FILES: dict[str, Published] = {
             _MIT,
             (76.6, 93.1),
         ),
+        *_keras_since_2016(),
         *_keras(
             "inception_v3",
             "inception_v3/inception_v3",

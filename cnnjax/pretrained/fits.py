@@ -10,6 +10,7 @@ from cnnjax import models
 from cnnjax.pretrained.head import allow_other_head
 from cnnjax.pretrained.loading import abstract_shapes, plan_for
 from cnnjax.pretrained.match import Shapes, destinations
+from cnnjax.pretrained.naming import KERAS_FORMATS
 from cnnjax.pretrained.rules import OWN_PARAMS, namings_for
 from cnnjax.pretrained.tensors import SourceFile
 
@@ -49,11 +50,17 @@ def identify(file: SourceFile, names: Sequence[str] | None = None) -> list[Fit]:
       names: Nets to try; None for all.
     """
     found: list[Fit] = []
-    for name in names or models.available():
+    # Only Keras's files, and our own behind the other form's, are taken for Keras's forms.
+    keras = file.format in KERAS_FORMATS
+    for name in names or [name for name in models.available() if keras or not name.endswith("_keras")]:
         fit = _fit(file, name)
         if fit is not None:
             found.append(fit)
-            if fit.naming.startswith("cnnjax"):  # our own names are of one net only, and to try all takes long
+            # Our own names are of one net only, or of one in two publishers' forms, and to try all takes long.
+            if fit.naming.startswith("cnnjax"):
+                twin = f"{name}_keras"
+                if names is None and twin in models.available() and (other := _fit(file, twin)):
+                    found.append(other)
                 break
     return found
 

@@ -10,7 +10,13 @@ from typing import Any
 
 from cnnjax.pretrained.naming import AVERAGED, Layout, Leaf, Rule, translate
 from cnnjax.pretrained.tensors import BFLOAT16, SourceFile, SourceTensor
-from cnnjax.pretrained.transforms import Transform, from_channels_first, from_flattened_channels, identity
+from cnnjax.pretrained.transforms import (
+    Transform,
+    from_channels_first,
+    from_channels_last,
+    from_flattened_channels,
+    identity,
+)
 
 Shapes = dict[str, tuple[int, ...]]
 # A message names the nearest of so many names; no net has more.
@@ -212,6 +218,10 @@ def _assign(tensor: SourceTensor, place: _Place, shapes: Shapes, layout: Layout,
         transform = from_flattened_channels(shape, place.flatten)
     elif layout.channels_first and first.endswith("/kernel") and len(shape) in (2, 4):
         transform = from_channels_first(shape, flatten=place.flatten, dense=len(shapes[first]) == 2)
+    elif layout.leaves and not layout.channels_first and first.endswith("/kernel") and len(shape) == 4:
+        transform = from_channels_last(shape, shapes[first])
+    elif layout.channels_first and shape[1:] == (1,) * (len(shape) - 1) and len(shape) > 1:
+        transform = Transform("C11 -> C", shape, shape, tuple(range(len(shape))), shape[:1])
     return Assignment(tensor, transform, place.destinations)
 
 

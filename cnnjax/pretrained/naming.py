@@ -102,6 +102,7 @@ KERAS = Layout(
     "/",
     (
         Leaf("kernel", ("params", "kernel"), (2, 4)),
+        Leaf("depthwise_kernel", ("params", "kernel"), (4,)),  # what it was called before Keras 3
         Leaf("bias", ("params", "bias")),
         Leaf("gamma", ("params", "scale")),
         Leaf("beta", ("params", "bias")),
@@ -109,6 +110,7 @@ KERAS = Layout(
         Leaf("moving_variance", ("batch_stats", "var")),
     ),
 )
+KERAS_FORMATS = ("keras-h5", "keras-weights-h5", "keras")
 # cnnjax's own names, as `save`, Flax and Orbax write them; `params` alone is a file of parameters.
 CNNJAX = Layout("/", ())
 

@@ -28,7 +28,7 @@ class Preprocess:
     Args:
       resize: What the shorter side becomes; the longer one in proportion, rounded down. None with `stored`.
       crop: Side of the square cut out of the middle; with `stored`, `(H, W)` that the whole is resized to.
-      interpolation: `bilinear`; resized pixels are rounded to whole numbers again, as photographs in 8 bits are.
+      interpolation: `bilinear` or `bicubic`; resized pixels are rounded to whole numbers, as photographs in 8 bits are.
       antialias: Whether a pixel of a smaller image averages all that it stands for.
       channels: Their order, `RGB` or `BGR`; or `grey`, the one channel of nets such as LeNet-5.
       scale: What pixels 0 to 255 are multiplied by first.
@@ -53,9 +53,9 @@ class Preprocess:
     pixel_range: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        if self.interpolation != "bilinear" or self.channels not in ("RGB", "BGR", "grey"):
+        if self.interpolation not in ("bilinear", "bicubic") or self.channels not in ("RGB", "BGR", "grey"):
             raise ValueError(
-                "Preprocess: expected interpolation bilinear and channels RGB, BGR or grey, got "
+                "Preprocess: expected interpolation bilinear or bicubic, and channels RGB, BGR or grey, got "
                 f"{self.interpolation} and {self.channels}."
             )
         if not len(self.mean) == len(self.std) == self.depth:
@@ -108,7 +108,8 @@ class Preprocess:
         if self.stored:
             x, shape = images.astype(jnp.float32), (images.shape[0], *self.size, images.shape[3])
             return x if (height, width) == self.size else jax.image.resize(x, shape, "bilinear", antialias=True)
-        return resize_and_crop(images, self.resized(height, width), self.size, self.antialias)
+        cubic = self.interpolation == "bicubic"
+        return resize_and_crop(images, self.resized(height, width), self.size, self.antialias, cubic)
 
     def normalize(self, images: jax.Array) -> jax.Array:
         """Return pixels 0 to 255 in the net's order and range; grey ones become colours, or colours grey, if need be.
@@ -226,6 +227,14 @@ _TORCHVISION_V2 = Preprocess(resize=232)
 _REMAPPED = Preprocess(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 _CAFFE = Preprocess(channels="BGR", scale=1.0, mean=(103.939, 116.779, 123.68), std=(1.0, 1.0, 1.0))
 
+# Keras's nets that scale pixels themselves, and those that take [-1, 1].
+_PIXELS = Preprocess(scale=1.0, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+_SYMMETRIC = Preprocess(scale=1 / 127.5, mean=(1.0, 1.0, 1.0), std=(1.0, 1.0, 1.0))
+# torchvision's EfficientNets: what the shorter side becomes, and the square.
+_EFFICIENTNET = ((256, 224), (256, 240), (288, 288), (320, 300), (384, 380), (456, 456), (528, 528), (600, 600))
+_WIDER = ("resnext50_32x4d", "resnext101_32x8d", "wide_resnet50_2", "wide_resnet101_2")
+_MOBILE = ("mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large")
+
 _KNOWN: dict[str, Preprocess] = {
     **dict.fromkeys(["alexnet", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"], _TORCHVISION),
     **{f"vgg{depth}{norm}": _TORCHVISION for depth in (11, 13, 16, 19) for norm in ("", "_bn")},
@@ -234,5 +243,24 @@ _KNOWN: dict[str, Preprocess] = {
     "googlenet_torchvision": _REMAPPED,
     "inception_v3_torchvision": replace(_REMAPPED, resize=342, crop=299),
     **dict.fromkeys(["vgg16:keras", "vgg19:keras", "resnet50_v1", "resnet101_v1", "resnet152_v1"], _CAFFE),
-    "inception_v3": Preprocess(resize=342, crop=299, scale=1 / 127.5, mean=(1.0, 1.0, 1.0), std=(1.0, 1.0, 1.0)),
+    "inception_v3": replace(_SYMMETRIC, resize=342, crop=299),
+    **dict.fromkeys([*_WIDER, *_MOBILE, *(f"densenet{depth}" for depth in (121, 169, 201))], _TORCHVISION),
+    **{f"{name}:v2": _TORCHVISION_V2 for name in (*_WIDER, "mobilenet_v2", "mobilenet_v3_large")},
+    **{
+        f"efficientnet_b{n}": Preprocess(resize=resize, crop=crop, interpolation="bicubic")
+        for n, (resize, crop) in enumerate(_EFFICIENTNET)
+    },
+    "efficientnet_b1:v2": Preprocess(resize=255, crop=240),
+    **{
+        f"convnext_{size}": Preprocess(resize=resize)
+        for size, resize in {"tiny": 236, "small": 230, "base": 232, "large": 232}.items()
+    },
+    **{f"densenet{depth}_keras": _TORCHVISION for depth in (121, 169, 201)},
+    "mobilenet_v2_keras": _SYMMETRIC,
+    **dict.fromkeys([f"{name}_keras" for name in _MOBILE[1:]], _PIXELS),
+    **{f"convnext_{size}_keras": _PIXELS for size in ("tiny", "small", "base", "large")},
+    **{
+        f"efficientnet_b{n}_keras": replace(_PIXELS, resize=side + 32, crop=side)
+        for n, side in enumerate((224, 240, 260, 300, 380, 456, 528, 600))
+    },
 }

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from cnnjax.pretrained.naming import CNNJAX, KERAS, TORCH, Naming, Rule
+from cnnjax.pretrained import mobile_rules
+from cnnjax.pretrained.naming import CNNJAX, KERAS, KERAS_FORMATS, TORCH, Naming, Rule
 
 _OPTIMIZER = "the optimizer's and the run's state, no part of the net"
 # cnnjax's own names are the paths themselves; a file of `params` alone and one of a whole training state do too.
@@ -24,8 +25,6 @@ OWN = Naming(
 OWN_PARAMS = Naming(
     "cnnjax (params alone)", CNNJAX, (Rule("{rest*}", "params/{rest*}"),), formats=("safetensors", "msgpack", "orbax")
 )
-
-KERAS_FORMATS = ("keras-h5", "keras-weights-h5", "keras")
 
 
 def counted(stem: str, targets: Sequence[str]) -> tuple[Rule, ...]:
@@ -129,7 +128,7 @@ _KERAS_INCEPTION_V3 = (
 )
 
 
-# Residual nets as torchvision names them; timm's names are the same.
+# Residual nets as torchvision names them; timm's names are the same, beside its own gates and deep stems.
 _RESNET = (
     Rule("conv1", "stem/conv"),
     Rule("bn1", "stem/norm"),
@@ -139,6 +138,21 @@ _RESNET = (
     Rule("layer{i}.{j}.downsample.1", "stage{i}_block{j}/shortcut/norm"),
     Rule("fc", "head/logits"),
 )
+_RESNET_D = (
+    *(Rule(f"conv1.{3 * n}", f"{target}/conv") for n, target in enumerate(("stem1", "stem2", "stem"))),
+    *(Rule(f"conv1.{3 * n + 1}", f"{target}/norm") for n, target in enumerate(("stem1", "stem2"))),
+    # Place 0 is the average that has no weights.
+    Rule("layer{i}.{j}.downsample.1", "stage{i}_block{j}/shortcut/conv"),
+    Rule("layer{i}.{j}.downsample.2", "stage{i}_block{j}/shortcut/norm"),
+)
+
+
+def _resnet_timm(model: Any) -> tuple[Rule, ...]:
+    gate = (
+        Rule("layer{i}.{j}.se.fc1", "stage{i}_block{j}/gate/reduce"),
+        Rule("layer{i}.{j}.se.fc2", "stage{i}_block{j}/gate/expand"),
+    )
+    return (*(_RESNET_D if model.deep_stem else ()), *_RESNET, *gate)
 
 
 # Keras's ResNet-50, -101 and -152 (`keras.applications.ResNet50`, ...), version 1.
@@ -218,6 +232,7 @@ def _keras_vgg(model: Any) -> tuple[Rule, ...]:
 
 
 _NAMINGS: dict[str, tuple[Naming, ...]] = {
+    **mobile_rules.NAMINGS,
     "alexnet": (Naming("torchvision", TORCH, _ALEXNET),),
     "googlenet": (Naming("torchvision", TORCH, _GOOGLENET),),
     "inception_v3": (
@@ -227,7 +242,7 @@ _NAMINGS: dict[str, tuple[Naming, ...]] = {
     ),
     "resnet": (
         Naming("torchvision", TORCH, _RESNET),
-        Naming("timm", TORCH, _RESNET),
+        Naming("timm", TORCH, _resnet_timm),
         Naming("keras", KERAS, _keras_resnet, formats=KERAS_FORMATS),
     ),
     "vgg": (
@@ -248,5 +263,5 @@ def namings_for(model: Any) -> tuple[Naming, ...]:
     for cls in type(model).__mro__:
         room, _, family = cls.__module__.rpartition(".")
         if room == "cnnjax.models":
-            found += _NAMINGS.get(family, ())
+            found += [n for n in _NAMINGS.get(family, ()) if mobile_rules.has_form(model, family, n)]
     return tuple(found)

@@ -83,6 +83,8 @@ def _renamed(flat: Mapping[str, Any], naming: Naming, model: nn.Module) -> dict[
         if path.endswith("/kernel"):
             flatten = next((rule.flatten for rule in rules if _leads_to(rule.targets, path)), None)
             array = to_channels_first(array.shape, flatten=flatten).undo(array)
+        elif name.endswith(".layer_scale"):
+            array = array.reshape(-1, 1, 1)
         found[name] = array
         if name.endswith(".running_var"):
             found[name.removesuffix("running_var") + "num_batches_tracked"] = np.zeros((), np.int64)

@@ -76,6 +76,24 @@ def from_channels_first(
     return Transform("OI -> IO", source, source, (1, 0), (inputs, out))
 
 
+def from_channels_last(source: tuple[int, ...], target: tuple[int, ...]) -> Transform:
+    """Return how Keras's kernel of a convolution comes to a model: depthwise ones as groups, 1x1 ones as dense.
+
+    Args:
+      source: `[H, W, I, O]`; a depthwise one `[H, W, C, 1]`.
+      target: What the model has.
+    Example:
+      >>> from_channels_last((3, 3, 8, 1), (3, 3, 1, 8)).text, from_channels_last((1, 1, 8, 5), (8, 5)).text
+      ('HWC1 -> HW1C', '11IO -> IO')
+    """
+    height, width, inputs, out = source
+    if out == 1 and target == (height, width, 1, inputs):
+        return Transform("HWC1 -> HW1C", source, source, (0, 1, 3, 2), target)
+    if (height, width) == (1, 1) and len(target) == 2:
+        return Transform("11IO -> IO", source, source, (0, 1, 2, 3), (inputs, out))
+    return identity(source)
+
+
 def from_flattened_channels(source: tuple[int, ...], flatten: tuple[int, int]) -> Transform:
     """Return how a dense kernel `[I, O]` that reads a map as channels, rows, columns comes to read channels last.
 

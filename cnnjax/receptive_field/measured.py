@@ -104,16 +104,8 @@ def growth(
     images: Any = None,
     spatial_axes: Sequence[int] = (1, 2),
 ) -> list[Growth]:
-    """Measure the middle unit after every convolution and pool.
+    """Measure the middle unit after every convolution and pool; the arguments are those of `measure`.
 
-    Args:
-      fn_or_model: As for `measure`.
-      input_shape: As for `measure`.
-      samples: As for `measure`.
-      key: As for `measure`.
-      variables: As for `measure`.
-      images: As for `measure`.
-      spatial_axes: As for `measure`.
     Returns:
       A row a layer that still has the image's axes.
     """

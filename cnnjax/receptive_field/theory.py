@@ -71,10 +71,8 @@ def trace(
 ) -> list[Layer]:
     """Return the receptive field after each step that has one of its own, in the order of execution.
 
-    Args:
-      fn_or_model: As for `receptive_field`.
-      input_shape: As for `receptive_field`.
-      spatial_axes: As for `receptive_field`.
+    The arguments are those of `receptive_field`.
+
     Returns:
       A row for every convolution, pool, matrix product, reduction over space, resize, concatenation and loop; what
       works element by element has none. A loop has one row for all its steps, and so has a stack that `nn.scan` makes:

@@ -2,9 +2,9 @@
 
 from cnnjax.errors import unknown
 from cnnjax.recipes.published import RECIPES
-from cnnjax.recipes.recipe import Recipe
+from cnnjax.recipes.recipe import Recipe, with_new_names
 
-__all__ = ["Recipe", "available", "default_for", "get"]
+__all__ = ["Recipe", "available", "default_for", "get", "with_new_names"]
 
 
 def __dir__() -> list[str]:

@@ -60,6 +60,20 @@ _CIFAR_PAPER = Recipe(
 # K. Liu's pytorch-cifar (main.py), the usual reference for the 32-pixel forms of the ImageNet nets: 92.64 % (vgg16),
 # 93.02 % (resnet18).
 _CIFAR_COMMON = _CIFAR_PAPER.replace(model="resnet18_cifar", epochs=200, schedule="cosine", weight_decay=5e-4)
+# Zagoruyko and Komodakis, 2016, https://arxiv.org/abs/1605.07146, section 3: a fifth of the rate after 60, 120 and 160
+# epochs; published test accuracy 96.0 %.
+_WIDE = _CIFAR_PAPER.replace(
+    model="wide_resnet28_10",
+    epochs=200,
+    optimizer="nesterov",
+    boundaries=(0.3, 0.6, 0.8),
+    lr_decay=0.2,
+    weight_decay=5e-4,
+)
+# Xie et al., 2016, https://arxiv.org/abs/1611.05431, section 5.3: a tenth of the rate after 150 and 225 epochs; 96.35 %
+_RESNEXT_CIFAR = _CIFAR_PAPER.replace(model="resnext29_8x64d", epochs=300, weight_decay=5e-4)
+# Huang et al., 2016, https://arxiv.org/abs/1608.06993, section 4.2: likewise, batches of 64; 95.49 %.
+_DENSENET_CIFAR = _CIFAR_PAPER.replace(model="densenet_bc_100_12", epochs=300, batch_size=64, optimizer="nesterov")
 
 # --- ImageNet -----------------------------------------------------------------------------------------------------
 
@@ -89,7 +103,7 @@ _GOOGLENET = _IMAGENET.replace(
     batch_size=32,
     learning_rate=0.01,
     boundaries=tuple(8 * n / 250 for n in range(1, 32)),
-    factor=0.96,
+    lr_decay=0.96,
     weight_decay=2e-4,
 )
 # Szegedy et al., 2015, https://arxiv.org/abs/1512.00567, section 8: RMSProp with decay 0.9 and epsilon 1, 6 % less rate
@@ -102,12 +116,54 @@ _INCEPTION_V3 = _IMAGENET.replace(
     optimizer="rmsprop",
     learning_rate=0.045,
     boundaries=tuple(n / 50 for n in range(1, 50)),
-    factor=0.94,
+    lr_decay=0.94,
     momentum=0.0,
     weight_decay=4e-5,
     clip_norm=2.0,
     label_smoothing=0.1,
     image_size=299,
+)
+# torchvision's references: as the residual nets, 100 epochs for ResNeXt.
+_RESNEXT = _IMAGENET.replace(model="resnext50_32x4d", epochs=100, boundaries=(0.3, 0.6, 0.9))
+# Huang et al., 2016, section 4.2.
+_DENSENET = _IMAGENET.replace(model="densenet121", optimizer="nesterov")
+# torchvision's references: 2 % less rate every epoch.
+_MOBILENET_V2 = _IMAGENET.replace(
+    model="mobilenet_v2",
+    epochs=300,
+    learning_rate=0.045,
+    boundaries=tuple(n / 300 for n in range(1, 300)),
+    lr_decay=0.98,
+    weight_decay=4e-5,
+)
+# torchvision's references: 8 devices of 128 images, 2.7 % less rate every 2 of 600 epochs. Its policy (AutoAugment) and
+# random erasing are RandAugment and cutout here.
+_MOBILENET_V3 = _IMAGENET.replace(
+    model="mobilenet_v3_large",
+    epochs=600,
+    batch_size=1024,
+    optimizer="rmsprop",
+    learning_rate=0.064,
+    boundaries=tuple(n / 300 for n in range(1, 300)),
+    lr_decay=0.973,
+    weight_decay=1e-5,
+    augment=("flip", "randaugment:2:9", "cutout:56"),
+)
+# torchvision's references: 8 devices of 128 images, 600 epochs at 176 pixels, evaluated on moving averages. Its policy
+# (TrivialAugment) is RandAugment here, and every image is taken once an epoch, not four times.
+_CONVNEXT = _IMAGENET.replace(
+    model="convnext_tiny",
+    epochs=600,
+    batch_size=1024,
+    optimizer="adamw",
+    learning_rate=1e-3,
+    schedule="cosine",
+    warmup_epochs=5,
+    weight_decay=0.05,
+    decay_mask="kernels",
+    label_smoothing=0.1,
+    ema=0.9999,
+    augment=("flip", "randaugment:2:9", "mixup:0.2", "cutmix:1.0"),
 )
 
 RECIPES: dict[str, Recipe] = {
@@ -122,10 +178,25 @@ RECIPES: dict[str, Recipe] = {
     "resnet18-cifar10": _CIFAR_COMMON,
     "vgg16-cifar10": _CIFAR_COMMON.replace(model="vgg16_cifar"),
     "googlenet-cifar10": _CIFAR_COMMON.replace(model="googlenet_cifar"),
+    "wide_resnet28_10-cifar10": _WIDE,
+    "resnext29_8x64d-cifar10": _RESNEXT_CIFAR,
+    "densenet_bc_100_12-cifar10": _DENSENET_CIFAR,
     "alexnet-imagenet": _IMAGENET_PLAIN.replace(model="alexnet"),
     **{f"vgg{n}-imagenet": _IMAGENET_PLAIN.replace(model=f"vgg{n}") for n in (11, 13, 16, 19)},
     **{f"vgg{n}_bn-imagenet": _IMAGENET_PLAIN.replace(model=f"vgg{n}_bn") for n in (11, 13, 16, 19)},
     "googlenet-imagenet": _GOOGLENET,
     "inception_v3-imagenet": _INCEPTION_V3,
     **{f"resnet{n}-imagenet": _IMAGENET.replace(model=f"resnet{n}") for n in (18, 34, 50, 101, 152)},
+    **{f"{name}-imagenet": _RESNEXT.replace(model=name) for name in ("resnext50_32x4d", "resnext101_32x8d")},
+    **{f"wide_resnet{n}_2-imagenet": _IMAGENET.replace(model=f"wide_resnet{n}_2") for n in (50, 101)},
+    **{f"densenet{n}-imagenet": _DENSENET.replace(model=f"densenet{n}") for n in (121, 169, 201)},
+    "mobilenet_v2-imagenet": _MOBILENET_V2,
+    **{
+        f"mobilenet_v3_{size}-imagenet": _MOBILENET_V3.replace(model=f"mobilenet_v3_{size}")
+        for size in ("small", "large")
+    },
+    **{
+        f"convnext_{size}-imagenet": _CONVNEXT.replace(model=f"convnext_{size}")
+        for size in ("tiny", "small", "base", "large")
+    },
 }

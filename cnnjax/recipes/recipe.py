@@ -4,6 +4,16 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+# What fields were called in the records of earlier versions.
+RENAMED = {"factor": "lr_decay", "decay": "decay_mask", "rates": "lr_multipliers", "test_flip": "flip_tta"}
+# Fields that earlier versions did not have: recorded only where they are not what those did.
+_ADDED = ("model_options", "loss", "class_weights", "sampling")
+
+
+def with_new_names(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a run's record with its fields called as they are today."""
+    return {RENAMED.get(name, name): value for name, value in record.items()}
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -20,20 +30,23 @@ class Recipe:
       schedule: One of `cnnjax.training.SCHEDULES`.
       warmup_epochs: Epochs of linear rise before the schedule.
       boundaries: For the step schedule: where the rate falls, each as a share of the steps after the warm-up.
-      factor: For the step schedule: what the rate is multiplied by at each boundary.
+      lr_decay: For the step schedule: what the rate is multiplied by at each boundary.
       momentum: For momentum, nesterov, lars and rmsprop.
       weight_decay: See `make_optimizer`.
       clip_norm: Greatest norm of all gradients together; None for no limit.
-      decay: `all`, or `kernels` for no decay of biases and of normalisation's parameters.
-      rates: By what the learning rate is multiplied where a parameter's path matches: `("^stem=0.1",)`.
+      decay_mask: `all`, or `kernels` for no decay of biases and of normalisation's parameters.
+      lr_multipliers: By what the learning rate is multiplied where a parameter's path matches: `("^stem=0.1",)`.
       accumulate: Micro-batches a step.
       ema: Decay of the moving averages that are evaluated; None for none.
       precision: What layers compute in: `float32` or `bfloat16`; parameters and statistics stay float32.
       remat: Whether cheap values are computed again in the backward pass instead of being kept.
       on_nan: What a step does that is not finite: `stop` the run, or `skip` and be counted.
-      test_flip: Whether evaluation takes the mean over each image and its mirror image.
-      label_smoothing: See `softmax_cross_entropy`.
+      flip_tta: Whether evaluation takes the mean over each image and its mirror image.
+      label_smoothing: See `softmax_cross_entropy` and `sigmoid_cross_entropy`.
+      loss: One of `cnnjax.training.LOSSES`.
+      class_weights: `balanced`, where all classes are to count alike; None where all examples are.
       aux_weight: Weight of each auxiliary head's loss, for nets that have them.
+      sampling: `balanced`, for as many examples of each class in an epoch; None for each example once.
       augment: Names of `cnnjax.data.augment`, each with its number: `("translate:2",)`.
       image_size: Pixels a side that images are resized to inside jit; None for as stored, where the model takes it.
       pixel_range: What black and white are stored as in a folder's pixels deeper than 8 bits; None for what the files
@@ -54,20 +67,23 @@ class Recipe:
     schedule: str = "cosine"
     warmup_epochs: float = 0.0
     boundaries: tuple[float, ...] = (0.5, 0.75)
-    factor: float = 0.1
+    lr_decay: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 0.0
     clip_norm: float | None = None
-    decay: str = "all"
-    rates: tuple[str, ...] = ()
+    decay_mask: str = "all"
+    lr_multipliers: tuple[str, ...] = ()
     accumulate: int = 1
     ema: float | None = None
     precision: str = "float32"
     remat: bool = False
     on_nan: str = "stop"
-    test_flip: bool = False
+    flip_tta: bool = False
     label_smoothing: float = 0.0
+    loss: str = "softmax"
+    class_weights: str | None = None
     aux_weight: float = 0.3
+    sampling: str | None = None
     augment: tuple[str, ...] = ()
     image_size: int | None = None
     pixel_range: tuple[float, float] | None = None
@@ -80,11 +96,17 @@ class Recipe:
         """Return the recipe with the given fields changed; a None leaves a field as it is."""
         return dataclasses.replace(self, **{name: value for name, value in changes.items() if value is not None})
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the recipe as a run records it."""
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        values = dataclasses.asdict(self)
+        return {name: v for name, v in values.items() if name not in _ADDED or v != defaults[name]}
+
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "Recipe":
         """Return the recipe that a run's record holds, among other things."""
         known = {field.name for field in dataclasses.fields(cls)}
-        values: dict[str, Any] = {name: value for name, value in record.items() if name in known}
+        values: dict[str, Any] = {name: value for name, value in with_new_names(record).items() if name in known}
         # JSON knows lists only.
         lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
         return cls(**{**values, **lists})

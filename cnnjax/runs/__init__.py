@@ -1,11 +1,10 @@
 """What a run on disk is: its folder, checkpoints, digest, and how signals end it."""
 
-from cnnjax.runs.arrays import callback_arrays, flatten_state, restore_state, restore_variables
+from cnnjax.runs.arrays import callback_arrays, digest_arrays, flatten_state, restore_state, restore_variables
 from cnnjax.runs.checkpoint import Checkpoints
-from cnnjax.runs.digest import digest_arrays, digest_directory
 from cnnjax.runs.environment import environment
 from cnnjax.runs.signals import AgreedStopOnSignal, StopOnSignal
-from cnnjax.runs.storage import CheckpointError, is_final, load, load_newest, save
+from cnnjax.runs.storage import CheckpointError, digest_directory, is_final, load, load_newest, save
 from cnnjax.runs.workdir import Workdir, default_workdir, read_run
 
 __all__ = [

@@ -4,6 +4,7 @@ A checkpoint's bytes are known to be those that were written before they are tak
 against hostile files; `cnnjax.pretrained` has a reader for those.
 """
 
+import hashlib
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -28,6 +29,8 @@ _DTYPES = {
     "C64": np.dtype(np.complex64),
 }
 _CALLBACKS = "callbacks"
+# Where the data are, what early stopping knows and what was found are a run's state; how long it took is not.
+_TIMES = ("seconds", "images_per_second")
 
 
 class CheckpointError(CnnjaxError):
@@ -35,24 +38,12 @@ class CheckpointError(CnnjaxError):
 
 
 def to_pieces(arrays: Flat) -> Iterator[bytes | memoryview]:
-    """Give the parts of the file that holds some arrays, see `safetensors.to_pieces`.
-
-    Args:
-      arrays: Every array by its name.
-    Raises:
-      ValueError: If an array's type has no place in the format.
-    """
+    """Give the parts of the file that holds some arrays, see `safetensors.to_pieces`."""
     return safetensors.to_pieces({name: little_endian(value) for name, value in arrays.items()}, dtypes=_DTYPES)
 
 
 def from_bytes(content: np.ndarray) -> Flat:
-    """Return the arrays of a file, as views of its content.
-
-    Args:
-      content: uint8, the whole file.
-    Raises:
-      ValueError: If it is no such file.
-    """
+    """Return the arrays of a file, as views of its content."""
     length = int.from_bytes(content[:8].tobytes(), "little")
     header = json.loads(content[8 : 8 + length].tobytes())
     arrays = {}
@@ -129,11 +120,7 @@ def callback_arrays(arrays: Flat) -> dict[str, Any]:
 
 
 def flatten(tree: Any, prefix: str = "") -> Flat:
-    """Return a copy of every leaf of a nested dict by its path; None and empty dicts have none.
-
-    Raises:
-      CheckpointError: If two leaves have one path.
-    """
+    """Return a copy of every leaf of a nested dict by its path; None and empty dicts have none."""
     flat: Flat = {}
     for name, leaf in _leaves(tree, prefix):
         if name in flat:
@@ -191,3 +178,33 @@ def _without_keys(tree: Any) -> Any:
 
 def _is_key(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def digest_arrays(arrays: Flat, position: dict[str, Any]) -> dict[str, Any]:
+    """Return the sha256 of every leaf and of all together.
+
+    Args:
+      arrays: Arrays by their paths.
+      position: A run's position; all of it counts but the times, in its history too.
+    Returns:
+      `{"leaves": {path: sha256}, "digest": sha256}`; dtype, shape and every byte count.
+    """
+    leaves = {name: _digest_array(value) for name, value in arrays.items()}
+    for name, value in _without_times(position).items():
+        text = json.dumps(value, sort_keys=True)
+        leaves[f"position/{name}"] = hashlib.sha256(text.encode()).hexdigest()
+    leaves = dict(sorted(leaves.items()))
+    total = hashlib.sha256("".join(f"{name}={value}\n" for name, value in leaves.items()).encode())
+    return {"leaves": leaves, "digest": total.hexdigest()}
+
+
+def _digest_array(value: Any) -> str:
+    """Return the sha256 of an array's dtype, shape and bytes, the same on every machine."""
+    header = f"{value.dtype.name}{list(value.shape)}".encode()
+    return hashlib.sha256(header + little_endian(value).tobytes()).hexdigest()
+
+
+def _without_times(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_times(part) for name, part in value.items() if name not in _TIMES}
+    return [_without_times(part) for part in value] if isinstance(value, list) else value

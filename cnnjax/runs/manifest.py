@@ -22,16 +22,7 @@ _MAX_MANIFEST = 1 << 20
 
 
 def write_files(folder: pathlib.Path, contents: Mapping[str, Iterable[bytes | memoryview]]) -> dict[str, str]:
-    """Write files and their manifest, the manifest last, all of them on the disk when this returns.
-
-    Args:
-      folder: An empty folder.
-      contents: The pieces of each file, by its name.
-    Returns:
-      The sha256 of each file.
-    Raises:
-      OSError: If they could not be written; what was written stays.
-    """
+    """Write files and their manifest, the manifest last, all of them on the disk when this returns."""
     entries: dict[str, dict[str, Any]] = {name: {} for name in contents}
     for name, pieces in contents.items():
         files.write_file(folder / name, _measured(pieces, entries[name]))
@@ -41,26 +32,12 @@ def write_files(folder: pathlib.Path, contents: Mapping[str, Iterable[bytes | me
 
 
 def read_files(folder: pathlib.Path) -> dict[str, np.ndarray]:
-    """Return the bytes of each file, uint8, after comparing them with the manifest.
-
-    Args:
-      folder: What `write_files` filled. Files in it that the manifest does not name are not looked at.
-    Raises:
-      OSError: If they can't be read.
-      ValueError: If anything is not what was written.
-    """
+    """Return the bytes of each file, uint8, after comparing them with the manifest."""
     return {name: _read_verified(folder / name, **entry) for name, entry in read_manifest(folder).items()}
 
 
 def read_manifest(folder: pathlib.Path) -> dict[str, dict[str, Any]]:
-    """Return what the manifest says of each file: `bytes` and `sha256`.
-
-    Args:
-      folder: What `write_files` filled.
-    Raises:
-      OSError: If it can't be read.
-      ValueError: If it is not what was written.
-    """
+    """Return what the manifest says of each file: `bytes` and `sha256`."""
     if not folder.is_dir():
         raise FileNotFoundError(0, "it is no folder" if os.path.lexists(folder) else "it is not there")
     if not (folder / MANIFEST).exists() and (folder / "_CHECKPOINT_METADATA").exists():

@@ -18,14 +18,7 @@ _Signature = tuple[tuple[str, int, int, int], ...]
 
 @dataclass(frozen=True)
 class Best:
-    """The column of the history by which the best checkpoint is known.
-
-    Args:
-      monitor: A column of the history, such as `val_loss` or `val_accuracy`.
-      mode: `min`, `max`, or `auto`: max for a name that ends in accuracy or top5, else min.
-    Raises:
-      UsageError: If there is no such mode.
-    """
+    """The column of the history by which the best checkpoint is known."""
 
     monitor: str
     mode: str = "auto"
@@ -35,11 +28,7 @@ class Best:
             raise UsageError(f"keep_best: expected mode auto, min or max, got {self.mode!r}.")
 
     def cost(self, position: dict[str, Any]) -> float:
-        """Return a number that is smaller for a better checkpoint, infinite for one that no epoch ended with.
-
-        Args:
-          position: The checkpoint's; the last row of its history is about it only between two epochs.
-        """
+        """Return a number that is smaller for a better checkpoint, infinite for one that no epoch ended with."""
         rows = position.get("history") or [{}]
         if position.get("batch") or rows[-1].get("step") != position.get("step"):
             return math.inf
@@ -54,11 +43,6 @@ class CheckpointRetention:
     """The checkpoints of a folder: which are whole, and which are to stay; the others are taken away.
 
     A checkpoint is read in full once, and again only after something has written to it.
-
-    Args:
-      directory: The folder.
-      keep: How many of the newest whole ones stay.
-      best: By what the best one is known, which stays however old it is; None to keep the newest alone.
     """
 
     def __init__(self, directory: pathlib.Path, keep: int, best: Best | None = None):

@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from cnnjax import files
+from cnnjax.errors import CnnjaxError
 from cnnjax.runs import manifest
-from cnnjax.runs.arrays import CheckpointError, Flat, from_bytes, to_pieces
+from cnnjax.runs.arrays import CheckpointError, Flat, digest_arrays, from_bytes, to_pieces
 
 FINAL = "final"
 ARRAYS, POSITION = "arrays.safetensors", "position.json"
@@ -29,11 +30,6 @@ def checkpoint_dirs(directory: pathlib.Path) -> list[pathlib.Path]:
     """Return the checkpoints in a folder, oldest first, damaged ones among them.
 
     Their order is that of their steps; no clock plays a part.
-
-    Args:
-      directory: The folder; without it there are none.
-    Raises:
-      CheckpointError: If it can't be read.
     """
     try:
         found = [path for path in directory.iterdir() if _NAME.fullmatch(path.name)]
@@ -77,15 +73,7 @@ def save(path: pathlib.Path, arrays: Flat, position: dict[str, Any]) -> pathlib.
 
 
 def prepare(path: pathlib.Path) -> pathlib.Path:
-    """Make the folder that a checkpoint is to be written in; what interrupted saves and removals left goes.
-
-    Args:
-      path: Folder of the checkpoint to be.
-    Returns:
-      The folder aside.
-    Raises:
-      OSError: If it cannot be made.
-    """
+    """Make the folder that a checkpoint is to be written in; what interrupted saves and removals left goes."""
     files.make_folder(path.parent)
     clean(path.parent)
     aside = path.with_name(WRITING + path.name)
@@ -174,14 +162,29 @@ def load_newest(directory: pathlib.Path) -> tuple[pathlib.Path, Flat, dict[str, 
     return None
 
 
-def remove(path: pathlib.Path) -> None:
-    """Remove a checkpoint so that a kill in the middle leaves nothing that looks like one.
+def digest_directory(path: str | pathlib.Path) -> dict[str, Any]:
+    """Return the digest of a workdir's newest checkpoint, or of one checkpoint's folder.
 
     Args:
-      path: Its folder, or a link to it; what a link leads to stays.
+      path: A workdir or a checkpoint.
+    Returns:
+      As `digest_arrays`, with the checkpoint's name under `checkpoint`, and a line for each newer one that is damaged
+      under `damaged`.
     Raises:
-      OSError: If it cannot be removed.
+      CnnjaxError: If there is no checkpoint or it can't be read.
     """
+    path = pathlib.Path(path)
+    if is_checkpoint(path.absolute()) and not (path / "checkpoints").is_dir():
+        return {"checkpoint": path.absolute().name, "damaged": [], **digest_arrays(*load(path))}
+    newest = load_newest(path / "checkpoints")
+    if newest is None:
+        raise CnnjaxError(f"no checkpoint in {path}. Give a run's workdir or one of its checkpoints/step-... folders.")
+    checkpoint, arrays, position, damaged = newest
+    return {"checkpoint": checkpoint.name, "damaged": damaged, **digest_arrays(arrays, position)}
+
+
+def remove(path: pathlib.Path) -> None:
+    """Remove a checkpoint so that a kill in the middle leaves nothing that looks like one."""
     aside = path.with_name(DELETING + path.name)
     path.rename(aside)
     files.sync_folder(path.parent)

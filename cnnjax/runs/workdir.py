@@ -6,13 +6,14 @@ import json
 import os
 import pathlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from cnnjax import files
 from cnnjax.errors import CnnjaxError, UsageError
 from cnnjax.files import Lock
 from cnnjax.runs.environment import environment
+from cnnjax.runs.storage import checkpoint_dirs, is_final
 
 _LONG = 120  # characters of two values that a person takes in at a glance
 
@@ -52,24 +53,44 @@ class Workdir:
         """What the finished run found, or None while it is not finished."""
         return _read_json(self.path / "result.json")
 
-    def compare(self, config: Mapping[str, Any], *, devices: int | None = None) -> list[str]:
-        """Compare what a run is to be made of with what the folder's run was made of.
-
-        Args:
-          config: All that decides the result, as JSON values.
-          devices: How many devices share a batch; None for all.
-        Returns:
-          Warnings, one for each version or device that differs from the run's first process, after which results
-          are no longer bit for bit those of an uninterrupted run; none for a new folder.
-        Raises:
-          UsageError: If the folder holds a run with another configuration; the message shows the differences.
-        """
+    def compare(
+        self,
+        config: Mapping[str, Any],
+        *,
+        devices: int | None = None,
+        renamed: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
+    ) -> list[str]:
+        """Compare what a run is to be made of with what the folder's run was made of."""
         recorded = _read_run(self.path)
         if recorded is None:
             return []
-        self._refuse(_differences(recorded["config"], _as_json(config)))
+        self._refuse(_differences(renamed(recorded["config"]), _as_json(config)))
         changed = _differences(recorded["environment"], environment(devices))
         return [f"changed since the run began: {c}: it is no longer bit for bit the uninterrupted one" for c in changed]
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run has come to its end, its result written or not."""
+        return self.result is not None or any(map(is_final, checkpoint_dirs(self.checkpoints)))
+
+    def epochs_to_extend(
+        self, config: Mapping[str, Any], renamed: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict
+    ) -> int | None:
+        """Return how many epochs the folder's run was made for, where `config` wants more and nothing else of it."""
+        recorded = _read_run(self.path)
+        if recorded is None:
+            return None
+        before, now = renamed(recorded["config"]), _as_json(config)
+        same = not _differences({**before, "epochs": 0}, {**now, "epochs": 0})
+        return before["epochs"] if same and 0 < before.get("epochs", 0) < now["epochs"] else None
+
+    def extend(self, epochs: int) -> None:
+        """Record that the run is to have more epochs; what it had found before them is its result no more."""
+        recorded = _read_run(self.path)
+        assert recorded is not None
+        (self.path / "result.json").unlink(missing_ok=True)  # first: a crash in between leaves a run to be extended
+        files.sync_folder(self.path)
+        self.write_json("run.json", {**recorded, "config": {**recorded["config"], "epochs": epochs}})
 
     def record(
         self,
@@ -79,17 +100,7 @@ class Workdir:
         devices: int | None = None,
         files: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
-        """Write down what the run is made of, or refuse other data than the folder's run had.
-
-        Args:
-          config: As for `compare`.
-          data: What is to be known of the data without reading them, their digests among it.
-          devices: As for `compare`.
-          files: The image files of each split, where there are such; they are written to `splits.json`.
-        Raises:
-          UsageError: If the folder holds a run with other data.
-          CnnjaxError: If it cannot be written.
-        """
+        """Write down what the run is made of, or refuse other data than the folder's run had."""
         recorded = _read_run(self.path)
         if recorded is not None:
             self._refuse(_differences(recorded["data"], {**_as_json(data), "source": recorded["data"].get("source")}))

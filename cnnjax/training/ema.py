@@ -7,12 +7,7 @@ import jax.numpy as jnp
 
 
 def init(params: Any, batch_stats: Any) -> dict[str, Any]:
-    """Return the average before the first step: copies of the values, and a counter at zero.
-
-    Args:
-      params: Parameters.
-      batch_stats: Running statistics, averaged with the same weights.
-    """
+    """Return the average before the first step: copies of the values, and a counter at zero."""
     values = jax.tree.map(jnp.array, {"params": params, "batch_stats": batch_stats})
     return {**values, "count": jnp.zeros((), jnp.int32)}
 
@@ -23,11 +18,6 @@ def update(average: dict[str, Any], params: Any, batch_stats: Any, decay: float)
     `average += (1 - d) * (value - average)` with `d = min(decay, (1 + t) / (10 + t))` in step t, from 0: early on, when
     there is little to average and the start means nothing, newer values weigh more.
 
-    Args:
-      average: What `init` or the step before returned.
-      params: The step's parameters.
-      batch_stats: The step's running statistics.
-      decay: d in the long run, in (0, 1): about the last `1 / (1 - d)` steps count.
     References:
       Szegedy et al., 2015, https://arxiv.org/abs/1512.00567, section 8, evaluates such averages; the rule for early
       steps is that of TensorFlow's ExponentialMovingAverage with `num_updates`.

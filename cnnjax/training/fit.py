@@ -1,6 +1,7 @@
 """The loop: epochs of steps, an exact evaluation after each, and callbacks in between."""
 
 import dataclasses
+import functools
 import itertools
 import time
 from collections import deque
@@ -10,10 +11,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from cnnjax.training.inputs import check_batches, check_state, explain_labels, is_donated, labels_of
+from cnnjax.training.history import History
+from cnnjax.training.inputs import check_batches, check_state, explain_labels, from_loader, is_donated, labels_of
 from cnnjax.training.loop import CHUNK, Callback, Loop
 from cnnjax.training.losses import LabelError
-from cnnjax.training.metrics import History, Metrics, NonFiniteError
+from cnnjax.training.metrics import Metrics, NonFiniteError
 from cnnjax.training.progress import Progress
 from cnnjax.training.state import TrainState
 from cnnjax.training.step import EvalStep, TrainStep
@@ -34,6 +36,7 @@ def fit(
     eval_step: EvalStep = default_eval_step,
     progress: bool = True,
     resume: tuple[dict[str, Any], dict[str, Any]] | None = None,
+    channels_first: bool = False,
 ) -> tuple[TrainState, History]:
     """Train for some epochs, evaluating after each; install no signal handler and write no file.
 
@@ -43,13 +46,16 @@ def fit(
     Args:
       state: Where to start from; donated, so use the one that comes back.
       train_batches: An iterable of batches that can be walked anew each epoch, or a function `epoch -> batches`,
-        called as `(epoch, start)` when an epoch is resumed after its first `start` batches.
+        called as `(epoch, start)` when an epoch is resumed after its first `start` batches. Batches are `Batch`es,
+        mappings with `image` and `label`, or pairs `(images, labels)`, of arrays, tensors or lists: those of Grain,
+        PyTorch's DataLoader, tf.data and Hugging Face's datasets. Images are float, scaled as the model wants them.
       eval_batches: The same for evaluation, called without arguments when it is a function; None for no evaluation.
       epochs: Epochs in all, those before a resumed one included.
       callbacks: Called in order after each step and each epoch.
       train_step: `(state, batch) -> (state, metrics)`.
       eval_step: `(state, batch) -> metrics`.
       progress: Whether to show the progress on stdout.
+      channels_first: Whether the images are `[N, C, H, W]`, as PyTorch has them; they are then transposed.
       resume: What `Loop.state_dict` and `Loop.arrays` gave when `state` was saved, to go on exactly there.
     Returns:
       The last state and the history, a row an epoch.
@@ -64,13 +70,16 @@ def fit(
     check_batches("fit", train_batches, train=True)
     if eval_batches is not None:
         check_batches("fit", eval_batches)
+    convert = functools.partial(from_loader, channels_first=channels_first)
     loop = Loop(state, epochs, [*([Progress()] if progress else []), *callbacks], step=int(jax.device_get(state.step)))
     if resume is not None:
         loop.restore(*resume)
     try:
         loop.notify("on_start")
         while loop.epoch < epochs and not loop.stopped:
-            _run_epoch(loop, train_batches, eval_batches, train_step, eval_step)
+            _run_epoch(loop, _epoch_batches(train_batches, loop, convert), train_step)
+            if not loop.interrupted:
+                _end_epoch(loop, eval_batches, eval_step, channels_first)
         loop.notify("on_end")
     except BaseException as error:
         if is_donated(state) and not is_donated(loop.state):
@@ -83,13 +92,20 @@ def fit(
     return loop.state, loop.history
 
 
-def evaluate(state: TrainState, eval_batches: Batches, *, eval_step: EvalStep = default_eval_step) -> Metrics:
+def evaluate(
+    state: TrainState,
+    eval_batches: Batches,
+    *,
+    eval_step: EvalStep = default_eval_step,
+    channels_first: bool = False,
+) -> Metrics:
     """Return the metrics of all batches together, each unmasked example counted once.
 
     Args:
       state: The state to evaluate.
-      eval_batches: Batches, or a function that returns them.
+      eval_batches: Batches, as `fit` takes them, or a function that returns them.
       eval_step: `(state, batch) -> metrics`.
+      channels_first: Whether the images are `[N, C, H, W]`.
     Returns:
       The sums, on the host, in 64-bit types; `.loss`, `.accuracy` and `.top5` are the averages.
     Raises:
@@ -103,6 +119,7 @@ def evaluate(state: TrainState, eval_batches: Batches, *, eval_step: EvalStep = 
     total = None
     for batch in itertools.chain(eval_batches() if callable(eval_batches) else eval_batches, [None]):
         if batch is not None:
+            batch = from_loader(batch, channels_first=channels_first)
             under_way.append((eval_step(state, batch), labels_of(batch)))
         while len(under_way) > (CHUNK if batch is not None else 0):
             metrics, labels = under_way.popleft()
@@ -120,11 +137,9 @@ def evaluate(state: TrainState, eval_batches: Batches, *, eval_step: EvalStep = 
     return total
 
 
-def _run_epoch(
-    loop: Loop, train_batches: Batches, eval_batches: Batches | None, train_step: TrainStep, eval_step: EvalStep
-) -> None:
+def _run_epoch(loop: Loop, batches: Iterable[Any], train_step: TrainStep) -> None:
     loop.began = time.perf_counter()
-    for batch in _epoch_batches(train_batches, loop.epoch, loop.batch):
+    for batch in batches:
         _take_step(loop, train_step, batch)
         loop.notify("on_step")
         if loop.interrupted:
@@ -132,8 +147,9 @@ def _run_epoch(
     loop.flush()
     loop.seconds += time.perf_counter() - loop.began
     loop.began = None
-    if loop.interrupted:
-        return
+
+
+def _end_epoch(loop: Loop, eval_batches: Batches | None, eval_step: EvalStep, channels_first: bool) -> None:
     if loop.metrics is None:
         raise ValueError(
             f"fit: expected batches for epoch {loop.epoch + 1}, got none. "
@@ -146,7 +162,9 @@ def _run_epoch(
         )
     begin = time.perf_counter()
     try:
-        evaluated = evaluate(loop.state, eval_batches, eval_step=eval_step) if eval_batches is not None else None
+        evaluated = None
+        if eval_batches is not None:
+            evaluated = evaluate(loop.state, eval_batches, eval_step=eval_step, channels_first=channels_first)
     except NonFiniteError as error:
         skipped = int(loop.metrics.nonfinite or 0)
         note = f", {skipped} of its {loop.batch} steps skipped" if skipped else ""
@@ -177,7 +195,8 @@ def _keep(given: TrainState, newest: TrainState) -> None:
         object.__setattr__(given, field.name, getattr(newest, field.name))
 
 
-def _epoch_batches(train_batches: Batches, epoch: int, start: int) -> Iterable[Any]:
+def _epoch_batches(train_batches: Batches, loop: Loop, convert: Callable[[Any], Any]) -> Iterable[Any]:
+    epoch, start = loop.epoch, loop.batch
     if callable(train_batches):
-        return train_batches(epoch, start) if start else train_batches(epoch)
-    return itertools.islice(train_batches, start, None)
+        return map(convert, train_batches(epoch, start) if start else train_batches(epoch))
+    return map(convert, itertools.islice(train_batches, start, None))

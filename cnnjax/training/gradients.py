@@ -20,11 +20,6 @@ def make_objective(state: TrainState, loss: Loss, aux_weight: float) -> Objectiv
 
     The objective is the sum of the unmasked examples' losses divided by `count`, so that the objectives of a batch's
     parts add up to the batch's.
-
-    Args:
-      state: For its `apply_fn`.
-      loss: `(logits [N, K], labels [N]) -> losses [N]`.
-      aux_weight: Weight of each auxiliary head's loss.
     """
 
     def objective(params: Any, batch_stats: Any, batch: Batch, count: Any, key: jax.Array) -> Any:
@@ -45,21 +40,7 @@ def make_objective(state: TrainState, loss: Loss, aux_weight: float) -> Objectiv
 def compute_gradients(
     objective: Objective, state: TrainState, batch: Batch, key: jax.Array, *, accumulate: int = 1, remat: bool = False
 ) -> tuple[Any, Any, Metrics]:
-    """Return the gradients of a batch's mean loss, the new running statistics and the metrics.
-
-    Args:
-      objective: What `make_objective` returned.
-      state: Parameters and statistics.
-      batch: The whole batch.
-      key: PRNG key of dropout.
-      accumulate: Micro-batches that the batch is taken in, one after the other. Without batch norm and dropout the
-        gradients are the whole batch's. Batch norm's statistics are a micro-batch's, and its running statistics move
-        once for each.
-      remat: Keep only convolutions and matrix products for the backward pass and compute the rest again: less memory,
-        more time.
-    Raises:
-      ValueError: If the batch cannot be divided so.
-    """
+    """Return the gradients of a batch's mean loss, the new running statistics and the metrics."""
     if remat:
         objective = jax.checkpoint(objective, policy=lambda primitive, *_, **__: jaxpr.is_dear(primitive))
     gradient = jax.grad(objective, has_aux=True)
@@ -110,12 +91,7 @@ def _masked_sum(values: jax.Array, mask: jax.Array | None) -> jax.Array:
 
 
 def has_auxiliary_heads(state: TrainState, images: jax.ShapeDtypeStruct) -> bool:
-    """Return whether the state's model sows auxiliary logits in training.
-
-    Args:
-      state: The state.
-      images: The shape of a batch, `[N, H, W, C]`.
-    """
+    """Return whether the state's model sows auxiliary logits in training."""
     options = {"train": True, "rngs": {"dropout": state.key}, "mutable": ["batch_stats", "intermediates"]}
     return bool(_auxiliary_logits(jax.eval_shape(lambda s, x: s.apply_fn(s.variables, x, **options)[1], state, images)))
 

@@ -9,18 +9,13 @@ import numpy as np
 from flax import linen as nn
 
 from cnnjax.batch import Batch
-from cnnjax.errors import UsageError, channels_first
+from cnnjax.errors import UsageError
+from cnnjax.errors import channels_first as channels_first_hint
 from cnnjax.training.losses import class_numbers, label_fault
 
 
 def as_batch(batch: Any) -> Batch:
-    """Take a `Batch`, or a mapping with its fields, as tfds and Grain yield them; labels become int32.
-
-    Args:
-      batch: The batch; inside jit too.
-    Raises:
-      TypeError: If it is something else, or its arrays are no arrays of NumPy or JAX; the message says what to write.
-    """
+    """Take a `Batch`, or a mapping with its fields, as tfds and Grain yield them; labels become int32."""
     fields = {"image", "label"}
     if not fields <= (batch.keys() if isinstance(batch, Mapping) else set(dir(batch))):
         got = f"keys {sorted(map(str, batch))}" if isinstance(batch, Mapping) else type(batch).__name__
@@ -44,6 +39,61 @@ def as_batch(batch: Any) -> Batch:
     return batch
 
 
+# What libraries call the two: ours and TFDS's, Hugging Face's.
+_IMAGES, _LABELS = ("image", "images", "img", "pixel_values"), ("label", "labels")
+_PAIR = 2
+
+
+def from_loader(batch: Any, *, channels_first: bool = False) -> Any:
+    """Return what a loader of any library gave as a batch of NumPy's or JAX's arrays, `[N, H, W, C]`.
+
+    Args:
+      batch: A `Batch`, a mapping with images and labels, or a pair of both: arrays, tensors of PyTorch or TensorFlow,
+        lists.
+      channels_first: Whether its images are `[N, C, H, W]`.
+    Raises:
+      UsageError: If it is one example alone, or tensors of PyTorch that look like channels first. Of what else is no
+        batch the step says so.
+    """
+    mask = None
+    if isinstance(batch, Mapping):
+        names = [next((name for name in known if name in batch), None) for known in (_IMAGES, _LABELS)]
+        if None in names:
+            return batch  # the step says what it lacks
+        image, label, mask = *(batch[name] for name in names), batch.get("mask")
+    elif isinstance(batch, tuple | list) and len(batch) == _PAIR:
+        image, label = batch
+    elif isinstance(batch, Batch) and channels_first:
+        return batch.replace(image=jnp.moveaxis(batch.image, 1, -1))
+    else:
+        return batch
+    from_torch = type(image).__module__.startswith("torch")
+    image, label, mask = _as_array(image), _as_array(label), None if mask is None else _as_array(mask)
+    if label.ndim == 0:
+        raise UsageError(
+            "fit: expected batches, got single examples: an image with one label. Put them together first, as with "
+            "DataLoader(data, batch_size=32), grain's .batch(32) or Hugging Face's .iter(batch_size=32)."
+        )
+    if channels_first:
+        image = image.transpose(0, 2, 3, 1)
+    elif from_torch and image.ndim == 4 and channels_first_hint(image.shape):
+        raise UsageError(
+            f"fit: tensors of PyTorch of shape {tuple(image.shape)} look like channels first, [N, C, H, W]. "
+            "Write channels_first=True, and they are transposed."
+        )
+    return {"image": image, "label": label} | ({} if mask is None else {"mask": mask})
+
+
+def _as_array(value: Any) -> Any:
+    if isinstance(value, np.ndarray | jax.Array):
+        return value
+    if hasattr(value, "detach"):  # a tensor of PyTorch, which may lie on an accelerator
+        value = value.detach().cpu()
+    elif isinstance(value, list | tuple) and value and hasattr(value[0], "__array__") | hasattr(value[0], "detach"):
+        return np.stack([np.asarray(_as_array(one)) for one in value])
+    return np.asarray(value)
+
+
 def as_int32(batch: Batch) -> Batch:
     """Return the batch with its labels as int32, of whatever integer type they are."""
     mixed = None if batch.mixed_label is None else class_numbers(batch.mixed_label)
@@ -57,14 +107,7 @@ def labels_of(batch: Any) -> tuple[Any, Any, Any]:
 
 
 def explain_labels(state: Any, shape: Any, labels: Any, mask: Any) -> str | None:
-    """Return what is wrong with the labels of a batch whose loss is not finite, else None; waits for them.
-
-    Args:
-      state: Any state of the model.
-      shape: Of the batch's images.
-      labels: The batch's.
-      mask: The batch's.
-    """
+    """Return what is wrong with the labels of a batch whose loss is not finite, else None; waits for them."""
     if shape is None or not hasattr(labels, "dtype") or not getattr(labels, "is_fully_addressable", True):
         return None
     images = jax.ShapeDtypeStruct(shape, jnp.float32)
@@ -105,7 +148,7 @@ def check_input_shape(shape: Any, *, used: bool) -> None:
     if not isinstance(shape, Iterable) or len(shape := tuple(shape)) not in (3, 4):
         raise ValueError(f"create_state: expected input_shape (H, W, C) or (N, H, W, C), got {shape}.")
     channels, height, width = shape[-3:]
-    if used and channels != 4 and channels_first((1, *shape[-3:])):
+    if used and channels != 4 and channels_first_hint((1, *shape[-3:])):
         raise UsageError(
             f"create_state: expected input_shape (H, W, C), got {shape}, which looks like channels first. Write "
             f"{(height, width, channels)}, and images.transpose(0, 2, 3, 1) for the batches."

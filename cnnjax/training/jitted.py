@@ -11,7 +11,6 @@ from flax import struct
 from flax.errors import FlaxError
 from jax.core import Tracer
 
-from cnnjax.batch import Batch
 from cnnjax.errors import CnnjaxError, UsageError, channels_first
 from cnnjax.ops.cpu import memory
 from cnnjax.training.inputs import as_batch, as_int32, check_state
@@ -31,18 +30,9 @@ class CheckedJit(memory.MultiHeapJit):
 
     def __init__(self, function: Callable, note: list[int], *, check_labels: bool = True, **options: Any):
         super().__init__(function, options)
-        self._check, self._structures, self._key = check_labels, {}, (None, None)
-
-        def leaves_of(state: TrainState, batch: Batch, words: jax.Array) -> list[jax.Array]:
-            given = jax.tree.structure(((state, batch, words), {}))
-            note.clear()
-            key = jax.random.wrap_key_data(words, impl=state.key.impl) if isinstance(state.key, _Impl) else words
-            found = function(state.replace(key=key), batch)
-            leaves, structure = jax.tree.flatten((found[0].replace(key=None), *found[1:]) if _is_pair(found) else found)
-            self._structures[given] = structure, note[0]
-            return leaves
-
-        self._leaves = memory.MultiHeapJit(functools.wraps(function)(leaves_of), options)
+        self._function, self._options, self._note, self._check = function, options, note, check_labels
+        self._programs: dict[Any, _Program] = {}
+        self._key: tuple[Any, Any] = (None, None)
 
     def __call__(self, state: TrainState, batch: Any) -> Any:
         batch = as_batch(batch)
@@ -52,59 +42,80 @@ class CheckedJit(memory.MultiHeapJit):
         if isinstance(labels, np.ndarray):  # before JAX cuts 64 bits down to 32
             batch = as_int32(batch)
         done: list[list[jax.Array]] = []
+        program = None
         try:
-            arguments = self._without_key(state, batch)
-            leaves, given = jax.tree.flatten((arguments, {}))
-            if given not in self._structures:
-                self._leaves.trace(*arguments)  # the call that follows finds it
-            structure, num_classes = self._structures[given]
-            if self._check and _at_hand(labels) and (fault := label_fault(labels, num_classes, batch.mask)):
+            state_, words = self._without_key(state)
+            leaves, of_state = jax.tree.flatten(state_)
+            rest, of_rest = jax.tree.flatten((batch, words))
+            program = self._programs.get((of_state, of_rest))
+            if program is None:
+                program = _Program(self._function, self._note, of_state, of_rest, self._options)
+                program.jitted.trace(leaves, rest)  # the call that follows finds it
+                self._programs[of_state, of_rest] = program
+            if self._check and _at_hand(labels) and (fault := label_fault(labels, program.num_classes, batch.mask)):
                 raise LabelError(f"train_step: {fault}.")
-            jitted = self._leaves._choose(leaves, given, arguments, {})
-            done.extend(map(jitted, *((argument,) for argument in arguments)))  # in C as a whole
-            return _with_key(structure.unflatten(done[0]), state.key)
+            jitted = program.jitted._choose([*leaves, *rest], None, (leaves, rest), {})
+            done.extend(map(jitted, (leaves,), (rest,)))  # in C as a whole
+            return program.result(done[0], state.key)
         except KeyboardInterrupt as error:
-            if done:  # for `fit`
-                newest = _with_key(structure.unflatten(done[0]), state.key)
+            if done and program is not None:  # for `fit`
+                newest = program.result(done[0], state.key)
                 error.newest = newest  # pyright: ignore[reportAttributeAccessIssue]
             raise
         except (TypeError, ValueError, RuntimeError, FlaxError) as error:
             check_state("train_step", state)
             if not isinstance(error, CnnjaxError) and (hint := channels_first(batch.image.shape)):
+                hint += " fit(..., channels_first=True) does so itself."
                 raise UsageError(f"train_step: the model can't take these images. {hint}") from error
             raise
 
-    def _without_key(self, state: TrainState, batch: Batch) -> tuple[TrainState, Batch, Any]:
-        """Return the arguments of the compiled program; the key's words are taken out once, as it stays the same."""
+    def _without_key(self, state: TrainState) -> tuple[TrainState, Any]:
+        """Return the state without its key, and the key's words, taken out once, as it stays the same."""
         key = state.key
         if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-            return state.replace(key=None), batch, key
+            return state.replace(key=None), key
         if key is not self._key[0]:
             self._key = key, jax.random.key_data(key)
-        return state.replace(key=_Impl(str(jax.random.key_impl(key)))), batch, self._key[1]
+        return state.replace(key=_Impl(str(jax.random.key_impl(key)))), self._key[1]
 
     def clear_cache(self) -> None:
         """Forget what was compiled, and what was noted of it."""
         super().clear_cache()
-        self._leaves.clear_cache()
-        self._structures.clear()
+        self._programs.clear()
 
     def _cache_size(self) -> int:
-        return self._leaves._cache_size()
+        return sum(program.jitted._cache_size() for program in self._programs.values())
+
+
+class _Program:
+    """A step for one structure of its arguments: from leaves to leaves, so that no call takes one apart twice."""
+
+    def __init__(self, function: Callable, note: list[int], of_state: Any, of_rest: Any, options: dict[str, Any]):
+        self.structure: Any = None
+        self.num_classes = 0
+
+        def on_leaves(leaves: list[jax.Array], rest: list[jax.Array]) -> list[jax.Array]:
+            note.clear()
+            state, (batch, words) = of_state.unflatten(leaves), of_rest.unflatten(rest)
+            key = jax.random.wrap_key_data(words, impl=state.key.impl) if isinstance(state.key, _Impl) else words
+            found = function(state.replace(key=key), batch)
+            found = (found[0].replace(key=None), *found[1:]) if isinstance(found, tuple) else found
+            self.num_classes = note[0]
+            results, self.structure = jax.tree.flatten(found)
+            return results
+
+        self.jitted = memory.MultiHeapJit(functools.wraps(function)(on_leaves), options)
+
+    def result(self, leaves: list[jax.Array], key: jax.Array) -> Any:
+        """Return what the step returns, with the state's key in its place."""
+        found = self.structure.unflatten(leaves)
+        return (found[0].replace(key=key), *found[1:]) if isinstance(found, tuple) else found
 
 
 class _Impl(struct.PyTreeNode):
     """What a typed key is besides its words."""
 
     impl: str = struct.field(pytree_node=False)
-
-
-def _is_pair(found: Any) -> bool:
-    return isinstance(found, tuple)
-
-
-def _with_key(found: Any, key: jax.Array) -> Any:
-    return (found[0].replace(key=key), *found[1:]) if _is_pair(found) else found
 
 
 def _at_hand(labels: Any) -> bool:

@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cnnjax.training.history import History, Row
 from cnnjax.training.inputs import explain_labels, labels_of
 from cnnjax.training.losses import LabelError
-from cnnjax.training.metrics import History, Metrics, NonFiniteError, Row
+from cnnjax.training.metrics import Metrics, NonFiniteError
 from cnnjax.training.state import TrainState
 
 # Metrics are fetched this many steps at a time, since each fetch costs as much as a tenth of a small net's step, and

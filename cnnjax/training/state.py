@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,9 +13,10 @@ from flax import linen as nn
 from flax import struct
 
 import cnnjax.training.ema as averages
-from cnnjax.modes import train_kwargs
-from cnnjax.training.freezing import freeze_optimizer, freeze_statistics, frozen_paths
+from cnnjax.errors import UsageError
+from cnnjax.modes import in_evaluation, train_kwargs
 from cnnjax.training.inputs import check_input_shape, check_key, check_model, check_optimizer
+from cnnjax.training.optim import compile_pattern, parameter_paths, path_text
 
 log = logging.getLogger("cnnjax")
 
@@ -110,18 +112,17 @@ def create_state(
             f"create_state: expected only 'params' and 'batch_stats', got {sorted(unknown)} too. "
             "A training step does not carry other collections on."
         )
-    apply_fn = _apply_fn(model)
     if freeze is not None:
         frozen = frozen_paths(collections["params"], freeze)
         log.info("%s of %s parameter arrays are frozen", len(frozen), len(jax.tree.leaves(collections["params"])))
-        tx, apply_fn = freeze_optimizer(tx, freeze), freeze_statistics(apply_fn, freeze)
+        tx = _freeze_optimizer(tx, freeze)
     state = TrainState(
         params=collections["params"],
         batch_stats=collections.get("batch_stats", {}),
         opt_state=jax.jit(tx.init)(collections["params"]),
         step=jnp.zeros((), jnp.int32),
         key=run_key,
-        apply_fn=apply_fn,
+        apply_fn=_apply_fn(model, freeze),
         tx=tx,
         ema=averages.init(collections["params"], collections.get("batch_stats", {})) if ema else {},
     )
@@ -140,16 +141,74 @@ def _init(model: nn.Module, key: jax.Array, shape: tuple[int, ...]) -> dict[str,
     return {name: value for name, value in variables.items() if name != "intermediates"}
 
 
-def _apply_fn(model: nn.Module) -> Callable[..., Any]:
+def frozen_paths(params: Any, pattern: str) -> list[str]:
+    """Return the paths of the parameters in which a regular expression is found; refuse none and all of them."""
+    regex = compile_pattern("freeze", pattern)
+    paths = parameter_paths(params)
+    frozen = [path for path in paths if regex.search(path)]
+    if not frozen:
+        raise UsageError(f"freeze: {pattern!r} matches no parameter. They are called, for example, {paths[0]}.")
+    if len(frozen) == len(paths):
+        raise UsageError(f"freeze: {pattern!r} matches every parameter; nothing would be trained.")
+    return frozen
+
+
+def _freeze_optimizer(tx: optax.GradientTransformation, pattern: str) -> optax.GradientTransformation:
+    """Return an optimizer that leaves matching parameters alone, and keeps no state for them."""
+
+    def labels(params: Any) -> Any:
+        frozen = set(frozen_paths(params, pattern))
+        return jax.tree_util.tree_map_with_path(
+            lambda keys, _: "kept" if path_text(keys) in frozen else "trained", params
+        )
+
+    # Minus zero, since plus zero would turn a parameter of minus zero into plus zero.
+    kept = optax.stateless(lambda updates, _: jax.tree.map(lambda u: jnp.full_like(u, -0.0), updates))
+    return optax.multi_transform({"trained": tx, "kept": kept}, labels)
+
+
+def _apply_fn(model: nn.Module, freeze: str | None) -> Callable[..., Any]:
     """Return what is called as `apply(variables, x, train=...)`, whatever the module calls its modes."""
-    return model.apply if train_kwargs(model, train=True) == {"train": True} else _Apply(model)
+    plain = freeze is None and train_kwargs(model, train=True) == {"train": True}
+    return model.apply if plain else _Apply(model, freeze)
 
 
 @dataclasses.dataclass(frozen=True)  # equal for equal models, so that a step is not compiled again
 class _Apply:
-    """A module's `apply` that translates `train`."""
+    """A module's `apply` that translates `train`, and in which frozen statistics are used and left as they are.
+
+    A normalisation layer is frozen if the pattern is found in the path of one of its statistics, such as
+    `stem/norm/mean`: it then normalises in training as it does in evaluation, as Keras's layers do that are not
+    trainable.
+    """
 
     model: nn.Module
+    freeze: str | None = None
 
     def __call__(self, variables: Any, x: jax.Array, *, train: bool = False, **options: Any) -> Any:
-        return self.model.apply(variables, x, **train_kwargs(self.model, train=train), **options)
+        options |= train_kwargs(self.model, train=train)
+        if self.freeze is None:
+            return self.model.apply(variables, x, **options)
+        with nn.intercept_methods(self._intercept):
+            found: Any = self.model.apply(variables, x, **options)
+        if not options.get("mutable") or "batch_stats" not in found[1]:
+            return found
+        # Whatever a layer of another make did in spite of that.
+        kept = jax.tree_util.tree_map_with_path(
+            lambda keys, new, old: old if self._is_frozen(path_text(keys)) else new,
+            found[1]["batch_stats"],
+            variables["batch_stats"],
+        )
+        return found[0], {**found[1], "batch_stats": kept}
+
+    def _is_frozen(self, path: str) -> bool:
+        return self.freeze is not None and re.search(self.freeze, path) is not None
+
+    def _intercept(self, call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        module = context.module
+        if context.method_name == "__call__":
+            own = module.variables.get("batch_stats", {})
+            names = [name for name, leaf in own.items() if hasattr(leaf, "shape")]
+            if any(self._is_frozen("/".join((*module.path, name))) for name in names):
+                args, kwargs = in_evaluation(module, args, kwargs)
+        return call(*args, **kwargs)

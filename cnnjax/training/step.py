@@ -93,15 +93,18 @@ def make_train_step(
     return CheckedJit(train_step, note, check_labels=not skip_nonfinite, donate_argnums=0)
 
 
-def make_eval_step(*, loss: Loss = softmax_cross_entropy, confusion: bool = False, flip_tta: bool = False) -> EvalStep:
+def make_eval_step(
+    *, loss: Loss = softmax_cross_entropy, confusion: bool = False, flip_tta: bool = False, scores: bool = False
+) -> EvalStep:
     """Return a jitted `(state, batch) -> Metrics` that counts the batch's unmasked examples.
 
     A state with moving averages is evaluated with them.
 
     Args:
       loss: `(logits [N, K], labels [N]) -> losses [N]`.
-      confusion: Whether to count the confusion matrix too.
+      confusion: Whether to count the confusion matrix too: for precision, recall and F1 by class, and any top-k.
       flip_tta: Whether to look at each image and at its mirror image, and to take the mean of both logits.
+      scores: Whether to keep logits and labels `[N, K]` of several classes an example, for the mean average precision.
     Returns:
       The step; the state is left as it is.
     """
@@ -113,7 +116,7 @@ def make_eval_step(*, loss: Loss = softmax_cross_entropy, confusion: bool = Fals
         batch = as_int32(as_batch(batch))
         logits = compute_logits(state, batch.image, flip_tta=flip_tta)
         losses = guarded(_noting(loss, note), logits, batch.label)
-        return classification_metrics(logits, batch.label, losses, batch.mask, confusion=confusion)
+        return classification_metrics(logits, batch.label, losses, batch.mask, confusion=confusion, scores=scores)
 
     return CheckedJit(eval_step, note)
 

@@ -21,6 +21,8 @@ OPTIONS += [
     "--augment",
     "translate:1",
     "mixup:0.2",
+    "--sampling",
+    "balanced",
 ]
 
 
@@ -61,14 +63,52 @@ def test_averages_are_part_of_the_checkpoint_and_of_the_digest(engine_run, capsy
 
 def test_a_run_says_what_it_was_made_of_and_refuses_anything_else(engine_run, capsys):
     config = json.loads((engine_run / "run.json").read_text())["config"]
-    assert (config["ema"], config["accumulate"], config["decay"], config["rates"]) == (
+    assert (config["ema"], config["accumulate"], config["decay_mask"], config["lr_multipliers"]) == (
         0.8,
         2,
         "kernels",
         ["^Dense=0.5"],
     )
+    file = engine_run / "run.json"
+    today = file.read_text()
+    # As a run of an earlier version was recorded.
+    file.write_text(
+        today.replace('"decay_mask"', '"decay"').replace('"lr_decay"', '"factor"').replace('"flip_tta"', '"test_flip"')
+    )
+    assert file.read_text() != today
+    assert run([*WORDS, *OPTIONS, "--workdir", str(engine_run), "--json"]) == 0
+    assert last_json(capsys) == json.loads((engine_run / "result.json").read_text())
+    file.write_text(today)
     assert run([*WORDS, *OPTIONS, "--ema", "0.9", "--workdir", str(engine_run)]) == 2
     assert "ema 0.8 there, 0.9 here" in only_line(capsys)
+
+
+def test_a_run_is_evaluated_by_its_own_loss_and_each_class_by_itself(tmp_path, capsys):
+    words = [*WORDS, "--epochs", "1", "--loss", "sigmoid", "--class-weights", "balanced", "--label-smoothing", "0.1"]
+    assert run([*words, "--workdir", str(tmp_path / "run"), "--json"]) == 0
+    result = last_json(capsys)
+    assert (
+        result["test_loss"] < 1.5
+    )  # a mean over ten questions of yes and no: ln 2 at first; softmax's begins at ln 10
+    assert run(["eval", "--workdir", str(tmp_path / "run"), "--json", "--top", "3"]) == 0
+    found = last_json(capsys)
+    np.testing.assert_allclose(found["loss"], result["test_loss"], rtol=1e-6)
+    matrix = np.array(found["confusion"], float)
+    recall = matrix.diagonal() / matrix.sum(1)
+    np.testing.assert_allclose(list(found["per_class_recall"].values()), recall)
+    assert found["per_class_recall"] == found["per_class_accuracy"]
+    f1 = 2 * matrix.diagonal() / (matrix.sum(0) + matrix.sum(1))
+    np.testing.assert_allclose(list(found["per_class_f1"].values()), f1)
+    assert found["accuracy"] <= found["top3"] <= found["top5"]
+    for option, message in (
+        (["--loss", "hinge"], "unknown loss 'hinge'"),
+        (["--loss", "mse", "--label-smoothing", "0.1"], "--label-smoothing: the mse loss has none"),
+        (["--class-weights", "balanced", "--sampling", "balanced"], "--sampling: classes count alike already"),
+        (["--sampling", "equal"], "unknown way of sampling 'equal'"),
+        (["--class-weights", "0.5"], "unknown way of weighting classes '0.5'"),
+    ):
+        assert run([*WORDS, *option]) == 2
+        assert message in only_line(capsys)
 
 
 def test_bfloat16_computes_in_it_and_keeps_parameters_in_float32(tmp_path, capsys):
@@ -102,7 +142,7 @@ def test_a_profile_can_be_read(tmp_path, capsys):
         (["--ema", "1.5"], "--ema: expected a decay in (0, 1), such as 0.999, got 1.5."),
         (["--on-nan", "ignore"], "unknown answer to numbers that are not finite 'ignore'. Known: skip, stop."),
         (["--precision", "float8"], "unknown precision 'float8': did you mean"),
-        (["--rates", "stem"], "--rates: expected REGEX=FACTOR, such as '^stem=0.1', got 'stem'."),
+        (["--rates", "stem"], "--lr-multipliers: expected REGEX=FACTOR, such as '^stem=0.1', got 'stem'."),
         (["--rates", "(=0.1"], "rate factors: expected a regular expression, got '('"),
         (["--rates", "nowhere=0.1"], "rate factors: 'nowhere' matches no parameter."),
         (["--decay", "some"], "unknown choice of what decays 'some'"),

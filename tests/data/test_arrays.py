@@ -118,6 +118,7 @@ def test_a_test_set_of_its_own_and_a_number_for_validation():
             {},
             r"such as \(2, 2\) and \(3, 2\)\. Resize",
         ),
+        ([np.zeros((2, 2), np.uint8), Image.new("L", (2, 2))], [0, 1], {}, "images of Pillow's or arrays, got both"),
         ([Image.new("L", (2, 2)), Image.new("L", (3, 2))], [0, 1], {}, "expected one size, got 2"),
     ],
 )

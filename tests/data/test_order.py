@@ -142,3 +142,45 @@ def test_wrong_arguments_fail_at_the_call(arguments, message):
 def test_an_empty_split_is_refused_by_name(train):
     with pytest.raises(UsageError, match="the validation split is empty: expected at least 1 example"):
         batches(numbered(0, "validation"), 4, key=KEY, train=train)
+
+
+def unequal():
+    """Return a split of 60 examples, 48, 9 and 3 of the classes 0, 2 and 3; images tell which is which."""
+    labels = np.repeat(np.array([0, 2, 3], np.int32), [48, 9, 3])
+    images = np.arange(60, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 3, 1), np.uint8)
+    return Split("train", images, labels, [f"#{n}" for n in range(60)], (0.0,), (1.0,))
+
+
+def test_balanced_epochs_have_as_many_of_each_class():
+    split = unequal()
+    walks = [list(batches(split, 15, key=KEY, epoch=e, train=True, sampling="balanced")) for e in range(4)]
+    for walk in walks:
+        index = np.concatenate([batch.index for batch in walk])
+        assert np.bincount(split.labels[index]).tolist() == [20, 0, 20, 20]
+        # Those of small classes equally often, those of the large one at most once.
+        assert set(np.bincount(index, minlength=60)[48:57]) == {2, 3}
+        assert set(np.bincount(index, minlength=60)[57:]) == {6, 7}
+        assert np.bincount(index, minlength=60)[:48].max() == 1
+        # Again, but not in the same epoch's name: augmented in another way.
+        epochs = np.concatenate([batch.epoch for batch in walk])
+        assert len(set(zip(index.tolist(), epochs.tolist()))) == 60
+        np.testing.assert_array_equal(np.concatenate([batch.label for batch in walk]), split.labels[index])
+    seen = [{int(n) for batch in walk for n in batch.index if n < 48} for walk in walks]
+    assert len(set.union(*seen)) > 35  # 20 others of 48 in every epoch; 42 are to be expected
+    assert seen[0] != seen[1]
+
+
+@pytest.mark.parametrize("size", [7, 15, 60])
+def test_balanced_sampling_resumes_exactly_and_follows_the_key(size):
+    split, options = unequal(), {"train": True, "sampling": "balanced", "epoch": 2}
+    whole = [np.array(batch.index) for batch in batches(split, size, key=KEY, **options)]
+    again = [np.array(batch.index) for batch in batches(split, size, key=KEY, start=1, **options)]
+    chex.assert_trees_all_equal(again, whole[1:])
+    other = [np.array(batch.index) for batch in batches(split, size, key=jax.random.key(4), **options)]
+    assert not np.array_equal(other[0], whole[0])
+
+
+@pytest.mark.parametrize("options", [{"sampling": "equal", "train": True}, {"sampling": "balanced"}])
+def test_other_samplings_are_refused(options):
+    with pytest.raises(UsageError, match="expected sampling None, or 'balanced' with train=True"):
+        batches(unequal(), 5, key=KEY, **options)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from cnnjax.layers import BatchNorm
+from cnnjax.layers import BatchNorm, LayerNorm
 
 SHAPE = (4, 5, 3, 6)
 
@@ -141,3 +141,14 @@ def test_no_images_leave_the_statistics_alone():
     assert y.shape == (0, 4, 4, 6)
     for name, value in variables()["batch_stats"].items():
         np.testing.assert_array_equal(updates["batch_stats"][name], value)
+
+
+def test_layer_norm_is_exact_far_from_zero():
+    x = (np.random.default_rng(0).normal(size=(2, 3, 4, 6)) + 1e4).astype(np.float32)
+    scale, bias = np.random.default_rng(1).normal(size=(2, 6)).astype(np.float32)
+    exact = x.astype(np.float64)
+    exact -= exact.mean(-1, keepdims=True)
+    exact /= np.sqrt((exact**2).mean(-1, keepdims=True) + 1e-6)
+    found = LayerNorm().apply({"params": {"scale": scale, "bias": bias}}, x)
+    np.testing.assert_allclose(found, exact * scale + bias, atol=5e-3)
+    assert LayerNorm(dtype=jnp.bfloat16).apply({"params": {"scale": scale, "bias": bias}}, x).dtype == jnp.bfloat16

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from cnnjax.layers import BasicBlock, BottleneckBlock, ConvNormAct, StochasticDepth, padded_shortcut
+from cnnjax.layers import (
+    BasicBlock,
+    BatchNorm,
+    BottleneckBlock,
+    Conv,
+    ConvNormAct,
+    PreActivationBlock,
+    StochasticDepth,
+    padded_shortcut,
+)
 from cnnjax.layers.residual import ResidualBlock
 
 
@@ -21,11 +30,11 @@ def randomised(block, x):
     return jax.tree.unflatten(tree, [0.1 + draw(leaf.shape, seed) ** 2 for seed, leaf in enumerate(leaves)])
 
 
-def conv_norm(torch, x, variables, name, stride, padding):
+def conv_norm(torch, x, variables, name, stride, padding, groups=1):
     """Do in torch what a `ConvNormAct` without its activation does in evaluation."""
     params, stats = variables["params"][name], variables["batch_stats"][name]["norm"]
     kernel = torch.from_numpy(params["conv"]["kernel"].transpose(3, 2, 0, 1).copy())
-    x = torch.nn.functional.conv2d(x, kernel, stride=stride, padding=padding)
+    x = torch.nn.functional.conv2d(x, kernel, stride=stride, padding=padding, groups=groups)
     numbers = (stats["mean"], stats["var"], params["norm"]["scale"], params["norm"]["bias"])
     return torch.nn.functional.batch_norm(x, *map(torch.from_numpy, numbers), eps=1e-5)
 
@@ -36,8 +45,9 @@ def conv_norm(torch, x, variables, name, stride, padding):
         (BasicBlock(6, strides=2), [(2, 1), (1, 1)]),
         (BottleneckBlock(3, strides=2), [(1, 0), (2, 1), (1, 0)]),
         (BottleneckBlock(3, strides=2, stride_first=True), [(2, 0), (1, 1), (1, 0)]),
+        (BottleneckBlock(3, strides=2, groups=6, group_width=22), [(1, 0), (2, 1), (1, 0)]),
     ],
-    ids=["basic", "bottleneck v1.5", "bottleneck v1"],
+    ids=["basic", "bottleneck v1.5", "bottleneck v1", "grouped"],
 )
 def test_blocks_are_torchs_arithmetic(block, layers):
     torch = pytest.importorskip("torch")
@@ -45,7 +55,8 @@ def test_blocks_are_torchs_arithmetic(block, layers):
     variables = randomised(block, x)
     y = theirs = torch.from_numpy(x.transpose(0, 3, 1, 2).copy())
     for number, (stride, padding) in enumerate(layers, 1):
-        y = conv_norm(torch, y, variables, f"conv{number}", stride, padding)
+        groups = getattr(block, "groups", 1) if number == 2 else 1
+        y = conv_norm(torch, y, variables, f"conv{number}", stride, padding, groups)
         y = torch.relu(y) if number < len(layers) else y
     expected = torch.relu(y + conv_norm(torch, theirs, variables, "shortcut", 2, 0)).numpy().transpose(0, 2, 3, 1)
     found = jax.jit(block.apply)(variables, x)
@@ -101,3 +112,30 @@ def test_stochastic_depth_drops_whole_examples_and_keeps_the_mean(dtype):
 def test_a_rate_that_leaves_no_branch_is_refused(rate):
     with pytest.raises(ValueError, match=r"^StochasticDepth: expected rate in \[0, 1\), got"):
         StochasticDepth(rate).apply({}, jnp.ones((1, 2, 2, 1)))
+
+
+@pytest.mark.parametrize(("strides", "features"), [(2, 6), (1, 6), (1, 4)])
+def test_pre_activation_block_is_torchs_arithmetic(strides, features):
+    torch = pytest.importorskip("torch")
+    functional, x = torch.nn.functional, draw((2, 7, 6, 4))
+    norm = functools.partial(BatchNorm, use_running_average=True)
+    block = PreActivationBlock(features, conv=functools.partial(Conv, use_bias=False), norm=norm, strides=strides)
+    variables = randomised(block, x)
+    params, stats = variables["params"], variables["batch_stats"]
+
+    def act(x, name):
+        numbers = (stats[name]["mean"], stats[name]["var"], params[name]["scale"], params[name]["bias"])
+        return torch.relu(functional.batch_norm(x, *map(torch.from_numpy, numbers), eps=1e-5))
+
+    def conv(x, name, stride, padding):
+        kernel = torch.from_numpy(params[name]["kernel"].transpose(3, 2, 0, 1).copy())
+        return functional.conv2d(x, kernel, stride=stride, padding=padding)
+
+    theirs = torch.from_numpy(x.transpose(0, 3, 1, 2).copy())
+    first = act(theirs, "norm1")
+    y = conv(act(conv(first, "conv1", strides, 1), "norm2"), "conv2", 1, 1)
+    shortcut = conv(first, "shortcut", strides, 0) if "shortcut" in params else theirs
+    assert ("shortcut" in params) == (strides == 2 or features != 4)
+    expected = (shortcut + y).numpy().transpose(0, 2, 3, 1)
+    found = jax.jit(block.apply)(variables, x)
+    assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()

@@ -43,6 +43,33 @@ TRAINABLE = [
     ("resnet50", {}, 25_557_032, TORCHVISION),
     ("resnet101", {}, 44_549_160, TORCHVISION),
     ("resnet152", {}, 60_192_808, TORCHVISION),
+    ("resnext50_32x4d", {}, 25_028_904, TORCHVISION),
+    ("resnext101_32x8d", {}, 88_791_336, TORCHVISION),
+    ("wide_resnet50_2", {}, 68_883_240, TORCHVISION),
+    ("wide_resnet101_2", {}, 126_886_696, TORCHVISION),
+    ("seresnet50", {}, 28_088_024, "github.com/Cadene/pretrained-models.pytorch, se_resnet50; timm says 28.1M"),
+    ("resnet50d", {}, 25_576_264, "timm, results/model_metadata: 25.58M, worked out"),
+    ("resnext29_8x64d", {}, 34_426_698, "Xie et al., 2016, Table 7 (34.4M), worked out"),
+    ("densenet121", {}, 7_978_856, TORCHVISION),
+    ("densenet169", {}, 14_149_480, TORCHVISION),
+    ("densenet201", {}, 20_013_928, TORCHVISION),
+    ("mobilenet_v2", {}, 3_504_872, TORCHVISION),
+    ("mobilenet_v3_small", {}, 2_542_856, TORCHVISION),
+    ("mobilenet_v3_large", {}, 5_483_032, TORCHVISION),
+    ("efficientnet_b0", {}, 5_288_548, TORCHVISION),
+    ("efficientnet_b1", {}, 7_794_184, TORCHVISION),
+    ("efficientnet_b2", {}, 9_109_994, TORCHVISION),
+    ("efficientnet_b3", {}, 12_233_232, TORCHVISION),
+    ("efficientnet_b4", {}, 19_341_616, TORCHVISION),
+    ("efficientnet_b5", {}, 30_389_784, TORCHVISION),
+    ("efficientnet_b6", {}, 43_040_704, TORCHVISION),
+    ("efficientnet_b7", {}, 66_347_960, TORCHVISION),
+    ("convnext_tiny", {}, 28_589_128, TORCHVISION),
+    ("convnext_small", {}, 50_223_688, TORCHVISION),
+    ("convnext_base", {}, 88_591_464, TORCHVISION),
+    ("convnext_large", {}, 197_767_336, TORCHVISION),
+    ("wide_resnet28_10", {}, 36_479_194, "Zagoruyko and Komodakis, 2016, Table 4 (36.5M), worked out"),
+    ("densenet_bc_100_12", {}, 769_162, "Huang et al., 2016, Table 2 (0.8M), worked out"),
     ("resnet18_cifar", {}, 11_173_962, "github.com/kuangliu/pytorch-cifar, models/resnet.py"),
     ("resnet20", {}, 269_722, "He et al., 2015, Table 6 (0.27M), worked out"),
     ("resnet32", {}, 464_154, "He et al., 2015, Table 6 (0.46M), worked out"),
@@ -57,6 +84,32 @@ TOTAL = [
     ("resnet50_v1", {}, 25_636_712),
     ("resnet101_v1", {}, 44_707_176),
     ("resnet152_v1", {}, 60_419_944),
+    ("densenet121_keras", {}, 8_062_504),
+    ("densenet121_keras", NO_TOP, 7_037_504),
+    ("densenet169_keras", {}, 14_307_880),
+    ("densenet201_keras", {}, 20_242_984),
+    ("mobilenet_v2_keras", {}, 3_538_984),
+    ("mobilenet_v2_keras", NO_TOP, 2_257_984),
+    ("mobilenet_v2_keras", {"width": 0.35}, 1_691_208),
+    ("mobilenet_v2_keras", {"width": 0.5}, 1_987_224),
+    ("mobilenet_v2_keras", {"width": 0.75}, 2_663_064),
+    ("mobilenet_v2_keras", {"width": 1.3}, 5_431_048),
+    ("mobilenet_v2_keras", {"width": 1.4}, 6_156_712),
+    ("mobilenet_v3_small_keras", {}, 2_554_968),
+    ("mobilenet_v3_large_keras", {}, 5_507_432),
+    # Keras counts the normalisation's counter too.
+    ("efficientnet_b0_keras", {}, 5_330_571 - 1),
+    ("efficientnet_b1_keras", {}, 7_856_239 - 1),
+    ("efficientnet_b2_keras", {}, 9_177_569 - 1),
+    ("efficientnet_b3_keras", {}, 12_320_535 - 1),
+    ("efficientnet_b4_keras", {}, 19_466_823 - 1),
+    ("efficientnet_b5_keras", {}, 30_562_527 - 1),
+    ("efficientnet_b6_keras", {}, 43_265_143 - 1),
+    ("efficientnet_b7_keras", {}, 66_658_687 - 1),
+    ("convnext_tiny_keras", {}, 28_589_128),
+    ("convnext_small_keras", {}, 50_223_688),
+    ("convnext_base_keras", {}, 88_591_464),
+    ("convnext_large_keras", {}, 197_767_336),
 ]
 
 
@@ -94,7 +147,7 @@ def test_torchvision_says_the_same():
         for name in rows
     }
     assert rows == said
-    assert len(rows) == 16
+    assert len(rows) == 38
 
 
 def test_every_model_is_counted():

@@ -8,7 +8,7 @@ from cnnjax import models
 
 _DEEPER = re.compile(
     r"resnet(32|34|44|56|101|110|152)|resnext101|wide_resnet101|vgg1[369]|densenet(169|201)"
-    r"|efficientnet_b[1-7]|convnext_(small|base|large)"
+    r"|efficientnet_b[1-7]|convnext_(small|base|large)|\w+_keras$|densenet_bc|wide_resnet50|seresnet50|resnet50d"
 )
 
 

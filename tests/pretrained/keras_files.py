@@ -14,7 +14,14 @@ from typing import Any
 
 import numpy as np
 
-# Where the maps are that cnnjax calls stage1, stage2, ...: layers' names.
+DENSE = {121: (6, 12, 24, 16), 169: (6, 12, 32, 32), 201: (6, 12, 48, 32)}
+# The last layer of each stage; a stage of a single block adds nothing.
+EFFICIENT = {
+    0: ("a_project_bn", "b_add", "b_add", "c_add", "c_add", "d_add", "a_project_bn"),
+    1: ("b_add", "c_add", "c_add", "d_add", "d_add", "e_add", "b_add"),
+    5: ("c_add", "e_add", "e_add", "g_add", "g_add", "i_add", "c_add"),
+}
+# Where the maps are that cnnjax calls stage1, stage2, ...: layers' names; behind a < the layer that reads the map.
 STAGES: dict[str, list[str]] = {
     "VGG16": [f"block{i}_pool" for i in range(1, 6)],
     "VGG19": [f"block{i}_pool" for i in range(1, 6)],
@@ -22,6 +29,21 @@ STAGES: dict[str, list[str]] = {
     "ResNet101": ["conv2_block3_out", "conv3_block4_out", "conv4_block23_out", "conv5_block3_out"],
     "ResNet152": ["conv2_block3_out", "conv3_block8_out", "conv4_block36_out", "conv5_block3_out"],
     "InceptionV3": ["activation_2", "activation_4", "mixed2", "mixed7", "mixed10"],
+    "MobileNetV2": ["expanded_conv_project_BN", "block_2_add", "block_5_add", "block_12_add", "out_relu"],
+    "MobileNetV3Small": ["activation", "expanded_conv_project_bn", "expanded_conv_2_add", "expanded_conv_7_add"],
+    "MobileNetV3Large": ["expanded_conv_add", "expanded_conv_2_add", "expanded_conv_5_add", "expanded_conv_11_add"],
+    **{
+        f"DenseNet{n}": [f"conv{i + 2}_block{size}_concat" for i, size in enumerate(sizes)]
+        for n, sizes in DENSE.items()
+    },
+    **{f"EfficientNetB{n}": [f"block{i}{last}" for i, last in enumerate(lasts, 1)] for n, lasts in EFFICIENT.items()},
+    **{
+        f"ConvNeXt{size}": [
+            *(f"<convnext_{size.lower()}_downsampling_block_{i}" for i in range(3)),
+            f"<convnext_{size.lower()}_head_gap",
+        ]
+        for size in ("Tiny", "Small", "Base")
+    },
 }
 
 
@@ -30,8 +52,8 @@ def write(folder: pathlib.Path, **spec: Any) -> dict[str, np.ndarray]:
 
     Args:
       folder: Where `NET.h5`, `NET.weights.h5`, `NET.keras` go.
-      **spec: `net`, its `options`, the `shape` of the images, the `formats`, the `dtype` and
-        whether to give the input's `gradient`.
+      **spec: `net`, its `options`, the `shape` of the images, the `formats`, the `dtype`, whether to give the input's
+        `gradient`, and whether the images are `pixels` up to 255.
     """
     env = {**os.environ, "KERAS_BACKEND": "torch"}
     command = [sys.executable, __file__, json.dumps(spec), str(folder)]
@@ -47,8 +69,11 @@ def randomise(model: Any, rng: np.random.Generator) -> None:
     for variable in model.variables:
         shape, name = variable.shape, variable.path.rpartition("/")[2]
         if name == "kernel":
-            values = rng.standard_normal(shape, "f4") * (2 / math.prod(shape[:-1])) ** 0.5
-        elif name in ("gamma", "moving_variance"):
+            depthwise = len(shape) == 4 and shape[3] == 1
+            values = rng.standard_normal(shape, "f4") * (2 / math.prod(shape[: 2 if depthwise else -1])) ** 0.5
+        elif name == "count":
+            continue
+        elif name in ("gamma", "moving_variance", "variance"):
             values = rng.uniform(0.5, 1.5, shape)
         else:
             values = rng.normal(0, 0.3, shape)
@@ -74,9 +99,13 @@ def main(spec: dict[str, Any], folder: pathlib.Path) -> None:
             model.save_weights(path)
         else:
             model.save(path)
-    found = [model.get_layer(stage) for stage in STAGES[net]]
-    probe = keras.Model(model.inputs, [layer.output for layer in found] + model.outputs)
-    images = rng.normal(0, 1, spec["shape"]).astype("float32").astype(keras.config.floatx())
+    found = [
+        model.get_layer(stage[1:]).input if stage.startswith("<") else model.get_layer(stage).output
+        for stage in STAGES[net]
+    ]
+    probe = keras.Model(model.inputs, found + model.outputs)
+    low, spread = (120, 60) if spec.get("pixels") else (0, 1)
+    images = rng.normal(low, spread, spec["shape"]).astype("float32").astype(keras.config.floatx())
     x = torch.tensor(images, requires_grad=bool(spec["gradient"]))
     with torch.set_grad_enabled(bool(spec["gradient"])):
         *stages, output = probe(x, training=False)

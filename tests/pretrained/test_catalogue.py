@@ -27,7 +27,7 @@ def keras_files():
 def test_torchvision_publishes_the_same():
     nets = {name.lower(): name for name in dir(torchvision().models) if name.endswith("_Weights")}
     files = torch_files()
-    assert len(files) == 20
+    assert len(files) == 49
     for file in files:
         net = TORCHVISION.get(file.model, file.model)
         member = getattr(torchvision().models, nets[f"{net.lower()}_weights"])[MEMBERS[file.name.partition(":")[2]]]
@@ -61,16 +61,21 @@ def test_keras_publishes_the_same():
         and getattr(node.targets[0], "id", "") == "WEIGHTS_HASHES"
         and '"resnet50"' in source
     )
-    assert len(keras_files()) == 12
+    assert len(keras_files()) == 46
     for file in keras_files():
         folder, bare = file.address.rpartition("/")[0], "notop" in file.name
         if file.model.startswith("resnet"):
             assert f"{folder}/" in strings
             assert file.digest == hashes[file.model.removesuffix("_v1")][bare]
+        elif file.model.endswith("_keras"):
+            assert f"{folder}/" in strings
+            assert file.digest in strings
+            stem = file.model.removesuffix("_keras").replace("net_b", "netb").replace("mobilenet_v3_", "")
+            assert stem in file.file_name
         else:
             assert file.address in strings
             assert file.digest in strings
-        assert (file.algorithm, len(file.digest)) == ("md5", 32)
+        assert (file.algorithm, len(file.digest)) in (("md5", 32), ("sha256", 64))
 
 
 def test_every_file_is_for_a_model_with_a_rule():

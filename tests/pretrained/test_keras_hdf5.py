@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from cnnjax import models
+from cnnjax.models.mobilenet_v3 import SMALL, MobileNetV3
 from cnnjax.pretrained import WeightsError, load, open_file
 from tests.pretrained import keras_small
 
@@ -269,3 +270,47 @@ def test_a_nested_models_misfit_is_told_by_its_names(path):
         load(models.build("vgg16"), path)
     assert "missing: params/head/dense1/bias [4096] (expected vgg16/fc1/bias" in str(error.value)
     assert "left over: vgg16/block9/kernel [3, 3, 2, 4]" in str(error.value)
+
+
+def test_layers_with_slashes_in_their_names_as_keras_2_had_them(path):
+    rng = np.random.default_rng(0)
+
+    def conv(layer, *shape, bias=0, name="kernel"):
+        weights = {f"{layer}/{name}:0": rng.normal(size=shape).astype("f4")}
+        return {layer: weights | ({f"{layer}/bias:0": rng.normal(size=bias).astype("f4")} if bias else {})}
+
+    def norm(layer, channels):
+        names = ("gamma", "beta", "moving_mean", "moving_variance")
+        return {layer: {f"{layer}/{name}:0": rng.uniform(1, 2, channels).astype("f4") for name in names}}
+
+    layers = {
+        **conv("Conv", 3, 3, 3, 16),
+        **norm("Conv/BatchNorm", 16),
+        **conv("expanded_conv/depthwise", 3, 3, 16, 1, name="depthwise_kernel"),
+        **norm("expanded_conv/depthwise/BatchNorm", 16),
+        **conv("expanded_conv/squeeze_excite/Conv", 1, 1, 16, 8, bias=8),
+        **conv("expanded_conv/squeeze_excite/Conv_1", 1, 1, 8, 16, bias=16),
+        **conv("expanded_conv/project", 1, 1, 16, 16),
+        **norm("expanded_conv/project/BatchNorm", 16),
+        **conv("Conv_1", 1, 1, 16, 96),
+        **norm("Conv_1/BatchNorm", 96),
+        **conv("Conv_2", 1, 1, 96, 24, bias=24),
+        **conv("Logits", 1, 1, 24, 5, bias=5),
+    }
+    legacy(path, layers)
+    model = MobileNetV3(blocks=SMALL[:1], hidden=24, num_classes=5, same_padding=True)
+    variables, report = load(model, path)
+    assert report.naming == "keras"
+    params, stats = variables["params"], variables["batch_stats"]
+
+    def written(layer, name="kernel"):
+        return layers[layer][f"{layer}/{name}:0"]
+
+    np.testing.assert_array_equal(params["stem"]["conv"]["kernel"], written("Conv"))
+    np.testing.assert_array_equal(stats["stem"]["norm"]["mean"], written("Conv/BatchNorm", "moving_mean"))
+    depthwise = written("expanded_conv/depthwise", "depthwise_kernel").transpose(0, 1, 3, 2)
+    np.testing.assert_array_equal(params["block0"]["depthwise"]["conv"]["kernel"], depthwise)
+    squeezed = written("expanded_conv/squeeze_excite/Conv")
+    np.testing.assert_array_equal(params["block0"]["gate"]["reduce"]["kernel"], squeezed)
+    np.testing.assert_array_equal(params["head"]["dense1"]["kernel"], written("Conv_2")[0, 0])
+    np.testing.assert_array_equal(params["head"]["logits"]["bias"], written("Logits", "bias"))

@@ -25,10 +25,19 @@ PRESETS = {
     "resnet50:v2": ("ResNet50", "IMAGENET1K_V2", False),
     "resnet101:v2": ("ResNet101", "IMAGENET1K_V2", False),
     "resnet152:v2": ("ResNet152", "IMAGENET1K_V2", False),
+    "wide_resnet101_2:v2": ("Wide_ResNet101_2", "IMAGENET1K_V2", False),
+    "mobilenet_v3_small": ("MobileNet_V3_Small", "IMAGENET1K_V1", False),
+    "efficientnet_b0": ("EfficientNet_B0", "IMAGENET1K_V1", False),
+    "efficientnet_b1:v2": ("EfficientNet_B1", "IMAGENET1K_V2", False),
+    "efficientnet_b7": ("EfficientNet_B7", "IMAGENET1K_V1", False),
+    "convnext_tiny": ("ConvNeXt_Tiny", "IMAGENET1K_V1", False),
+    "convnext_large": ("ConvNeXt_Large", "IMAGENET1K_V1", False),
     "googlenet_torchvision": ("GoogLeNet", "IMAGENET1K_V1", True),
     "inception_v3_torchvision": ("Inception_V3", "IMAGENET1K_V1", True),
 }
 KERAS = {"vgg16:keras": "vgg16", "vgg19:keras": "vgg19", "resnet50_v1": "resnet50", "inception_v3": "inception_v3"}
+KERAS |= {"densenet121_keras": "densenet", "mobilenet_v2_keras": "mobilenet_v2", "convnext_tiny_keras": "convnext"}
+KERAS |= {"mobilenet_v3_small_keras": "mobilenet_v3", "efficientnet_b0_keras": "efficientnet"}
 
 
 def photographs(height, width, seed=0):
@@ -53,12 +62,13 @@ def close(name, got, want):
     assert got.shape == want.shape
     level = 1.01 / 255 / np.array(preprocess(name).std)
     error = np.abs(got - want)
-    assert (error > 1e-5).sum() <= 3
+    # Cubic weights are negative too: more sums come near to a half.
+    assert (error > 1e-5).sum() <= (6 if preprocess(name).interpolation == "bicubic" else 3)
     assert (error < level).all()
 
 
 @pytest.mark.parametrize("size", [(375, 500), (501, 333)])
-@pytest.mark.parametrize("name", ["resnet50", "resnet50:v2", "inception_v3_torchvision"])
+@pytest.mark.parametrize("name", ["resnet50", "resnet50:v2", "inception_v3_torchvision", "efficientnet_b0"])
 def test_resized_as_in_torchvision(name, size):
     images = photographs(*size)
     close(name, np.array(jax.jit(preprocess(name))(images)), theirs(name, images))
@@ -147,7 +157,7 @@ def test_depths_share_their_rules():
 
 def test_mistakes_are_said():
     with pytest.raises(
-        ValueError, match="expected interpolation bilinear and channels RGB, BGR or grey, got cubic and RGB"
+        ValueError, match="expected interpolation bilinear or bicubic, and channels RGB, BGR or grey, got cubic and RGB"
     ):
         Preprocess(interpolation="cubic")
     with pytest.raises(

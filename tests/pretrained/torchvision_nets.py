@@ -12,35 +12,45 @@ def build(name, seed=0, num_classes=10, **options):
     statistics are those of a random batch, each then changed at random: no one of them is 0, 1 or equal to another.
     """
     module = torchvision()
+
+    if "inception" in name or "googlenet" in name or "vgg" in name:
+        options["init_weights"] = False
+    net = getattr(module.models, name)(num_classes=num_classes, **options)
+    return randomised(net, seed, (163, 195) if "inception" in name else (97, 130))
+
+
+def randomised(net, seed=0, size=(97, 130)):
+    """Return a net of torch after doing to it what `build` says, its statistics those of images of a size."""
     import torch
 
     torch.manual_seed(seed)
-    if "inception" in name or "googlenet" in name or "vgg" in name:
-        options["init_weights"] = False
     with torch.no_grad():
-        net = getattr(module.models, name)(num_classes=num_classes, **options)
         norms = [m for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)]
         for layer in net.modules():
             if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear):
                 layer.weight.normal_(0, (2 / layer.weight[0].numel()) ** 0.5)
                 if layer.bias is not None:
                     layer.bias.normal_(0, 0.1)
+            elif isinstance(layer, torch.nn.BatchNorm2d | torch.nn.LayerNorm):
+                layer.weight.uniform_(0.7, 1.3)
+                layer.bias.normal_(0, 0.2)
         for norm in norms:
-            norm.weight.uniform_(0.7, 1.3)
-            norm.bias.normal_(0, 0.2)
             norm.momentum = 1.0
+        for name, scale in net.named_parameters():
+            if name.endswith(("layer_scale", "gamma")):
+                scale.uniform_(0.2, 0.6)
         for block in net.modules():
             # Many branches as strong as their shortcuts make a net chaotic: rounding grows from block to block.
             if hasattr(block, "bn2") and hasattr(block, "downsample"):
                 (block.bn3 if hasattr(block, "bn3") else block.bn2).weight *= 0.4
         net.train()
         for layer in net.modules():
-            if isinstance(layer, torch.nn.Dropout):
+            if isinstance(layer, torch.nn.Dropout) or type(layer).__name__ == "StochasticDepth":
                 layer.eval()
         if norms:
             # InceptionV3's auxiliary head needs larger images; its statistics stay at 0 and 1 until the next lines.
             auxiliary, net.AuxLogits = getattr(net, "AuxLogits", None), None
-            net(torch.randn(2, 3, *((163, 195) if "inception" in name else (97, 130))))
+            net(torch.randn(2, 3, *size))
             net.AuxLogits = auxiliary
         for norm in norms:
             norm.running_mean += 0.2 * norm.running_var.sqrt() * torch.randn_like(norm.running_mean)

@@ -1,5 +1,7 @@
 """Receptive fields against published ones, worked-out ones, and the same net in other frameworks."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,7 @@ from jax import lax
 
 from cnnjax import models, ops
 from cnnjax.errors import UsageError
+from cnnjax.layers import InvertedResidual, SqueezeExcitation
 from cnnjax.receptive_field import receptive_field, trace, trace_jaxpr
 
 NHWC = ("NHWC", "HWIO", "NHWC")
@@ -39,6 +42,11 @@ PUBLISHED = {
     "resnet152_v1": (1507, 753),
     "googlenet": (715, 327),
     "googlenet_torchvision": (379, 167),
+    "resnext50_32x4d": (427, 213),
+    "wide_resnet50_2": (427, 213),
+    "mobilenet_v2": (491, 245),
+    "densenet121": (2071, 1021),
+    "convnext_tiny": (1688, 828),
     "inception_v3": (1311, 618),
     "inception_v3_torchvision": (1311, 618),
 }
@@ -69,6 +77,32 @@ def test_published_fields(name):
 @pytest.mark.parametrize("name", sorted(set(PUBLISHED) - set(QUICK)))
 def test_the_other_published_fields(name):
     check_published(name)
+
+
+# Worked out layer by layer.
+GATED = {"seresnet50": (427, 213), "mobilenet_v3_large": (595, 297), "efficientnet_b0": (851, 425)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", GATED)
+def test_gates_make_a_field_global_and_without_them_it_is_that_of_the_windows(name):
+    size, padding = GATED[name]
+    shape = models.input_shape(name)
+    assert receptive_field(models.build(name), shape).is_global == (True, True)
+    field = receptive_field(models.build(name, gate=None), shape)
+    assert (field.size, field.stride, field.padding) == ((size, size), (32, 32), (padding, padding))
+    assert field.is_global == (False, False)
+
+
+def test_a_gate_reads_the_whole_image_and_its_input_a_window():
+    shape = (1, 20, 24, 3)
+    fields = []
+    for gate in (functools.partial(SqueezeExcitation, 2), None):
+        block = InvertedResidual(3, 6, gate=gate)
+        fields.append(receptive_field(block, shape))
+    assert [field.is_global for field in fields] == [(True, True), (False, False)]
+    assert fields[0].interval((10, 10)) == ((0, 19), (0, 23))
+    assert fields[1].interval((10, 10)) == ((9, 11), (9, 11))
 
 
 def test_layers_of_vgg16_by_name():

@@ -1,6 +1,9 @@
 import io
+import re
 import resource
 import signal
+import sys
+import types
 
 import jax
 import numpy as np
@@ -35,18 +38,20 @@ def test_plain_lines_when_no_terminal_reads():
     assert "\x1b" not in text.getvalue()
 
 
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+class Patient(Callback):
+    def on_step(self, loop):
+        jax.block_until_ready(loop.state)  # what is drawn waits for no step, so each is done before it is asked
+
+
 def test_a_terminal_sees_the_epoch_under_way(monkeypatch):
     monkeypatch.setattr("cnnjax.training.progress._REDRAW", 0.0)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "200")
-
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
-
-    class Patient(Callback):
-        def on_step(self, loop):
-            jax.block_until_ready(loop.state)  # what is drawn waits for no step, so each is done before it is asked
 
     text = Terminal()
     run([Patient(), Progress(text, epoch_steps=3)])
@@ -54,6 +59,47 @@ def test_a_terminal_sees_the_epoch_under_way(monkeypatch):
     assert "epoch 1/2 step 2/3: loss " in shown
     assert "epoch 2/2 step 3/3: loss " in shown
     assert "epoch 2/2 step 6: loss" in shown
+    assert shown.index("epoch 1/2: compiling ...") < shown.index("epoch 1/2 step 1/3: loss ")
+
+
+@pytest.mark.parametrize("width", [80, 40])
+def test_what_is_drawn_fits_the_terminal(monkeypatch, width):
+    monkeypatch.setattr("cnnjax.training.progress._REDRAW", 0.0)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", str(width))
+    text = Terminal()
+    run([Patient(), Progress(text, epoch_steps=3)], epochs=3)
+    lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text.getvalue()).replace("\r", "\n").splitlines()
+    assert max(map(len, lines)) <= width
+    assert any("step 2/3: loss 1." in line or "step 2/3: loss 2." in line for line in lines)
+    assert any(line.startswith("epoch 3/3 step 9: loss") for line in lines)
+    assert any(set(line.strip()) <= set("━╸╺") and line.strip() for line in lines)  # rich's bar
+    whole = "epoch 2/3 step 2/3: loss" in text.getvalue() and re.search(
+        r"step 2/3: .*, val \d.*%, .*left", "\n".join(lines)
+    )
+    assert bool(whole) == (width == 80)  # in a narrow one what matters less is left out
+
+
+def test_a_notebooks_cell_is_drawn_anew(monkeypatch, capsys):
+    """IPython's own `display` and `HTML` are called as it documents them."""
+    drawn = []
+    handle = types.SimpleNamespace(update=drawn.append)
+    display = types.ModuleType("IPython.display")
+    display.HTML = str
+    display.display = lambda html, display_id: handle
+    ipython = types.ModuleType("IPython")
+    ipython.get_ipython = lambda: types.SimpleNamespace(kernel=object())
+    monkeypatch.setitem(sys.modules, "IPython", ipython)
+    monkeypatch.setitem(sys.modules, "IPython.display", display)
+    monkeypatch.setattr("cnnjax.training.progress._REDRAW", 0.0)
+    run([Patient(), Progress(epoch_steps=3)])
+    assert capsys.readouterr().out == ""
+    assert "epoch 1/2: compiling ..." in drawn[0]
+    assert any('<progress value="2" max="3"' in html and "epoch 1/2 step 2/3: loss" in html for html in drawn)
+    assert [line.split(": loss")[0] for line in drawn[-1].split("<code>")[1:]] == [
+        "epoch 1/2 step 3",
+        "epoch 2/2 step 6",
+    ]
 
 
 def test_fit_shows_progress_by_default(capsys):

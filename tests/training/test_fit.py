@@ -3,6 +3,7 @@ import csv
 import itertools
 import json
 import threading
+from xml.etree import ElementTree
 
 import chex
 import jax
@@ -228,6 +229,19 @@ def test_history_reads_by_row_and_by_column():
     assert (len(history), next(iter(history))) == (2, {"a": 1, "b": 2})
     assert history.to_csv() == "a,b\n1,2\n3,4\n"
     assert History().to_csv() == ""
+
+
+def test_a_history_draws_its_curves_in_a_notebook():
+    rows = [{"epoch": n + 1, "train_loss": 2.0 - n, "val_loss": 1.5 - n / 2, "train_accuracy": 0.5} for n in range(3)]
+    page = ElementTree.fromstring(History(rows)._repr_html_())  # well-formed
+    loss, accuracy = page
+    lines = {line.get("stroke"): line.get("points") for line in loss.iter("{http://www.w3.org/2000/svg}polyline")}
+    # From the highest value, 36 pixels below the top, to the lowest, 36 above the bottom, over the whole width.
+    assert lines == {"#0072B2": "36.0,36.0 180.0,110.0 324.0,184.0", "#D55E00": "36.0,73.0 180.0,110.0 324.0,147.0"}
+    assert len(list(accuracy.iter("{http://www.w3.org/2000/svg}polyline"))) == 1
+    assert "validation 0.5000" in "".join(page.itertext())
+    assert "svg" not in History()._repr_html_()
+    assert ElementTree.fromstring(History(rows[:1])._repr_html_()) is not None
 
 
 def test_two_callbacks_of_one_type_keep_their_own_positions():

@@ -9,7 +9,7 @@ from cnnjax.errors import UsageError
 from cnnjax.layers import ConvNormAct, DenseHead
 from cnnjax.layers.norm import BatchNorm
 from cnnjax.training import create_state, eval_step, train_step
-from cnnjax.training.freezing import frozen_paths
+from cnnjax.training.state import frozen_paths
 from tests.training.nets import TinyNet, random_batch
 
 

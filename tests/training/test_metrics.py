@@ -1,12 +1,26 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import confusion_matrix
+from sklearn.metrics import average_precision_score, confusion_matrix, precision_recall_fscore_support
 
-from cnnjax.training import Metrics, classification_metrics
+from cnnjax.training import (
+    Metrics,
+    average_precision,
+    classification_metrics,
+    compute_logits,
+    create_state,
+    evaluate,
+    fit,
+    make_eval_step,
+    make_train_step,
+    mean_squared_error,
+    sigmoid_cross_entropy,
+)
+from tests.training.nets import LinearNet
 
 # Few shapes, because each is a compile; the values are what is drawn.
 shapes = st.sampled_from([(1, 2), (40, 9), (7, 4)])
@@ -73,3 +87,72 @@ def test_host_sums_keep_what_float32_would_drop():
     assert joined.loss_sum == 2**24 + 1
     assert joined.top1_count == 2**31
     assert jax.tree.leaves(joined)[0].dtype == np.float64
+
+
+def test_precision_recall_f1_and_top_k_are_scikit_learns():
+    rng = np.random.default_rng(5)
+    labels, logits = rng.integers(0, 6, 300), rng.normal(size=(300, 7)).astype(np.float32)
+    logits[:, 5] -= 9  # never predicted, and class 6 never a label
+    mask = rng.uniform(size=300) < 0.8
+    metrics = classification_metrics(
+        jnp.asarray(logits), jnp.asarray(labels, jnp.int32), jnp.zeros(300), jnp.asarray(mask), confusion=True
+    )
+    host = metrics.to_host() + metrics.to_host()
+    options = {"labels": range(7), "zero_division": np.nan}
+    expected = precision_recall_fscore_support(labels[mask], logits[mask].argmax(1), **options)[:3]
+    np.testing.assert_allclose(host.by_class[0], expected[0])
+    np.testing.assert_allclose(host.by_class[1], expected[1])
+    np.testing.assert_allclose(host.by_class[2][:5], expected[2][:5])
+    for k in (1, 2, 3, 5, 7, 9):
+        share = np.mean([label in np.argsort(-row)[:k] for label, row in zip(labels[mask], logits[mask])])
+        assert host.top(k) == pytest.approx(share)
+    assert (host.top(1), host.top(5)) == (host.accuracy, host.top5)
+    with pytest.raises(ValueError, match=r"make_eval_step\(confusion=True\)"):
+        host.replace(rank_counts=None).top(3)
+
+
+def test_average_precision_is_scikit_learns():
+    rng = np.random.default_rng(6)
+    scores, labels = rng.normal(size=(200, 4)).round(1), (rng.uniform(size=(200, 4)) < 0.3).astype(float)  # with ties
+    expected = [average_precision_score(labels[:, k], scores[:, k]) for k in range(4)]
+    np.testing.assert_allclose(average_precision(scores, labels), expected)
+    labels[:, 2] = 0
+    assert np.isnan(average_precision(scores, labels)).tolist() == [False, False, True, False]
+    with pytest.raises(ValueError, match="labels of 0 and 1"):
+        average_precision(scores, labels + 0.5)
+
+
+def test_several_classes_an_example_train_and_are_judged():
+    rng = np.random.default_rng(7)
+    images = rng.normal(size=(50, 3, 3, 1)).astype(np.float32)
+    labels = (images.reshape(50, 9)[:, :4] > 0.3).astype(np.float32)
+    batches = [(images[p : p + 20], labels[p : p + 20]) for p in range(0, 50, 20)]
+    state = create_state(LinearNet(), optax.adam(0.05), (3, 3, 1), key=jax.random.key(0))
+    judge = make_eval_step(loss=sigmoid_cross_entropy, scores=True)
+    state, history = fit(
+        state, batches, batches, epochs=30, train_step=make_train_step(loss=sigmoid_cross_entropy), eval_step=judge
+    )
+    logits = np.asarray(compute_logits(state, jnp.asarray(images)))
+    expected = average_precision_score(labels, logits, average="macro")
+    assert history[-1]["val_mean_average_precision"] == pytest.approx(expected)
+    assert expected > 0.9 > history[0]["val_mean_average_precision"]
+    assert "train_accuracy" not in history[0]
+    with pytest.raises(ValueError, match="no accuracy was counted, since the labels are not class numbers"):
+        _ = evaluate(state, batches, eval_step=judge).accuracy
+    with pytest.raises(ValueError, match=r"scores: expected labels \(20, 4\)"):
+        judge(state, {"image": images[:20], "label": np.zeros(20, int)})
+
+
+def test_numbers_are_regressed_on():
+    rng = np.random.default_rng(8)
+    images = rng.normal(size=(40, 3, 3, 1)).astype(np.float32)
+    targets = images.reshape(40, 9) @ rng.normal(size=9).astype(np.float32) + 2
+    state = create_state(LinearNet(num_classes=1), optax.adam(0.1), (3, 3, 1), key=jax.random.key(0))
+    options = {
+        "train_step": make_train_step(loss=mean_squared_error),
+        "eval_step": make_eval_step(loss=mean_squared_error),
+    }
+    state, history = fit(state, [(images, targets)], [(images, targets)], epochs=200, progress=False, **options)
+    found = np.asarray(compute_logits(state, jnp.asarray(images)))[:, 0]
+    assert history[-1]["val_loss"] == pytest.approx(np.mean((found - targets) ** 2), rel=1e-3, abs=1e-6)
+    assert history[-1]["val_loss"] < 0.05 < history[0]["val_loss"]

@@ -12,7 +12,7 @@ are turned and images transposed here, before it.
 import math
 from collections.abc import Sequence
 
-from cnnjax.ops.cpu import blocks, phases
+from cnnjax.ops.cpu import blocks
 from cnnjax.ops.cpu.blocks import noinline
 from cnnjax.ops.cpu.spec import ConvSpec, Pair
 from cnnjax.ops.xla_faults import platform_conv
@@ -61,17 +61,12 @@ def _turned(kernel):
 
 
 def input_grad(g, kernel, spec: ConvSpec):
-    """Return the gradient of the images: g convolved with the turned kernel, phase by phase of the strides."""
+    """Return the gradient of the images: g, its pixels apart by the strides, convolved with the turned kernel."""
     channels, features = spec.kernel_shape[2:]
     if spec.strides == (1, 1):
         every_core = _pays(features, channels, spec.macs)
         return _convolve(g, _turned(kernel), (1, 1), spec.input_grad_padding, spec.dilation, every_core)
-    every_core = _pays(features, channels, spec.macs // math.prod(spec.strides))
-
-    def convolve(g, kernel, padding, dilation):
-        return _convolve(g, kernel, (1, 1), padding, dilation, every_core)
-
-    return phases.input_grad(g, _turned(kernel), spec, convolve)
+    return _xla(g, _turned(kernel), (1, 1), spec.input_grad_padding, spec.strides, spec.dilation)
 
 
 @noinline

@@ -75,14 +75,15 @@ class MultiHeapJit:
         return self._choose(*jax.tree.flatten((args, kwargs)), args, kwargs)
 
     def _choose(self, leaves: list, structure: Any, args: tuple, kwargs: dict[str, Any]) -> Callable:
-        if any(isinstance(leaf, Tracer) for leaf in leaves) or not _allowed():
+        # At every call, for hundreds of leaves, so nothing is done for each that can be done for all of a type.
+        if any(issubclass(kind, Tracer) for kind in set(map(type, leaves))) or not _allowed():
             return self._plain
-        kinds = tuple((getattr(leaf, "shape", ()), getattr(leaf, "dtype", type(leaf))) for leaf in leaves)
-        key = structure, _platform(leaves), kinds
-        if key not in self._fits:
+        key = structure, _platform(leaves), tuple(map(_abstract, leaves))
+        fits = self._fits.get(key)
+        if fits is None:
             # The trace is not lost: the call that follows finds it.
-            self._fits[key] = key[1] == "cpu" and _fit(self._plain.trace(*args, **kwargs).jaxpr)
-        return self._small if self._fits[key] else self._plain
+            fits = self._fits[key] = key[1] == "cpu" and _fit(self._plain.trace(*args, **kwargs).jaxpr)
+        return self._small if fits else self._plain
 
 
 @functools.cache
@@ -112,10 +113,17 @@ def _allowed() -> bool:
 
 
 def _platform(leaves: list) -> str:
-    """Return where a call with these arguments runs: an accelerator's name if one holds any of them."""
-    platforms = {device.platform for leaf in leaves if isinstance(leaf, jax.Array) for device in leaf.devices()}
-    platforms = platforms or {jax.devices()[0].platform}
-    return min(platforms - {"cpu"}, default="cpu")
+    """Return where a call with these arguments runs: where the first array lies, since all have to lie together."""
+    first = next((leaf for leaf in leaves if isinstance(leaf, jax.Array)), None)
+    return jax.default_backend() if first is None else next(iter(first.devices())).platform
+
+
+def _abstract(leaf: Any) -> Any:
+    """Return a leaf's shape and type, in the form that is at hand."""
+    try:
+        return leaf.aval
+    except AttributeError:
+        return getattr(leaf, "shape", ()), getattr(leaf, "dtype", type(leaf))
 
 
 def _fit(closed: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Gradients of images under a strided convolution, and transposed convolutions, as several plain ones.
+"""Gradients of images under a strided convolution as several convolutions of stride 1.
 
 With its pixels put apart by the strides, g is mostly zeros. But pixels of the images that lie a stride apart meet the
 same taps: each such phase is a convolution of g as it is with those taps alone, and the phases interleave.

@@ -63,6 +63,13 @@ class Group:
         found = self.children.get(name)
         return found if isinstance(found, Group) else None
 
+    def at(self, path: str) -> "Group | Dataset | None":
+        """Return what is at a path of names with slashes between them, or None."""
+        found: Group | Dataset | None = self
+        for part in path.split("/"):
+            found = found.children.get(part) if isinstance(found, Group) else None
+        return found
+
 
 def read_hdf5(source: Any) -> Group:
     """Return the root group with all that is below it; of datasets, only where their values are.

@@ -152,22 +152,26 @@ def _legacy(group: Group) -> Iterator[Variable]:
     layers = _listed(group, "layer_names")
     if _TOP_LEVEL in group.children and _TOP_LEVEL not in layers:
         layers.append(_TOP_LEVEL)
-    if strays := set(group.children) - set(layers):
+    if strays := set(group.children) - {layer.partition("/")[0] for layer in layers}:
         raise WeightsError(f"the layer {min(strays)[:80]!r} is not in the file's own list of layers.")
     for layer in layers:
-        within = group.group(layer)
-        if within is None:
+        within = group.at(layer)
+        if not isinstance(within, Group):
             raise WeightsError(f"the layer {layer[:80]!r} is listed, but not there.")
         names = _listed(within, "weight_names")
-        if len(names) != _count(within):
-            raise WeightsError(f"the layer {layer[:80]!r} lists {len(names)} weights and has {_count(within)}.")
+        count = _count(within, f"{layer}/", frozenset(layers))
+        if len(names) != count:
+            raise WeightsError(f"the layer {layer[:80]!r} lists {len(names)} weights and has {count}.")
         paths = [re.sub(r":\d+$", "", name).split("/") for name in names]
         nested = len({tuple(path[:-1]) for path in paths}) > 1
         for name, path in zip(names, paths):
             folders = (layer, *path[path[0] == layer : -2]) if nested else ()
             old = _KERAS_1.fullmatch(path[-1])
             variable = _SINCE_KERAS_2.get(old[1], old[1]) if old else path[-1]
-            yield Variable(folders, path[-2] if nested and len(path) > 1 else layer, variable, _dataset(within, name))
+            values = within.at(name)
+            if not isinstance(values, Dataset):
+                raise WeightsError(f"the weight {name[:80]!r} is listed, but not there.")
+            yield Variable(folders, path[-2] if nested and len(path) > 1 else layer, variable, values)
 
 
 def _listed(group: Group, name: str) -> list[str]:
@@ -180,17 +184,13 @@ def _listed(group: Group, name: str) -> list[str]:
     return [entry for part in parts for entry in group.texts[part]]
 
 
-def _dataset(group: Group, path: str) -> Dataset:
-    found: Group | Dataset | None = group
-    for part in path.split("/"):
-        found = found.children.get(part) if isinstance(found, Group) else None
-    if not isinstance(found, Dataset):
-        raise WeightsError(f"the weight {path[:80]!r} is listed, but not there.")
-    return found
-
-
-def _count(group: Group) -> int:
-    return sum(1 if isinstance(child, Dataset) else _count(child) for child in group.children.values())
+def _count(group: Group, place: str, layers: frozenset[str]) -> int:
+    """Return how many tensors are below a group, without other layers': Keras 2's names may have slashes."""
+    return sum(
+        1 if isinstance(child, Dataset) else _count(child, f"{place}{name}/", layers)
+        for name, child in group.children.items()
+        if f"{place}{name}" not in layers
+    )
 
 
 class _Counted:
@@ -243,7 +243,9 @@ class _Counted:
         if numbers != [str(i) for i in range(len(numbers))] or len(datasets) != len(values):
             raise WeightsError(f"{'/'.join(place)[:80]}: expected variables 0, 1, ..., got {', '.join(numbers)[:80]}.")
         config = self._configs.get(place, LayerConfig(""))
-        known = variable_names([value.shape for value in datasets], center=config.center, scale=config.scale)
+        kind = re.sub(r"_\d+$", "", place[-1]) if place else ""
+        shapes = [value.shape for value in datasets]
+        known = variable_names(shapes, center=config.center, scale=config.scale, kind=kind)
         layer = names[-1] if names else "model"
         for name, value in zip(known, datasets):
             yield Variable(names[:-1], layer, name, value, config.facts)

@@ -30,6 +30,8 @@ _STEMS = (
     "separable_conv2d",
 )
 _AUTOMATIC = re.compile(rf"({'|'.join(_STEMS)})(_\d+)?")
+# Whose numbered variables their shapes alone don't tell.
+_VARIABLES = {"layer_normalization": ("gamma", "beta"), "normalization": ("mean", "variance", "count")}
 
 
 class Variable(NamedTuple):
@@ -113,17 +115,22 @@ def refuse_gaps(names: Iterable[str]) -> None:
         raise WeightsError(f"the group {min(wrong)!r} is not there, but ones with a higher number are.")
 
 
-def variable_names(shapes: Sequence[tuple[int, ...]], *, center: bool = True, scale: bool | None = None) -> list[str]:
+def variable_names(
+    shapes: Sequence[tuple[int, ...]], *, center: bool = True, scale: bool | None = None, kind: str = ""
+) -> list[str]:
     """Return what a layer's numbered variables are.
 
     Args:
       shapes: Theirs, in order.
+      kind: The layer's class in snake case, if it is known.
       center: Of a normalisation: whether it has a beta.
       scale: Whether it has a gamma; None if that is not known, then four variables have one and three do not.
     Example:
       >>> variable_names([(3, 3, 8, 16), (16,)]), variable_names([(16,)] * 3)
       (['kernel', 'bias'], ['beta', 'moving_mean', 'moving_variance'])
     """
+    if len(_VARIABLES.get(kind, ())) == len(shapes) > 0:
+        return list(_VARIABLES[kind])
     if len(shapes) > 1 and set(map(len, shapes)) == {1} and len(set(shapes)) == 1:
         scale = len(shapes) >= 4 if scale is None else scale
         names = ["gamma"] * scale + ["beta"] * center + ["moving_mean", "moving_variance"]
