@@ -21,7 +21,7 @@ DISTRIBUTIONS = {
     "orbax": "orbax-checkpoint",
 }
 # Looked for and used where a user has them: their absence is handled, and tests of them skip.
-WHERE_INSTALLED = {"tensorflow", "torch", "torchvision", "zstandard"}
+WHERE_INSTALLED = {"ipython", "tensorflow", "torch", "torchvision", "zstandard"}
 
 
 def name_of(requirement: str) -> str:
