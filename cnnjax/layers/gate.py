@@ -42,12 +42,12 @@ class SqueezeExcitation(nn.Module):
       kernel_init: Initialiser of the kernels.
       bias_init: Initialiser of the biases.
       dtype: What is computed in; parameters stay float32.
+    References:
+      Hu et al., 2017, https://arxiv.org/abs/1709.01507, figure 1.
     Example:
       >>> layer = SqueezeExcitation(4)
       >>> layer.init_with_output(jax.random.key(0), jnp.ones((2, 9, 7, 16)))[0].shape
       (2, 9, 7, 16)
-    References:
-      Hu et al., 2017, https://arxiv.org/abs/1709.01507, figure 1.
     """
 
     squeezed: int

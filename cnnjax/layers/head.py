@@ -27,6 +27,7 @@ class DenseHead(nn.Module):
       bias_init: Initialiser of the biases.
       dtype: What is computed in; parameters and logits are float32.
     Example:
+      >>> import jax
       >>> head = DenseHead(10, hidden=(32,), dropout=(0.0, 0.5))
       >>> head.init_with_output(jax.random.key(0), jnp.ones((2, 16)))[0].shape
       (2, 10)

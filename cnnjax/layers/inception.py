@@ -30,6 +30,7 @@ class NaiveInceptionBlock(nn.Module):
       widths: Channels of the 1x1, the 3x3 and the 5x5 convolution.
       conv: Makes a convolution, a `ConvNormAct` with its options filled in.
     Example:
+      >>> import jax
       >>> block = NaiveInceptionBlock((64, 128, 32))
       >>> jax.eval_shape(block.init_with_output, jax.random.key(0), jnp.ones((1, 28, 28, 192)))[0].shape
       (1, 28, 28, 416)
@@ -69,6 +70,7 @@ class InceptionBlock(nn.Module):
         `(3,)` of torchvision, or `(3, 3)`, which reads 5x5 pixels.
       conv: Makes a convolution, a `ConvNormAct` with its options filled in.
     Example:
+      >>> import jax
       >>> block = InceptionBlock((64, 96, 128, 16, 32, 32))
       >>> jax.eval_shape(block.init_with_output, jax.random.key(0), jnp.ones((1, 28, 28, 192)))[0].shape
       (1, 28, 28, 256)

@@ -16,7 +16,7 @@ def available() -> list[str]:
 
     Example:
       >>> available()[:2]
-      ['alexnet-imagenet', 'googlenet-cifar10']
+      ['alexnet-imagenet', 'convnext_base-imagenet']
     """
     return sorted(RECIPES)
 

@@ -178,8 +178,8 @@ def balanced_class_weights(labels: Any, num_classes: int) -> np.ndarray:
     Returns:
       Weights, float32, `[K]`; 0 for a class without examples, which is not counted among the classes.
     Example:
-      >>> balanced_class_weights(np.array([0, 0, 0, 2]), 3).round(3).tolist()
-      [0.667, 0.0, 2.0]
+      >>> balanced_class_weights(np.array([0, 0, 0, 0, 2]), 3).tolist()
+      [0.625, 0.0, 2.5]
     """
     labels = np.asarray(labels)
     if fault := label_fault(labels, num_classes):
