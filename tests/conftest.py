@@ -15,7 +15,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--full", action="store_true", help="kill a run 20 times instead of 2")
+    parser.addoption("--full", action="store_true", help="kill a run 20 times instead of 2, compare deep nets too")
     parser.addoption("--record-skipped", metavar="FILE", help="write the ids of skipped tests, for pytest @FILE")
 
 
@@ -48,8 +48,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log):
     return LoadFileScheduling(config, log)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Begin with the files of few tests, which are the long ones, so that no worker is left with one at the end."""
+    if not config.getoption("--full"):
+        rest = [item for item in items if item.get_closest_marker("full")]
+        config.hook.pytest_deselected(items=rest)
+        items[:] = [item for item in items if item not in rest]
     count: dict[str, int] = {}
     for item in items:
         count[item.nodeid.split("::")[0]] = count.get(item.nodeid.split("::")[0], 0) + 1

@@ -12,6 +12,7 @@ from cnnjax import models, pretrained
 from cnnjax.pretrained.naming import translate
 from cnnjax.pretrained.readers.keras_names import counted, is_automatic, snake_case
 from cnnjax.pretrained.rules import namings_for
+from tests.models.variants import repeats
 from tests.pretrained import keras_files
 
 # Importing Keras here would choose its backend for the whole process.
@@ -153,18 +154,21 @@ ALL = [".keras", ".h5", ".weights.h5"]
 @pytest.mark.parametrize(
     ("name", "net", "shape", "formats", "own"),
     [
-        ("mobilenet_v2_keras", "MobileNetV2", (2, 38, 45, 3), ALL, {}),
-        ("mobilenet_v3_small_keras", "MobileNetV3Small", (2, 38, 45, 3), ALL, {}),
-        ("mobilenet_v3_large_keras", "MobileNetV3Large", (2, 45, 38, 3), [".h5"], {}),
-        ("densenet121_keras", "DenseNet121", (2, 38, 45, 3), ALL, {}),
-        ("densenet169_keras", "DenseNet169", (2, 45, 38, 3), [".weights.h5"], {}),
-        ("densenet201_keras", "DenseNet201", (2, 38, 45, 3), [".h5"], {}),
-        ("efficientnet_b0_keras", "EfficientNetB0", (2, 38, 45, 3), ALL, UNSCALED),
-        ("efficientnet_b1_keras", "EfficientNetB1", (2, 45, 38, 3), [".h5"], UNSCALED),
-        ("efficientnet_b5_keras", "EfficientNetB5", (2, 45, 38, 3), [".weights.h5"], UNSCALED),
-        ("convnext_tiny_keras", "ConvNeXtTiny", (2, 38, 45, 3), ALL, {}),
-        ("convnext_small_keras", "ConvNeXtSmall", (2, 45, 38, 3), [".weights.h5"], {}),
-        ("convnext_base_keras", "ConvNeXtBase", (2, 38, 45, 3), [".h5"], {}),
+        pytest.param(*row, marks=repeats(row[0]))
+        for row in (
+            ("mobilenet_v2_keras", "MobileNetV2", (2, 38, 45, 3), ALL, {}),
+            ("mobilenet_v3_small_keras", "MobileNetV3Small", (2, 38, 45, 3), ALL, {}),
+            ("mobilenet_v3_large_keras", "MobileNetV3Large", (2, 45, 38, 3), [".h5"], {}),
+            ("densenet121_keras", "DenseNet121", (2, 38, 45, 3), ALL, {}),
+            ("densenet169_keras", "DenseNet169", (2, 45, 38, 3), [".weights.h5"], {}),
+            ("densenet201_keras", "DenseNet201", (2, 38, 45, 3), [".h5"], {}),
+            ("efficientnet_b0_keras", "EfficientNetB0", (2, 38, 45, 3), ALL, UNSCALED),
+            ("efficientnet_b1_keras", "EfficientNetB1", (2, 45, 38, 3), [".h5"], UNSCALED),
+            ("efficientnet_b5_keras", "EfficientNetB5", (2, 45, 38, 3), [".weights.h5"], UNSCALED),
+            ("convnext_tiny_keras", "ConvNeXtTiny", (2, 38, 45, 3), ALL, {}),
+            ("convnext_small_keras", "ConvNeXtSmall", (2, 45, 38, 3), [".weights.h5"], {}),
+            ("convnext_base_keras", "ConvNeXtBase", (2, 38, 45, 3), [".h5"], {}),
+        )
     ],
 )
 def test_the_nets_since_2016(tmp_path, name, net, shape, formats, own):

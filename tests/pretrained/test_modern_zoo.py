@@ -14,6 +14,7 @@ from cnnjax.models.mobilenet_v2 import MobileNetV2
 from cnnjax.models.mobilenet_v3 import SMALL, MobileNetV3
 from cnnjax.models.resnet import ResNet, resnet50d, seresnet50
 from cnnjax.pretrained.rules import namings_for
+from tests.models.variants import repeats
 from tests.optional import torch
 from tests.pretrained import timm_nets
 from tests.pretrained.torchvision_nets import images, randomised, run, weights
@@ -133,7 +134,7 @@ def test_a_small_net_of_the_family_is_torchs(nets, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=repeats(name)) for name in WHOLE])
 def test_the_whole_net_is_torchvisions(name, tmp_path):
     net = getattr(torchvision().models, name)(num_classes=10)
     check(net, models.build(name, num_classes=10), tmp_path, WHOLE[name], gradient=not name.endswith(("7", "large")))
