@@ -60,17 +60,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=lambda item: count[item.nodeid.split("::")[0]])
 
 
-@pytest.fixture(autouse=True)
-def quick_compilation(request: pytest.FixtureRequest) -> None:
+@pytest.hookimpl(tryfirst=True)  # before fixtures of any scope, so that a module's are compiled as its tests
+def pytest_runtest_setup(item: pytest.Item) -> None:
     """Compile without most optimisations where much is compiled and little computed, which saves half of it.
 
     Ops, training, the command line and everything slow are compiled as users have them.
     """
-    folder = request.path.parent.name
-    quick = (
-        folder in ("layers", "models", "pretrained", "data", "receptive_field")
-        and request.node.get_closest_marker("slow") is None
-    )
+    folders = ("layers", "models", "pretrained", "data", "receptive_field")
+    quick = item.path.parent.name in folders and item.get_closest_marker("slow") is None
     jax.config.update("jax_disable_most_optimizations", quick)
 
 

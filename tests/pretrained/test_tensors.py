@@ -39,7 +39,8 @@ def test_what_is_no_file_of_weights_is_refused(content, message, tmp_path):
 
 
 def test_the_name_decides_nothing(tmp_path):
-    save(ONE, tmp_path / "a.pth")
+    save(ONE, tmp_path / "a.safetensors")
+    (tmp_path / "a.safetensors").rename(tmp_path / "a.pth")
     (tmp_path / "b.h5").write_bytes(serialization.to_bytes(ONE))
     assert open_file(tmp_path / "a.pth").format == "safetensors"
     assert open_file(tmp_path / "b.h5").format == "msgpack"
