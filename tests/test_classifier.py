@@ -129,7 +129,7 @@ def test_what_is_not_an_image_is_one_line(net, tmp_path):
     with pytest.raises(UsageError, match="how images are prepared is not known"):
         Classifier(net.model, net.variables, None, NAMES).predict(np.zeros((4, 4, 3), np.uint8))
     with pytest.raises(UsageError, match="it has 3 classes, expected 2"):
-        Classifier(net.model, net.variables, RULE, ("a", "b")).evaluate(coloured_dataset())
+        Classifier(Colours(num_classes=2), net.variables, RULE, ("a", "b")).evaluate(coloured_dataset())
     with pytest.raises(UsageError, match="in another order"):
         Classifier(net.model, net.variables, RULE, NAMES[::-1]).evaluate(coloured_dataset())
     with pytest.raises(UsageError, match="expected a whole dataset, got Split"):
@@ -254,7 +254,7 @@ def test_a_path_of_a_run_is_described(tmp_path):
         ({"preprocess": "resnet50:kears"}, r"unknown .*'resnet50:kears': did you mean 'resnet50"),
         ({"class_names": "red"}, "class_names as a list of texts in the order of the logits, got str"),
         ({"class_names": None}, "class_names as a list of texts in the order of the logits, got NoneType"),
-        ({"class_names": [0, 1, 2]}, r"expected texts as class_names, got 0. Write map\(str, names\)"),
+        ({"class_names": [0, 1, 2.5]}, r"expected texts or numbers as class_names, got 2.5"),
         ({"class_names": ("a", "b")}, "expected 3 class_names, one a logit, got 2"),
         ({"class_names": (*NAMES, "violet")}, "expected 3 class_names, one a logit, got 4"),
     ],

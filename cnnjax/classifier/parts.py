@@ -39,9 +39,9 @@ def checked_parts(
             f"Classifier: expected class_names as a list of texts in the order of the logits, got "
             f"{type(class_names).__name__}. Give dataset.info.class_names, or list(map(str, range(10)))."
         )
-    if odd := [name for name in class_names if not isinstance(name, str)]:
-        raise UsageError(f"Classifier: expected texts as class_names, got {odd[0]!r}. Write map(str, names).")
+    if odd := [name for name in class_names if not isinstance(name, str | int)]:
+        raise UsageError(f"Classifier: expected texts or numbers as class_names, got {odd[0]!r}.")
     count = getattr(model, "num_classes", None)
     if isinstance(count, int) and count != len(class_names):
         raise UsageError(f"Classifier: expected {count} class_names, one a logit, got {len(class_names)}.")
-    return model, variables, preprocess, tuple(class_names)
+    return model, variables, preprocess, tuple(map(str, class_names))
