@@ -23,7 +23,9 @@ first = order == "channels_first"
 x = layers.Input((3, 6, 8) if first else (6, 8, 3))
 y = layers.Conv2D(5, 3, strides=(2, 1), dilation_rate=1, padding="valid", data_format=order, name="first")(x)
 y = layers.BatchNormalization(axis=1 if first else -1, epsilon=2e-3, name="norm")(y)
-y = layers.Flatten(data_format=flatten)(layers.Activation("relu")(y))
+y = layers.Activation("relu")(y)
+y = layers.Add(name="sum")([y, 0.0 * y + 0.0])  # operations are in the configuration, but have no place in the weights
+y = layers.Flatten(data_format=flatten)(y)
 net = keras.Model(x, layers.Dense(4, name="logits")(y))
 rng = np.random.default_rng(0)
 for variable in net.variables:

@@ -102,6 +102,8 @@ def _layers(config: Any, place: tuple[str, ...], depth: int) -> Iterator[tuple[t
             raise WeightsError("its configuration has a layer without a class or a name.")
         if max(len(kind), len(own["name"])) > MAX_NAME:
             raise WeightsError(f"its configuration has a name of more than {MAX_NAME} characters.")
+        if ".ops." in str(layer.get("module")):  # an operation between layers, which the weights do not count
+            continue
         here = (*place, counted(snake_case(kind), used))
         scale = own.get("scale")
         normalisation = isinstance(scale, bool) and isinstance(own.get("center"), bool)
