@@ -9,17 +9,22 @@ import pytest
 from hypothesis import settings
 
 # Every new shape is a compile, so few examples; the same ones each time, so that a red run can be repeated.
-settings.register_profile("cnnjax", deadline=None, max_examples=25, derandomize=True, print_blob=True)
-settings.load_profile("cnnjax")
+settings.register_profile("quick", deadline=None, max_examples=15, derandomize=True, print_blob=True)
+settings.register_profile("full", settings.get_profile("quick"), max_examples=50)
+settings.load_profile("quick")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--full", action="store_true", help="kill a run 20 times instead of 2, compare deep nets too")
+    parser.addoption(
+        "--full", action="store_true", help="kill a run 20 times, compare deep nets too, draw more examples"
+    )
     parser.addoption("--record-skipped", metavar="FILE", help="write the ids of skipped tests, for pytest @FILE")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--full"):
+        settings.load_profile("full")
     config.addinivalue_line("filterwarnings", "error")
     # Other libraries' own use of what Python or NumPy is about to drop is not ours to mend.
     config.addinivalue_line("filterwarnings", "ignore::DeprecationWarning:(?!cnnjax)")
