@@ -105,8 +105,8 @@ def read_file(
     class_names: Sequence[str] | None,
     log: Log | None,
     options: Mapping[str, Any],
-) -> tuple[nn.Module, dict[str, Any], Preprocess | None, tuple[str, ...]]:
-    """Do what `Classifier.from_file` says, and return the classifier's four parts."""
+) -> tuple[nn.Module, dict[str, Any], Any, tuple[str, ...]]:
+    """Do what `Classifier.from_file` says, and return the classifier's four parts, for `parts.checked_parts`."""
     name = model if isinstance(model, str) else type(model).__name__
     net, variables, report = load(model, path, len(class_names) if class_names else None, options)
     say(log, [f"{path}: {note}" for note in report.notes])
@@ -116,8 +116,6 @@ def read_file(
         have = f"it has another number of classes than {net.num_classes}: {report.file_classes}"
         raise CnnjaxError(f"{path}: {have}. Name each of its classes.")
     known = describe_loaded(name, net, path, report)
-    if isinstance(preprocess, str):
-        preprocess = pretrained.preprocess(preprocess).of_size(getattr(net, "input_shape", None))
     names = class_names or known.class_names or map(str, range(count_classes(net, variables)))
     return net, variables, preprocess or known.preprocess, tuple(names)
 
